@@ -1,0 +1,151 @@
+"""The contract of `augment`: what it takes and what it gives, as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from .shapes import check_query, refuse_misplaced
+
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who speaks.")
+    content: str = Field(description="What was said.")
+
+
+class Result(BaseModel):
+    """One passage found; every step keeps these fields as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    chunk_id: str = Field(description="Id of the passage.")
+    document_id: str = Field(description="Id of the document it comes from.")
+    title: str = Field("", description="Title of the document.")
+    source: str = Field("", description="Where the document came from.")
+    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
+    span: list[int] = Field(
+        min_length=2, max_length=2, description="Start and end in the document's text, in characters."
+    )
+    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
+    score: float = Field(description="Rank score; higher is better.")
+    scores: dict[str, float] = Field(default_factory=dict, description="Scores by leg.")
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+
+
+class Context(Result):
+    """A passage that is in the prompt, under the number an answer cites it by."""
+
+    marker: int = Field(ge=1, description="Number of the passage in the prompt, from 1.")
+
+
+class AugmentOptions(BaseModel):
+    """How to build the prompt; unknown options are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_context_tokens: int = Field(
+        2048, ge=16, le=131072, description="Token budget of all passages together."
+    )
+    near_duplicate: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Drop a passage whose word shingles overlap an earlier one by this share or more "
+        "(Jaccard); 1 drops equal texts only.",
+    )
+    order: Literal["score", "document"] = Field(
+        "score", description="score: best first; document: by document and position."
+    )
+    max_history_messages: int = Field(6, ge=0, le=50, description="Latest messages kept.")
+    max_history_tokens: int = Field(512, ge=0, le=131072, description="Token budget of history.")
+    min_relevance: float | None = Field(
+        None,
+        description="Decide `no_context` when no passage reaches this dense cosine; null: the step's setting.",
+    )
+    spotlight: Literal["delimit", "datamark", "none"] = Field(
+        "delimit",
+        description="How untrusted passages are marked in the prompt: random delimiters, a random mark "
+        "between words, or not at all (arXiv 2403.14720).",
+    )
+    seed: int | None = Field(None, description="Makes the random marker repeatable; null: random.")
+
+
+class AugmentRequest(BaseModel):
+    """Passages and a question to build a prompt from. Unknown fields are carried on untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+    query: str = Field(description="The question, 1 character to 8 KiB of UTF-8.")
+    results: list[Result] = Field(max_length=1000, description="Passages, best first.")
+    messages: list[Message] = Field(
+        default_factory=list, max_length=1000, description="The conversation before the question."
+    )
+    augment: AugmentOptions = Field(default_factory=lambda: AugmentOptions())
+    warnings: list[str] = Field(default_factory=list, description="Warnings of earlier steps.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        default_factory=dict, description="Who made what so far, by step."
+    )
+
+    @field_validator("query")
+    @classmethod
+    def _query(cls, value: str) -> str:
+        return check_query(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _misplaced(cls, data: Any) -> Any:
+        return refuse_misplaced(data, "augment", AugmentOptions)
+
+
+class LeftOut(BaseModel):
+    """A passage that is not in the prompt, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    chunk_id: str = Field(description="The passage left out.")
+    document_id: str = Field(description="Its document.")
+    score: float = Field(description="Its rank score.")
+    reason: Literal["near_duplicate", "token_budget", "empty"] = Field(description="Why.")
+    duplicate_of: str | None = Field(None, description="The passage kept instead, by chunk id.")
+
+
+class Decision(BaseModel):
+    """Whether the passages are enough to try an answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answerable: bool = Field(description="False: do not call a model; there is no context.")
+    reason: str = Field(description="Why, in one sentence.")
+
+
+class AugmentUsage(BaseModel):
+    """Tokens by the step's tokenizer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    context_tokens: int = Field(ge=0, description="Tokens of the packed passages.")
+    prompt_tokens: int = Field(ge=0, description="Tokens of the whole prompt.")
+
+
+class AugmentResponse(BaseModel):
+    """A prompt over numbered passages; other fields of the request as sent, `results` excepted."""
+
+    model_config = ConfigDict(extra="allow")
+
+    query: str = Field(description="The question as asked.")
+    messages: list[Message] = Field(description="The conversation as sent.")
+    prompt: list[Message] = Field(description="What a model is asked; empty when not answerable.")
+    contexts: list[Context] = Field(description="Passages in the prompt, in order of their number.")
+    left_out: list[LeftOut] = Field(description="Passages not in the prompt, and why.")
+    decision: Decision
+    context_usage: AugmentUsage
+    warnings: list[str] = Field(default_factory=list, description="What the caller should know.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        description="By step; `augment` holds version, tokenizer and template digest."
+    )

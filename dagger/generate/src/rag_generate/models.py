@@ -1,0 +1,167 @@
+"""The contract of `generate`: what it takes and what it gives, as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from .shapes import check_query, refuse_misplaced
+
+
+
+class Message(BaseModel):
+    """One message of a prompt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who speaks.")
+    content: str = Field(description="What is said.")
+
+
+class Context(BaseModel):
+    """A passage an answer may rest on, under the number it is cited by."""
+
+    model_config = ConfigDict(extra="allow")
+
+    marker: int = Field(ge=1, description="Number of the passage in the prompt, from 1.")
+    chunk_id: str = Field(description="Id of the passage.")
+    document_id: str = Field(description="Id of the document it comes from.")
+    title: str = Field("", description="Title of the document.")
+    source: str = Field("", description="Where the document came from.")
+    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
+    span: list[int] = Field(
+        min_length=2, max_length=2, description="Start and end in the document's text, in characters."
+    )
+    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
+    score: float = Field(description="Rank score; higher is better.")
+    scores: dict[str, float] = Field(default_factory=dict, description="Scores by leg.")
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+
+
+class Decision(BaseModel):
+    """Whether the passages are enough to try an answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answerable: bool = Field(True, description="False: do not call a model; there is no context.")
+    reason: str = Field("", description="Why, in one sentence.")
+
+
+class GenerateOptions(BaseModel):
+    """How to answer; unknown options are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    target: str | None = Field(
+        None, description="Name of a configured generator, e.g. extractive or openai; null: the default."
+    )
+    max_answer_tokens: int = Field(512, ge=1, le=32768, description="Longest answer of a model.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature of a model.")
+    seed: int | None = Field(None, description="Sampling seed of a model, where it has one.")
+    max_sentences: int = Field(3, ge=1, le=20, description="Longest extractive answer.")
+    min_support: float | None = Field(
+        None, ge=0, le=1, description="Abstain when the best support is lower; null: the step's setting."
+    )
+    deadline_s: float | None = Field(
+        None, gt=0, le=600, description="Seconds the whole answer may take; null: the step's setting."
+    )
+
+
+class GenerateRequest(BaseModel):
+    """A prompt over numbered passages to answer. Unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="allow")
+
+    query: str = Field(description="The question, 1 character to 8 KiB of UTF-8.")
+    contexts: list[Context] = Field(max_length=1000, description="Passages an answer may cite.")
+    prompt: list[Message] = Field(default_factory=list, description="What a model is asked.")
+    decision: Decision = Field(default_factory=lambda: Decision())
+    no_context: Literal["abstain", "answer", "error"] = Field(
+        "abstain",
+        description="When nothing supports an answer: say so, let a model answer anyway, or fail.",
+    )
+    generate: GenerateOptions = Field(default_factory=lambda: GenerateOptions())
+    warnings: list[str] = Field(default_factory=list, description="Warnings of earlier steps.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        default_factory=dict, description="Who made what so far, by step."
+    )
+
+    @field_validator("query")
+    @classmethod
+    def _query(cls, value: str) -> str:
+        return check_query(value)
+
+    @field_validator("contexts")
+    @classmethod
+    def _markers(cls, value: list[Context]) -> list[Context]:
+        markers = [context.marker for context in value]
+        if len(set(markers)) < len(markers):
+            raise ValueError(f"two passages have the same marker: {sorted(markers)}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _misplaced(cls, data: Any) -> Any:
+        return refuse_misplaced(data, "generate", GenerateOptions)
+
+
+class Citation(BaseModel):
+    """What one number in the answer rests on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    marker: int = Field(ge=1, description="The number in the answer.")
+    chunk_id: str = Field(description="The passage cited.")
+    document_id: str = Field(description="Its document.")
+    title: str = Field(description="Title of the document.")
+    source: str = Field(description="Where the document came from.")
+    page: int | None = Field(description="First page of the passage, from 1, or null.")
+    score: float = Field(description="Rank score of the passage.")
+    spans: list[list[int]] = Field(
+        description="Start and end of what supports the answer, in the document's text, in characters."
+    )
+    quote: str = Field(description="The document's text at the first span.")
+
+
+class CitationCheck(BaseModel):
+    """What the check of the answer's citations found and mended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    removed_markers: list[int] = Field(description="Numbers that pointed to no passage, removed.")
+    uncited_sentences: int = Field(ge=0, description="Sentences of the answer without a number.")
+
+
+class Usage(BaseModel):
+    """What the answer cost; tokens are the model's own count where it gives one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt_tokens: int = Field(0, ge=0)
+    completion_tokens: int = Field(0, ge=0)
+    total_tokens: int = Field(0, ge=0)
+    llm_calls: int = Field(0, ge=0, description="Requests sent to a model, retries included.")
+
+
+class GenerateResponse(BaseModel):
+    """An answer with verified citations, or a statement that there is none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(description="The question as asked.")
+    answer: str = Field(description="The answer with numbers in brackets, or the no-context text.")
+    answerable: bool = Field(description="False: nothing found supports an answer.")
+    finish_reason: Literal["stop", "length", "no_context", "filtered"]
+    llm_generated: bool = Field(description="Whether a language model wrote the answer.")
+    support: float | None = Field(
+        description="How well the passages support an answer, 0 to 1, by the extractive scorer; null: not scored."
+    )
+    citations: list[Citation] = Field(description="By number, ascending.")
+    citation_check: CitationCheck
+    contexts: list[Context] = Field(description="The passages as sent.")
+    usage: Usage
+    warnings: list[str] = Field(default_factory=list, description="What the caller should know.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        description="By step; `generate` holds version, generator and model."
+    )

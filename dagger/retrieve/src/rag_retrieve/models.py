@@ -1,0 +1,99 @@
+"""The contract of `retrieve`: what it takes and what it gives, as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from .shapes import check_query, refuse_misplaced
+
+COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
+
+
+class RetrieveOptions(BaseModel):
+    """How to search; unknown options are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["hybrid", "dense", "sparse"] = Field(
+        "hybrid", description="dense: embedding cosine; sparse: BM25; hybrid: both, fused."
+    )
+    fusion: Literal["dbsf", "rrf"] = Field(
+        "dbsf", description="How hybrid fuses: distribution-based score fusion, or reciprocal rank."
+    )
+    rrf_k: int = Field(60, ge=1, le=1000, description="Constant k of reciprocal rank fusion.")
+    candidates: int = Field(
+        100, ge=1, le=1000, description="Passages taken from each leg before fusion."
+    )
+    max_per_document: int | None = Field(
+        None, ge=1, le=100, description="At most this many results from one document; null: no cap."
+    )
+
+
+class RetrieveRequest(BaseModel):
+    """A question to find passages for. Unknown fields are carried to the response untouched."""
+
+    model_config = ConfigDict(extra="allow")
+
+    query: str = Field(description="The question, 1 character to 8 KiB of UTF-8.")
+    collection: str = Field("default", pattern=COLLECTION, description="Where to search.")
+    top_k: int = Field(5, ge=1, le=100, description="How many results at most.")
+    filters: dict[str, JsonValue] | None = Field(
+        None,
+        description="Conditions on metadata, e.g. {\"year\": {\"$gte\": 2024}}; operators $eq $ne $gt "
+        "$gte $lt $lte $in $nin $and $or $not.",
+    )
+    min_score: float | None = Field(
+        None, description="Drop results whose `score` is lower; the scale depends on the mode."
+    )
+    retrieve: RetrieveOptions = Field(default_factory=lambda: RetrieveOptions())
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        default_factory=dict, description="Who made what so far, by step."
+    )
+
+    @field_validator("query")
+    @classmethod
+    def _query(cls, value: str) -> str:
+        return check_query(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _misplaced(cls, data: Any) -> Any:
+        return refuse_misplaced(data, "retrieve", RetrieveOptions)
+
+
+class Result(BaseModel):
+    """One passage found; every later step keeps these fields as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    chunk_id: str = Field(description="Id of the passage, stable for unchanged content.")
+    document_id: str = Field(description="Id of the document it comes from.")
+    title: str = Field(description="Title of the document.")
+    source: str = Field(description="Where the document came from, e.g. its relative path.")
+    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
+    span: list[int] = Field(
+        min_length=2, max_length=2, description="Start and end in the document's text, in characters."
+    )
+    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
+    score: float = Field(description="Rank score of the chosen mode; higher is better.")
+    scores: dict[str, float] = Field(
+        default_factory=dict,
+        description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
+    )
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+
+
+class RetrieveResponse(BaseModel):
+    """Passages for the question, best first, ties by chunk id; other fields of the request as sent."""
+
+    model_config = ConfigDict(extra="allow")
+
+    query: str = Field(description="The question as asked.")
+    collection: str = Field(description="Where was searched.")
+    results: list[Result] = Field(description="Best first.")
+    warnings: list[str] = Field(default_factory=list, description="What the caller should know.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        description="By step; `retrieve` holds version, corpus digest and embedding model."
+    )
