@@ -41,13 +41,14 @@ class RetrieveRequest(BaseModel):
     top_k: int = Field(5, ge=1, le=100, description="How many results at most.")
     filters: dict[str, JsonValue] | None = Field(
         None,
-        description="Conditions on metadata, e.g. {\"year\": {\"$gte\": 2024}}; operators $eq $ne $gt "
+        description='Conditions on metadata, e.g. {"year": {"$gte": 2024}}; operators $eq $ne $gt '
         "$gte $lt $lte $in $nin $and $or $not.",
     )
     min_score: float | None = Field(
         None, description="Drop results whose `score` is lower; the scale depends on the mode."
     )
     retrieve: RetrieveOptions = Field(default_factory=lambda: RetrieveOptions())
+    warnings: list[str] = Field(default_factory=list, description="Warnings so far.")
     provenance: dict[str, dict[str, JsonValue]] = Field(
         default_factory=dict, description="Who made what so far, by step."
     )
@@ -74,7 +75,9 @@ class Result(BaseModel):
     source: str = Field(description="Where the document came from, e.g. its relative path.")
     text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
     span: list[int] = Field(
-        min_length=2, max_length=2, description="Start and end in the document's text, in characters."
+        min_length=2,
+        max_length=2,
+        description="Start and end in the document's text, in characters.",
     )
     page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
     score: float = Field(description="Rank score of the chosen mode; higher is better.")

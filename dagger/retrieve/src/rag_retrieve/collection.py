@@ -1,0 +1,489 @@
+"""One collection: documents in, passages out, whole documents only.
+
+A document becomes passages (points with vectors) and one document point without vectors that
+names the version of its content which counts. A commit of a few documents is:
+
+    journal what will change -> upsert new passages -> upsert document points (this publishes)
+    -> delete the passages of replaced versions -> manifest -> clear the journal
+
+Whatever moment a process dies at, the document points tell which version is whole, and the
+journal tells which passages belong to none; `recover` removes those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from qdrant_edge import Bm25, Bm25Config
+
+from .chunker import Chunk, chunk, embedding_text
+from .embedders import Embedder, Vectors
+from .errors import StepError
+from .filters import Condition
+from .loaders import Heading, LoadedDocument
+from .locks import SharedLock
+from .manifest import Manifest, Recipe, read_manifest
+from .reports import Counters, DocumentInfo, StoredDocument
+from .stores import Hit, Leg, Point, Sparse, Store
+
+NAMESPACE = uuid.UUID("6b1d2c52-5f0e-5c3a-9d61-6f0a3c2b7e11")
+INFO_FIELDS = [
+    "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
+]  # fmt: skip
+JOURNAL_LEASE_S = 900.0  # a server store's journal older than this belongs to a dead process
+READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
+
+
+def document_point_id(document_id: str) -> str:
+    """Return the id of a document's point."""
+    return str(uuid.uuid5(NAMESPACE, f"document\0{document_id}"))
+
+
+def chunk_ids(document_id: str, content_hash: str, chunks: int) -> list[str]:
+    """Return the ids of a version's passages; they follow from the content alone."""
+    return [
+        str(uuid.uuid5(NAMESPACE, f"chunk\0{document_id}\0{content_hash}\0{index}"))
+        for index in range(chunks)
+    ]
+
+
+def content_hash(document: LoadedDocument) -> str:
+    """Return the digest of everything that is stored of a document."""
+    content = [
+        document.document_id, document.title, document.source, document.text,
+        document.content_type, document.metadata, *_structure(document).values(),
+    ]  # fmt: skip
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _structure(document: LoadedDocument) -> dict[str, Any]:
+    return {
+        "pages": list(document.pages),
+        "breaks": list(document.breaks),
+        "headings": [list(heading) for heading in document.headings],
+    }
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a document: enough to find all its passages."""
+
+    document_id: str
+    content_hash: str
+    chunks: int
+
+    def chunk_ids(self) -> list[str]:
+        """Return the ids of this version's passages."""
+        return chunk_ids(self.document_id, self.content_hash, self.chunks)
+
+
+@dataclass
+class Change:
+    """A document on its way in (`new`) or out (`new` is None), replacing `old` if there was one."""
+
+    document_id: str
+    old: Version | None
+    new: Version | None
+    points: list[Point] = field(default_factory=list)
+    record: Point | None = None
+
+
+class Analyzer:
+    """Cuts documents and turns text into the vectors that a collection's recipe asks for."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        embedder: Embedder,
+        count_tokens: Callable[[str], int],
+        counters: Counters,
+    ) -> None:
+        self.recipe = recipe
+        self.embedder = embedder
+        self._count_tokens = count_tokens
+        self.counters = counters
+        self._bm25 = Bm25(
+            Bm25Config(
+                k=recipe.bm25_k,
+                b=recipe.bm25_b,
+                avg_len=recipe.bm25_avg_len,
+                language=recipe.language,
+            )
+        )
+
+    def dense_query(self, query: str) -> Vectors:
+        """Embed a query."""
+        self.counters.queries_embedded += 1
+        return self.embedder.embed_query(query)
+
+    def sparse_query(self, query: str) -> Sparse:
+        """Weigh a query's terms; every term counts 1."""
+        vector = self._bm25.embed_query(query)
+        return Sparse(list(vector.indices), list(vector.values))
+
+    def sparse_document(self, text: str) -> Sparse:
+        """Weigh a passage's terms by BM25, without the IDF that the store adds at search."""
+        vector = self._bm25.embed_document(text)
+        return Sparse(list(vector.indices), list(vector.values))
+
+    def cut(self, document: LoadedDocument) -> list[Chunk]:
+        """Cut a document into passages."""
+        return chunk(
+            document,
+            count_tokens=self._count_tokens,
+            max_tokens=self.recipe.chunk_tokens,
+            overlap_tokens=self.recipe.chunk_overlap_tokens,
+        )
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed N passages; returns N × dim."""
+        self.counters.texts_embedded += len(texts)
+        return self.embedder.embed(texts)
+
+
+class Ledger(Protocol):
+    """Where a collection's journal and manifest are kept."""
+
+    def read_journal(self, name: str) -> dict[str, Any] | None:
+        """Return the journal of a commit under way or torn, or None."""
+
+    def write_journal(self, name: str, journal: dict[str, Any] | None) -> None:
+        """Keep the journal durably, or clear it."""
+
+    def read_manifest(self, name: str) -> dict[str, Any] | None:
+        """Return the manifest."""
+
+    def write_manifest(self, name: str, manifest: dict[str, Any]) -> None:
+        """Keep the manifest durably."""
+
+
+class Draft:
+    """Ledger of a collection in the making: nobody sees it, so there is nothing to recover."""
+
+    def read_journal(self, name: str) -> None:
+        """There is none."""
+
+    def write_journal(self, name: str, journal: dict[str, Any] | None) -> None:
+        """Nothing is kept."""
+
+    def read_manifest(self, name: str) -> None:
+        """There is none."""
+
+    def write_manifest(self, name: str, manifest: dict[str, Any]) -> None:
+        """Publishing the draft writes it."""
+
+
+class Collection:
+    """An open collection; searches run side by side, commits one at a time."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: Store,
+        manifest: Manifest,
+        analyzer: Analyzer,
+        *,
+        on_step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._lock = SharedLock()
+        self._on_step = on_step
+        self._owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self.manifest = manifest
+        self.analyzer = analyzer
+        if store.exclusive:
+            self.recover()
+
+    # -- search ---------------------------------------------------------------------------
+
+    def search(self, legs: Sequence[Leg], condition: Condition | None) -> list[list[Hit]]:
+        """Run all legs as one request; every hit belongs to the published version of its document.
+
+        Raises:
+            StepError: `retriever_…`, from the store.
+        """
+        for _ in range(READ_ATTEMPTS):
+            with self._lock.shared():
+                found = self._store.search(list(legs), condition)
+                if self._store.exclusive:
+                    return found
+            published = self._published(
+                {hit.payload["document_id"] for leg in found for hit in leg}
+            )
+            kept = [
+                [
+                    hit
+                    for hit in leg
+                    if published.get(hit.payload["document_id"]) == hit.payload["version"]
+                ]
+                for leg in found
+            ]
+            if kept == found:
+                break
+        return kept
+
+    def _published(self, document_ids: Iterable[str]) -> dict[str, str]:
+        ids = {document_point_id(document_id): document_id for document_id in document_ids}
+        points = self._store.get(list(ids), fields=["content_hash"])
+        return {ids[point_id]: point.payload["content_hash"] for point_id, point in points.items()}
+
+    # -- documents ------------------------------------------------------------------------
+
+    def documents(self) -> Iterator[DocumentInfo]:
+        """Give the documents, ordered by id."""
+        points = self._store.scroll({"kind": "document"}, INFO_FIELDS)
+        infos = [DocumentInfo.model_validate(point.payload) for point in points]
+        return iter(sorted(infos, key=lambda info: info.document_id))
+
+    def document(self, document_id: str) -> StoredDocument:
+        """Give one document with its text.
+
+        Raises:
+            StepError: `document_not_found`.
+        """
+        return StoredDocument.model_validate(self._record_of(document_id).payload)
+
+    def _record_of(self, document_id: str) -> Point:
+        point_id = document_point_id(document_id)
+        point = self._store.get([point_id]).get(point_id)
+        if point is None:
+            raise StepError(
+                "document_not_found",
+                f"collection '{self.manifest.name}' has no document '{document_id}'; "
+                "`rag documents list` shows the ones there are",
+                param="document_id",
+            )
+        return point
+
+    def stored(self) -> Iterator[LoadedDocument]:
+        """Give every document as it was loaded, to build the collection anew."""
+        for info in self.documents():
+            payload = self._record_of(info.document_id).payload
+            yield LoadedDocument(
+                document_id=info.document_id,
+                title=info.title,
+                source=info.source,
+                text=payload["text"],
+                content_type=info.content_type,
+                pages=tuple(payload["pages"]),
+                metadata=info.metadata,
+                breaks=tuple(payload["breaks"]),
+                headings=tuple(Heading(*heading) for heading in payload["headings"]),
+            )
+
+    def versions(self, document_ids: Sequence[str]) -> dict[str, Version]:
+        """Give the published version of each document that is there."""
+        ids = {document_point_id(document_id): document_id for document_id in document_ids}
+        points = self._store.get(list(ids), fields=["content_hash", "chunks"])
+        return {
+            ids[point_id]: Version(
+                ids[point_id], point.payload["content_hash"], point.payload["chunks"]
+            )
+            for point_id, point in points.items()
+        }
+
+    # -- writing --------------------------------------------------------------------------
+
+    def prepare(self, documents: Sequence[LoadedDocument]) -> list[Change]:
+        """Cut and embed the documents whose content is new; unchanged ones give no change."""
+        hashes = {document.document_id: content_hash(document) for document in documents}
+        old = self.versions(list(hashes))
+        fresh = [
+            document
+            for document in documents
+            if (before := old.get(document.document_id)) is None
+            or before.content_hash != hashes[document.document_id]
+        ]
+        cuts = [self.analyzer.cut(document) for document in fresh]
+        texts = [
+            embedding_text(document, piece)
+            for document, pieces in zip(fresh, cuts, strict=True)
+            for piece in pieces
+        ]
+        vectors = iter(self._embed(texts))
+        changes = []
+        for document, pieces in zip(fresh, cuts, strict=True):
+            new = Version(document.document_id, hashes[document.document_id], len(pieces))
+            points = [
+                self._chunk_point(document, piece, point_id, new.content_hash, next(vectors))
+                for piece, point_id in zip(pieces, new.chunk_ids(), strict=True)
+            ]
+            changes.append(
+                Change(document.document_id, old.get(document.document_id), new, points,
+                       self._record(document, new))
+            )  # fmt: skip
+        return changes
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        rows = []
+        for at in range(0, len(texts), 64):
+            rows.append(self.analyzer.embed(texts[at : at + 64]))
+            self._on_step("embedded")
+        return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+    def _chunk_point(
+        self, document: LoadedDocument, piece: Chunk, point_id: str, version: str, dense: Vectors
+    ) -> Point:
+        payload: dict[str, Any] = {
+            "kind": "chunk",
+            "document_id": document.document_id,
+            "version": version,
+            "title": document.title,
+            "source": document.source,
+            "text": piece.text,
+            "span": list(piece.span),
+            "page": piece.page,
+            "metadata": document.metadata,
+        }
+        sparse = self.analyzer.sparse_document(embedding_text(document, piece))
+        return Point(point_id, payload, dense, sparse)
+
+    def _record(self, document: LoadedDocument, version: Version) -> Point:
+        payload: dict[str, Any] = {
+            "kind": "document",
+            "document_id": document.document_id,
+            "content_hash": version.content_hash,
+            "chunks": version.chunks,
+            "title": document.title,
+            "source": document.source,
+            "content_type": document.content_type,
+            "characters": len(document.text),
+            "metadata": document.metadata,
+            "text": document.text,
+            **_structure(document),
+        }
+        return Point(document_point_id(document.document_id), payload, None, None)
+
+    def removals(self, document_ids: Sequence[str]) -> list[Change]:
+        """Give the changes that delete documents; ids that are not there give none."""
+        return [
+            Change(document_id, version, None)
+            for document_id, version in self.versions(document_ids).items()
+        ]
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make the changes visible, whole, and durable; when it returns they are acknowledged.
+
+        Raises:
+            StepError: `storage_full` and others from the store; what was visible before stays.
+        """
+        if not changes:
+            return
+        name = self.manifest.name
+        self._take_over()
+        self._ledger.write_journal(name, self._journal(changes))
+        self._on_step("journal")
+        try:
+            self._apply(changes)
+        except StepError:
+            self._undo()
+            raise
+        self._ledger.write_journal(name, None)
+        self._on_step("committed")
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        with self._lock.exclusive():
+            for change in changes:
+                self._store.upsert(change.points)
+                self._on_step("upserted")
+            self._store.upsert([change.record for change in changes if change.record])
+            self._store.delete([document_point_id(c.document_id) for c in changes if c.new is None])
+            self._on_step("published")
+            stale = [chunk_id for c in changes if c.old for chunk_id in c.old.chunk_ids()]
+            self._store.delete(stale)
+            self._on_step("swept")
+            self._store.flush()
+        manifest = self.manifest.model_copy()
+        for change in changes:
+            if change.old:
+                manifest.add(
+                    change.document_id, change.old.content_hash, change.old.chunks, sign=-1
+                )
+            if change.new:
+                manifest.add(change.document_id, change.new.content_hash, change.new.chunks)
+        self._ledger.write_manifest(manifest.name, manifest.model_dump())
+        self.manifest = manifest
+        self._on_step("manifest")
+
+    def _undo(self) -> None:
+        """Clean up after a failed commit; when that fails too, the journal stays for `recover`."""
+        try:
+            self.recover()
+        except StepError:
+            return
+
+    def recover(self) -> None:
+        """Finish or undo the commit that a journal tells of, and count the corpus anew."""
+        journal = self._ledger.read_journal(self.manifest.name)
+        if not journal:
+            return
+        versions = [Version(*entry) for entry in journal["versions"]]
+        live = self.versions(list({version.document_id for version in versions}))
+        torn = [version for version in versions if live.get(version.document_id) != version]
+        with self._lock.exclusive():
+            self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
+            self._store.flush()
+        manifest = Manifest(name=self.manifest.name, recipe=self.manifest.recipe)
+        for info in self.documents():
+            manifest.add(info.document_id, info.content_hash, info.chunks)
+        self._ledger.write_manifest(manifest.name, manifest.model_dump())
+        self._ledger.write_journal(manifest.name, None)
+        self.manifest = manifest
+
+    def _take_over(self) -> None:
+        """Refuse while another process commits; clean up after one that died.
+
+        Raises:
+            StepError: `in_progress`, with who writes and since when.
+        """
+        journal = self._ledger.read_journal(self.manifest.name)
+        if not journal:
+            return
+        age = time.time() - journal["started"]
+        if journal["owner"] != self._owner and age < JOURNAL_LEASE_S:
+            raise StepError(
+                "in_progress",
+                f"{journal['owner']} has been writing to collection '{self.manifest.name}' for "
+                f"{age:.0f} s; wait for it. If it died, this works again in {JOURNAL_LEASE_S - age:.0f} s",
+                retry_after=max(1.0, JOURNAL_LEASE_S - age),
+            )
+        self.recover()
+
+    def _journal(self, changes: Sequence[Change]) -> dict[str, Any]:
+        versions = [
+            version for change in changes for version in (change.old, change.new) if version
+        ]
+        return {
+            "owner": self._owner,
+            "started": time.time(),
+            "versions": [[v.document_id, v.content_hash, v.chunks] for v in versions],
+        }
+
+    def refresh(self) -> None:
+        """Read the manifest again where other processes may have changed it."""
+        if not self._store.exclusive:
+            raw = self._ledger.read_manifest(self.manifest.name)
+            self.manifest = read_manifest(raw or {}, self.manifest.name)
+
+    def replace(self, draft: Collection, publish: Callable[[], None]) -> None:
+        """Take the place of this collection's content by a draft's, between two searches."""
+        with self._lock.exclusive():
+            self._store.close()
+            publish()
+            self._store, self.manifest, self.analyzer = draft._store, draft.manifest, draft.analyzer
+
+    def close(self) -> None:
+        """Wait for searches under way, then close the store."""
+        with self._lock.exclusive():
+            self._store.close()

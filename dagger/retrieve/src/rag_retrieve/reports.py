@@ -1,0 +1,80 @@
+"""What ingest, delete and list tell: plain data for the command line and the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, Field, JsonValue
+
+
+class Failure(BaseModel):
+    """A document that could not be ingested; what was stored of it before stays."""
+
+    document_id: str
+    code: str
+    message: str
+
+
+class IngestReport(BaseModel):
+    """What an ingest did, by document id."""
+
+    collection: str
+    added: list[str] = Field(default_factory=list)
+    updated: list[str] = Field(default_factory=list)
+    unchanged: list[str] = Field(default_factory=list)
+    deleted: list[str] = Field(default_factory=list)
+    missing: list[str] = Field(
+        default_factory=list, description="In the collection, gone from the folder, and not pruned."
+    )
+    failed: list[Failure] = Field(default_factory=list)
+    chunks: int = Field(0, description="Passages written.")
+    embeddings: int = Field(0, description="Texts embedded.")
+
+
+class DocumentInfo(BaseModel):
+    """A document in a collection."""
+
+    document_id: str
+    title: str
+    source: str
+    content_type: str
+    content_hash: str
+    characters: int
+    chunks: int
+    metadata: dict[str, JsonValue]
+
+
+class StoredDocument(DocumentInfo):
+    """A document with its text."""
+
+    text: str
+    pages: list[int] = Field(description="Offset at which each page starts; empty without pages.")
+
+
+class CollectionInfo(BaseModel):
+    """A collection and what it was built with."""
+
+    name: str
+    documents: int
+    chunks: int
+    embedding_model: str
+    corpus_digest: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an ingest is; `total` counts the documents known so far."""
+
+    done: int
+    total: int
+    document_id: str
+
+
+@dataclass
+class Counters:
+    """How often the costly things happened since the retriever was opened."""
+
+    model_loads: int = 0
+    store_opens: int = 0
+    texts_embedded: int = field(default=0)
+    queries_embedded: int = field(default=0)

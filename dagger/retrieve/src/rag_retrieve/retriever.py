@@ -1,0 +1,248 @@
+"""The resident retriever: one embedder and one store, loaded once, for every request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .collection import Analyzer, Collection, Draft
+from .embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
+from .errors import StepError
+from .ingest import Ingest, OnProgress, find_files
+from .loaders import LoadedDocument
+from .manifest import Manifest, Recipe, check_recipe, read_manifest
+from .models import RetrieveRequest, RetrieveResponse
+from .reports import CollectionInfo, Counters, DocumentInfo, IngestReport, StoredDocument
+from .settings import RetrieveSettings
+from .step import retrieve
+from .stores import Stores, open_stores
+from .version import __version__
+
+
+class Retriever:
+    """Ingest, search, list and delete, over one embedder and one store.
+
+    Safe to use from many threads. A collection is opened at its first use and stays open; only
+    one process can have an embedded store's collection open.
+
+    Args:
+        settings: What is configured.
+        embedder: One that is loaded already; None loads the configured one.
+        on_step: Called with the name of each step of a commit, where a crash test may strike.
+    """
+
+    def __init__(
+        self,
+        settings: RetrieveSettings,
+        *,
+        embedder: Embedder | None = None,
+        on_step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self._on_step = on_step
+        if embedder is None:
+            embedder = open_embedder(settings)
+            self.counters.model_loads += 1
+        self._embedder = embedder
+        self._tokenizer = load_tokenizer(tokenizer_path())
+        self._recipe = Recipe.of(settings, self._embedder)
+        self._stores: Stores = open_stores(settings)
+        self._collections: dict[str, Collection] = {}
+        self._opening = threading.Lock()
+        self._writing = threading.Lock()
+
+    @classmethod
+    def open(cls, settings: RetrieveSettings | None = None) -> Self:
+        """Load the configured embedder and store.
+
+        Raises:
+            StepError: `misconfigured`, `retriever_…` or `embedder_…`, with the way out.
+        """
+        return cls(settings or RetrieveSettings())
+
+    def preload(self) -> None:
+        """Open every collection now, so that no request has to; one that does not fit is left."""
+        for name in self._stores.names():
+            try:
+                self._collection(name)
+            except StepError as error:
+                if error.code not in ("collection_mismatch", "store_corrupt"):
+                    raise
+
+    def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
+        """Find the passages that fit the question; see `rag_retrieve.step.retrieve`."""
+        collection = self._collection(request.collection)
+        return retrieve(request, collection=collection, version=__version__)
+
+    # -- documents ------------------------------------------------------------------------
+
+    def ingest(
+        self,
+        paths: Sequence[Path],
+        *,
+        collection: str = "default",
+        prune: bool = False,
+        progress: OnProgress | None = None,
+    ) -> IngestReport:
+        """Bring files and folders into a collection; unchanged documents cost no embedding.
+
+        Args:
+            paths: Files and folders; a folder `docs` gives document ids `docs/…`.
+            collection: Where to; made when it is not there.
+            prune: Delete documents of these folders that are no longer in them.
+            progress: Called after each commit.
+
+        Returns:
+            What happened to each document; what it lists is durable.
+        """
+        files, prefixes = find_files(paths)
+        with self._writing:
+            run = Ingest(self._collection(collection, create=True), progress)
+            run.files(files)
+            run.missing(prefixes, prune=prune)
+        return run.report
+
+    def ingest_documents(
+        self,
+        documents: Iterable[LoadedDocument],
+        *,
+        collection: str = "default",
+        progress: OnProgress | None = None,
+    ) -> IngestReport:
+        """Bring documents that are already text into a collection."""
+        with self._writing:
+            run = Ingest(self._collection(collection, create=True), progress)
+            run.documents(documents)
+        return run.report
+
+    def documents(self, collection: str) -> list[DocumentInfo]:
+        """List the documents of a collection, by id."""
+        return list(self._collection(collection).documents())
+
+    def document(self, collection: str, document_id: str) -> StoredDocument:
+        """Give one document with its text; raises `document_not_found`."""
+        return self._collection(collection).document(document_id)
+
+    def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
+        """Delete documents; ids that are not there are reported as missing."""
+        opened = self._collection(collection)
+        with self._writing:
+            changes = opened.removals(document_ids)
+            opened.commit(changes)
+        deleted = [change.document_id for change in changes]
+        missing = [item for item in document_ids if item not in deleted]
+        return IngestReport(collection=collection, deleted=deleted, missing=missing)
+
+    # -- collections ----------------------------------------------------------------------
+
+    def collections(self) -> list[CollectionInfo]:
+        """List the collections, by name, without opening them."""
+        infos = []
+        for name in sorted(self._stores.names()):
+            manifest = self._manifest(name)
+            infos.append(
+                CollectionInfo(
+                    name=name,
+                    documents=manifest.documents,
+                    chunks=manifest.chunks,
+                    embedding_model=manifest.recipe.embedding_model,
+                    corpus_digest=manifest.corpus_digest,
+                )
+            )
+        return infos
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection and all it holds; raises `collection_not_found`."""
+        with self._writing, self._opening:
+            self._require(name)
+            if opened := self._collections.pop(name, None):
+                opened.close()
+            self._stores.delete(name)
+
+    def reindex(self, collection: str, *, progress: OnProgress | None = None) -> IngestReport:
+        """Build a collection anew from its stored documents, with the settings of now.
+
+        Searches answer from the old one until the new one is whole; then it takes its place at
+        once. When this dies in between, the old one stays.
+        """
+        with self._writing:
+            old = self._collection(collection, any_recipe=True)
+            manifest = Manifest(name=collection, recipe=self._recipe)
+            generation, store = self._stores.begin_generation(collection, self._recipe.dim)
+            draft = Collection(Draft(), store, manifest, self._analyzer(), on_step=self._on_step)
+            run = Ingest(draft, progress)
+            run.documents(old.stored())
+
+            def publish() -> None:
+                self._stores.publish_generation(collection, generation, draft.manifest.model_dump())
+
+            old.replace(draft, publish)
+        return run.report
+
+    def close(self) -> None:
+        """Close every collection; searches under way end first."""
+        with self._writing, self._opening:
+            for collection in self._collections.values():
+                collection.close()
+            self._collections.clear()
+            self._stores.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- opening --------------------------------------------------------------------------
+
+    def _collection(
+        self, name: str, *, create: bool = False, any_recipe: bool = False
+    ) -> Collection:
+        opened = self._collections.get(name)
+        if opened is None:
+            with self._opening:
+                opened = self._collections.get(name) or self._open(name, create=create)
+                self._collections[name] = opened
+        opened.refresh()
+        if not any_recipe:
+            check_recipe(opened.manifest, self._recipe)
+        return opened
+
+    def _open(self, name: str, *, create: bool) -> Collection:
+        if create and not self._stores.exists(name):
+            manifest = Manifest(name=name, recipe=self._recipe)
+            store = self._stores.create(name, dim=self._recipe.dim)
+            self._stores.write_manifest(name, manifest.model_dump())
+        else:
+            manifest = self._manifest(name)
+            store = self._stores.open(name)
+        self.counters.store_opens += 1
+        return Collection(self._stores, store, manifest, self._analyzer(), on_step=self._on_step)
+
+    def _analyzer(self) -> Analyzer:
+        return Analyzer(self._recipe, self._embedder, self._count_tokens, self.counters)
+
+    def _manifest(self, name: str) -> Manifest:
+        self._require(name)
+        return read_manifest(self._stores.read_manifest(name) or {}, name)
+
+    def _require(self, name: str) -> None:
+        if not self._stores.exists(name):
+            raise StepError(
+                "collection_not_found",
+                f"collection '{name}' does not exist; `rag collections list` shows the ones there are, "
+                f"`rag index PATH --collection {name}` makes it",
+                param="collection",
+            )
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)

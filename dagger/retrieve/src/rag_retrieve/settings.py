@@ -1,0 +1,66 @@
+"""What an operator configures for `retrieve`; the only place that reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import StepError
+
+
+class RetrieveSettings(BaseSettings):
+    """Settings of `retrieve`, from arguments or `RAG_…` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="RAG_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("rag", appauthor=False)),
+        description="Folder of the embedded store.",
+    )
+    store: Literal["embedded", "qdrant"] = Field(
+        "embedded", description="embedded: in this process, under home; qdrant: a server."
+    )
+    qdrant_url: str | None = Field(None, description="URL of the Qdrant server.")
+    qdrant_api_key: SecretStr | None = Field(None, description="Its key.")
+    qdrant_api_key_file: Path | None = Field(None, description="File that holds its key.")
+    qdrant_timeout_s: float = Field(2.0, gt=0, description="Seconds a search may take there.")
+    embedder: Literal["minilm", "openai", "fastembed"] = Field(
+        "minilm",
+        description="minilm: packaged; openai: any OpenAI-compatible /v1/embeddings; fastembed: extra.",
+    )
+    embedding_base_url: str | None = Field(None, description="Base URL of /v1/embeddings.")
+    embedding_model: str | None = Field(None, description="Model name there, or for fastembed.")
+    embedding_api_key: SecretStr | None = Field(None, description="Its key.")
+    embedding_api_key_file: Path | None = Field(None, description="File that holds its key.")
+    embedding_timeout_s: float = Field(30.0, gt=0, description="Seconds one call may take.")
+    embedding_path: Path | None = Field(
+        None, description="Folder with model.onnx and tokenizer.json, for minilm or fastembed."
+    )
+    chunk_tokens: int = Field(200, ge=16, le=2048, description="Longest passage, in tokens.")
+    chunk_overlap_tokens: int = Field(0, ge=0, le=512, description="Tokens two passages share.")
+    language: str = Field("english", description="Language of BM25's stemmer and stop words.")
+    threads: int = Field(
+        0, ge=0, le=64, description="Embedding threads; 0: one per core, at most 4."
+    )
+
+    def secret(self, name: Literal["qdrant_api_key", "embedding_api_key"]) -> str | None:
+        """Return a key from its variable or its file, or None.
+
+        Raises:
+            StepError: `retriever_misconfigured`, the file cannot be read.
+        """
+        value: SecretStr | None = getattr(self, name)
+        path: Path | None = getattr(self, f"{name}_file")
+        if value is not None or path is None:
+            return value.get_secret_value() if value is not None else None
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise StepError(
+                "retriever_misconfigured",
+                f"RAG_{name.upper()}_FILE={path} cannot be read: {error.strerror}",
+            ) from None

@@ -1,0 +1,24 @@
+"""JSON in, JSON out: the handler of `retrieve` over a resident retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .models import RetrieveRequest
+from .retriever import Retriever
+from .settings import RetrieveSettings
+from .shapes import Handler
+
+
+def handler_for(retriever: Retriever) -> Handler:
+    """Return the JSON handler of an open retriever."""
+    return Handler("retrieve", RetrieveRequest, retriever.retrieve)
+
+
+@contextmanager
+def open_step(settings: RetrieveSettings | None = None) -> Iterator[Handler]:
+    """Load model and collections once, and give the handler while they are open."""
+    with Retriever.open(settings) as retriever:
+        retriever.preload()
+        yield handler_for(retriever)

@@ -1,0 +1,41 @@
+"""Fixtures of the retrieve step: one loaded model for the session, a fresh home for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rag_retrieve import Retriever, RetrieveSettings
+from rag_retrieve.embedders import Embedder, open_embedder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Embedder:
+    """The packaged embedder, loaded once."""
+    return open_embedder(RetrieveSettings())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> RetrieveSettings:
+    """Settings with an embedded store in a folder of the test's own."""
+    return RetrieveSettings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def retriever(settings: RetrieveSettings, minilm: Embedder) -> Iterator[Retriever]:
+    """An open retriever on an empty home."""
+    with Retriever(settings, embedder=minilm) as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder `notes` of three short documents."""
+    root = tmp_path / "notes"
+    root.mkdir()
+    (root / "moon.md").write_text("# The Moon\n\nThe Moon orbits the Earth once in 27.3 days.\n")
+    (root / "mars.md").write_text("# Mars\n\nMars has two moons, Phobos and Deimos.\n")
+    (root / "tea.txt").write_text("Green tea is best brewed at 80 degrees Celsius.\n")
+    return root

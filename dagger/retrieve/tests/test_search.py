@@ -1,0 +1,122 @@
+"""Search: modes, order, caps and thresholds on a small real collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rag_retrieve import (
+    LoadedDocument,
+    Retriever,
+    RetrieveRequest,
+    RetrieveResponse,
+    RetrieveSettings,
+)
+
+TEXTS = {
+    "apollo": "Apollo 11 landed on the Moon in July 1969 with Neil Armstrong and Buzz Aldrin.",
+    "luna": "Luna 2 was the first spacecraft to reach the surface of the Moon, in 1959.",
+    "bread": "Sourdough bread rises slowly because wild yeast works at its own pace.",
+    "pasta": "Cook pasta in salted boiling water until it is firm to the bite.",
+}
+
+
+@pytest.fixture(scope="module")
+def retriever(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
+    """Four documents, one of them twice under other ids."""
+    home: Path = tmp_path_factory.mktemp("search")
+    with Retriever.open(RetrieveSettings(home=home)) as opened:
+        opened.ingest_documents(
+            LoadedDocument(name, "", name, text, "text/plain", metadata={"length": len(text)})
+            for name, text in {**TEXTS, "copy-b": TEXTS["luna"], "copy-a": TEXTS["luna"]}.items()
+        )
+        yield opened
+
+
+def search(retriever: Retriever, **fields: object) -> RetrieveResponse:
+    """Search with a request of these fields."""
+    return retriever.retrieve(RetrieveRequest.model_validate(fields))
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+def test_every_mode_finds_the_passage(retriever: Retriever, mode: str) -> None:
+    """Each mode ranks the right passage first and gives only the scores of its legs."""
+    response = search(retriever, query="astronauts landed Moon 1969", retrieve={"mode": mode})
+
+    assert response.results[0].document_id == "apollo"
+    legs = {"dense", "sparse"} if mode == "hybrid" else {mode}
+    assert set(response.results[0].scores) <= legs
+
+
+def test_results_are_ordered_by_score_then_id(retriever: Retriever) -> None:
+    """Equal texts have equal scores and come in order of their ids, every time."""
+    first = search(retriever, query="first spacecraft to reach the Moon", top_k=10)
+    keys = [(-result.score, result.chunk_id) for result in first.results]
+
+    assert keys == sorted(keys)
+    assert first == search(retriever, query="first spacecraft to reach the Moon", top_k=10)
+
+
+def test_top_k_and_candidates_bound_the_results(retriever: Retriever) -> None:
+    """A larger top_k keeps the order of a smaller one."""
+    few = search(retriever, query="Moon", top_k=2).results
+    many = search(retriever, query="Moon", top_k=100).results
+
+    assert [r.chunk_id for r in many[:2]] == [r.chunk_id for r in few]
+    assert len(many) == 6
+
+
+def test_min_score_drops_what_is_lower(retriever: Retriever) -> None:
+    """The threshold is on `score`; a high one leaves nothing."""
+    dense = {"mode": "dense"}
+    everything = search(retriever, query="Moon landing", retrieve=dense, top_k=10).results
+    threshold = everything[1].score
+
+    kept = search(retriever, query="Moon landing", retrieve=dense, top_k=10, min_score=threshold)
+
+    assert [r.score for r in kept.results] == [r.score for r in everything if r.score >= threshold]
+    assert search(retriever, query="Moon landing", retrieve=dense, min_score=2.0).results == []
+
+
+def test_sparse_search_without_a_shared_term_finds_nothing(retriever: Retriever) -> None:
+    """No term in common is no result, not a random one."""
+    assert search(retriever, query="zyzzyva", retrieve={"mode": "sparse"}).results == []
+
+
+def test_a_document_cap_leaves_room_for_others(tmp_path: Path) -> None:
+    """At most so many passages of one document, the best ones."""
+    long = "\n\n".join(f"The Moon fact number {n} is written here. " * 12 for n in range(6))
+    with Retriever.open(RetrieveSettings(home=tmp_path, chunk_tokens=64)) as opened:
+        opened.ingest_documents(
+            [
+                LoadedDocument("long", "", "long", long, "text/plain"),
+                LoadedDocument("short", "", "short", "The Moon.", "text/plain"),
+            ]
+        )
+        capped = search(
+            opened, query="Moon fact number", top_k=5, retrieve={"max_per_document": 2}
+        ).results
+
+    documents = [result.document_id for result in capped]
+    assert documents.count("long") == 2
+    assert "short" in documents
+
+
+def test_provenance_names_version_digest_and_model(retriever: Retriever) -> None:
+    """An answer can be traced to what made it; earlier provenance is kept."""
+    response = search(retriever, query="Moon", provenance={"caller": {"version": "9"}})
+
+    assert response.provenance["caller"] == {"version": "9"}
+    assert response.provenance["retrieve"]["corpus_digest"].startswith("sha256:")  # type: ignore[union-attr]
+    assert response.provenance["retrieve"]["embedding_model"] == "all-MiniLM-L6-v2-onnx-int8"
+
+
+def test_unknown_fields_flow_through(retriever: Retriever) -> None:
+    """What this step does not know reaches the next one as it was sent."""
+    response = search(retriever, query="Moon", augment={"seed": 7}, tenant={"a": [1, None]})
+
+    assert response.model_extra is not None
+    assert response.model_extra["augment"] == {"seed": 7}
+    assert response.model_extra["tenant"] == {"a": [1, None]}
