@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 from .shapes import check_query, refuse_misplaced
 
 
-
 class Message(BaseModel):
     """One message of a conversation."""
 
@@ -30,7 +29,9 @@ class Result(BaseModel):
     source: str = Field("", description="Where the document came from.")
     text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
     span: list[int] = Field(
-        min_length=2, max_length=2, description="Start and end in the document's text, in characters."
+        min_length=2,
+        max_length=2,
+        description="Start and end in the document's text, in characters.",
     )
     page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
     score: float = Field(description="Rank score; higher is better.")
@@ -56,8 +57,8 @@ class AugmentOptions(BaseModel):
         0.9,
         gt=0,
         le=1,
-        description="Drop a passage whose word shingles overlap an earlier one by this share or more "
-        "(Jaccard); 1 drops equal texts only.",
+        description="Drop a passage whose word shingles agree with a better one's by this share or "
+        "more (Jaccard), or of which this share stands inside a better one; 1: equal or wholly inside.",
     )
     order: Literal["score", "document"] = Field(
         "score", description="score: best first; document: by document and position."
@@ -66,7 +67,8 @@ class AugmentOptions(BaseModel):
     max_history_tokens: int = Field(512, ge=0, le=131072, description="Token budget of history.")
     min_relevance: float | None = Field(
         None,
-        description="Decide `no_context` when no passage reaches this dense cosine; null: the step's setting.",
+        description="Decide `no_context` when no passage reaches this dense cosine; null: the step's "
+        "setting.",
     )
     spotlight: Literal["delimit", "datamark", "none"] = Field(
         "delimit",
@@ -85,6 +87,10 @@ class AugmentRequest(BaseModel):
     results: list[Result] = Field(max_length=1000, description="Passages, best first.")
     messages: list[Message] = Field(
         default_factory=list, max_length=1000, description="The conversation before the question."
+    )
+    no_context: Literal["abstain", "answer", "error"] = Field(
+        "abstain",
+        description="For `generate`; answer: the prompt allows a model to answer without passages.",
     )
     augment: AugmentOptions = Field(default_factory=lambda: AugmentOptions())
     warnings: list[str] = Field(default_factory=list, description="Warnings of earlier steps.")
@@ -140,7 +146,10 @@ class AugmentResponse(BaseModel):
 
     query: str = Field(description="The question as asked.")
     messages: list[Message] = Field(description="The conversation as sent.")
-    prompt: list[Message] = Field(description="What a model is asked; empty when not answerable.")
+    no_context: Literal["abstain", "answer", "error"] = Field(description="As sent, or abstain.")
+    prompt: list[Message] = Field(
+        description="What a model is asked; empty when not answerable, unless no_context is answer."
+    )
     contexts: list[Context] = Field(description="Passages in the prompt, in order of their number.")
     left_out: list[LeftOut] = Field(description="Passages not in the prompt, and why.")
     decision: Decision

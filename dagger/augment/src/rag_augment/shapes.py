@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,7 @@ def parse(raw: str | bytes) -> dict[str, Any]:
         raise StepError(
             "invalid_request", f"the request must be a JSON object, but is {_json_type(data)}"
         )
-    if _depth(data) > MAX_DEPTH:
-        raise StepError(
-            "invalid_request", f"the request nests deeper than {MAX_DEPTH} levels; flatten it"
-        )
+    _check_values(data)
     return data
 
 
@@ -64,26 +62,24 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _depth(value: object) -> int:
-    level, layer = 0, [value]
-    while layer:
-        level += 1
-        layer = [
-            child
-            for item in layer
-            if isinstance(item, (dict, list))
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, (dict, list))
+def _check_values(data: dict[str, Any]) -> None:
+    layer: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        values = [
+            child for item in layer for child in (item.values() if isinstance(item, dict) else item)
         ]
-        if level > MAX_DEPTH:
-            break
-    return level
+        if any(isinstance(value, float) and not isfinite(value) for value in values):
+            raise StepError("invalid_request", "a number is too large for a 64-bit float")
+        layer = [value for value in values if isinstance(value, (dict, list))]
+        if not layer:
+            return
+    raise StepError("invalid_request", f"the request nests deeper than {MAX_DEPTH} levels")
 
 
 def check_query(value: str) -> str:
     """Return the query, or raise ValueError when it is blank, too long or not valid Unicode."""
     if not value.strip():
-        raise ValueError("the query is empty; ask something, e.g. \"Who may sign?\"")
+        raise ValueError('the query is empty; ask something, e.g. "Who may sign?"')
     try:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
@@ -94,19 +90,18 @@ def check_query(value: str) -> str:
 
 
 def refuse_misplaced(data: Any, step: str, options: type[BaseModel]) -> Any:
-    """Raise ValueError when an option of the step stands at the top level, where it would be ignored."""
+    """Raise ValueError when an option of the step stands where it would be ignored."""
     if isinstance(data, dict):
         for name in options.model_fields:
             if name in data:
                 raise ValueError(
-                    f"'{name}' is an option of {step}: send it as "
-                    f'{{"{step}": {{"{name}": …}}}}'
+                    f'\'{name}\' is an option of {step}: send it as {{"{step}": {{"{name}": …}}}}'
                 )
     return data
 
 
 def explain(error: ValidationError) -> StepError:
-    """Turn a validation error into `invalid_request`: the first field at fault, its value, the rule."""
+    """Turn a validation error into `invalid_request`: the field at fault, its value, the rule."""
     first = error.errors(include_url=False)[0]
     param = ".".join(str(part) for part in first["loc"]) or None
     if first["type"] == "value_error":
@@ -127,7 +122,7 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True)
 class Handler:
-    """A step as JSON in, JSON out: always a valid response or an error envelope, never an exception.
+    """A step as JSON in, JSON out: always a response or an error envelope, never an exception.
 
     Args:
         step: Name of the step, for the envelope.
@@ -202,7 +197,9 @@ Open = Callable[[], AbstractContextManager[Handler]]
 """Opens the step's resident parts (model, store) once and gives its handler while they are open."""
 
 
-def command(step: str, prog: str, about: str, open_step: Open, argv: list[str] | None = None) -> int:
+def command(
+    step: str, prog: str, about: str, open_step: Open, argv: list[str] | None = None
+) -> int:
     """Run the step's command line; returns the exit code (0, 1 error envelope written, 2 usage).
 
     `--input in.json --output out.json` answers one request; `-` is standard input or output.
@@ -214,14 +211,19 @@ def command(step: str, prog: str, about: str, open_step: Open, argv: list[str] |
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["serve"]:
         parser = argparse.ArgumentParser(
-            prog=f"{prog} serve", description=f"Serve the step: POST /run, GET /healthz, GET /readyz. {about}"
+            prog=f"{prog} serve",
+            description=f"Keep the step resident: POST /run, GET /healthz, GET /readyz. {about}",
         )
-        parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
-        parser.add_argument("--port", type=int, default=8080, help="port, 0 picks one (default: %(default)s)")
+        parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+        parser.add_argument("--port", type=int, default=8080, help="port (default: %(default)s)")
         options = parser.parse_args(arguments[1:])
         return serve(open_step, step=step, host=options.host, port=options.port)
-    parser.add_argument("--input", required=True, metavar="FILE", help="request JSON, - for standard input")
-    parser.add_argument("--output", default="-", metavar="FILE", help="where the response JSON goes (default: standard output)")
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help="request JSON, - for standard input"
+    )
+    parser.add_argument(
+        "--output", default="-", metavar="FILE", help="response JSON (default: standard output)"
+    )
     options = parser.parse_args(arguments)
     try:
         raw = sys.stdin.buffer.read() if options.input == "-" else Path(options.input).read_bytes()
@@ -253,8 +255,8 @@ def _write(target: str, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -292,6 +294,10 @@ def application(open_step: Open, *, step: str) -> Any:
     def refuse(error: StepError) -> Response:
         return reply(envelope(error, step=step), error.status)
 
+    def loading() -> StepError:
+        error: StepError | None = parts.get("error")
+        return error or StepError("not_ready", f"{step} is still loading; ask /readyz")
+
     async def load() -> None:
         def enter() -> None:
             parts["context"] = open_step()
@@ -304,7 +310,9 @@ def application(open_step: Open, *, step: str) -> Any:
             parts["error"] = error
         except Exception as error:
             LOG.exception("%s: cannot start", step)
-            parts["error"] = StepError("internal_error", f"{step} cannot start: {type(error).__name__}")
+            parts["error"] = StepError(
+                "internal_error", f"{step} cannot start ({type(error).__name__}); see its log"
+            )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -317,7 +325,7 @@ def application(open_step: Open, *, step: str) -> Any:
 
     async def run(request: Request) -> Response:
         if "handler" not in parts:
-            return refuse(parts.get("error") or StepError("not_ready", f"{step} is still loading; ask /readyz"))
+            return refuse(loading())
         body = bytearray()
         async for block in request.stream():
             body += block
@@ -336,9 +344,25 @@ def application(open_step: Open, *, step: str) -> Any:
     async def readyz(_: Request) -> Response:
         if "handler" in parts:
             return reply({"status": "ready", "step": step})
-        return refuse(parts.get("error") or StepError("not_ready", f"{step} is still loading"))
+        return refuse(loading())
+
+    async def unknown(request: Request, _: Exception) -> Response:
+        return refuse(
+            StepError(
+                "not_found",
+                f"there is no {request.url.path}; use POST /run, GET /healthz or GET /readyz",
+            )
+        )
+
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        answer = refuse(
+            StepError("method_not_allowed", f"{request.url.path} does not take {request.method}")
+        )
+        answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "")
+        return answer
 
     return Starlette(
+        exception_handlers={404: unknown, 405: wrong_method},
         routes=[
             Route("/run", run, methods=["POST"]),
             Route("/healthz", healthz, methods=["GET"]),

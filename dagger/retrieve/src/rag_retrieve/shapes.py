@@ -346,7 +346,23 @@ def application(open_step: Open, *, step: str) -> Any:
             return reply({"status": "ready", "step": step})
         return refuse(loading())
 
+    async def unknown(request: Request, _: Exception) -> Response:
+        return refuse(
+            StepError(
+                "not_found",
+                f"there is no {request.url.path}; use POST /run, GET /healthz or GET /readyz",
+            )
+        )
+
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        answer = refuse(
+            StepError("method_not_allowed", f"{request.url.path} does not take {request.method}")
+        )
+        answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "")
+        return answer
+
     return Starlette(
+        exception_handlers={404: unknown, 405: wrong_method},
         routes=[
             Route("/run", run, methods=["POST"]),
             Route("/healthz", healthz, methods=["GET"]),

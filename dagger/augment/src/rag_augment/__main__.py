@@ -1,0 +1,11 @@
+"""`python -m rag_augment`: the step as a command and as a server."""
+
+import sys
+
+from .shapes import command
+from .wire import open_step
+
+if __name__ == "__main__":
+    sys.exit(
+        command("augment", "python -m rag_augment", "Build a prompt from passages.", open_step)
+    )

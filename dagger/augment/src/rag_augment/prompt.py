@@ -1,0 +1,89 @@
+"""Put packed passages, conversation and question into the messages a model is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from .models import AugmentRequest, Message, Result
+from .packing import Packed
+from .spotlight import clean, draw_mark, spotlight
+from .template import Template
+from .tokenizer import Tokenizer
+
+NO_CONTEXT_TEXT = "I could not find an answer to this in the documents."
+MAX_TITLE = 200  # characters of a title in the prompt
+TOKENS_PER_MARK_CHARACTER = 0.75  # of random letters and digits in MiniLM's word pieces, mean
+
+
+def passage_body(result: Result) -> str:
+    """Return what of a passage stands in the prompt: title and text, cleaned; empty without text.
+
+    The title has a line of its own, unless the text begins with it.
+    """
+    text = clean(result.text).strip()
+    title = " ".join(clean(result.title[:MAX_TITLE]).split())
+    return text if not title or not text or text.startswith(title) else f"{title}\n{text}"
+
+
+def build_prompt(
+    request: AugmentRequest,
+    passages: Sequence[Packed],
+    history: Sequence[Message],
+    *,
+    tokenizer: Tokenizer,
+    template: Template,
+    no_context_text: str,
+) -> tuple[list[Message], int]:
+    """Return the messages (rules, conversation, passages with the question) and their tokens.
+
+    Args:
+        request: The question, and how to spotlight.
+        passages: N bodies; they are numbered from 1 in this order.
+        history: The conversation as it goes into the prompt.
+        tokenizer: Counts tokens.
+        template: Wording of the first and the last message.
+        no_context_text: What to answer when the passages do not hold the answer.
+    """
+    query = clean(request.query).strip() or request.query
+    mode = request.augment.spotlight
+    texts = [*(passage.body for passage in passages), *(said.content for said in history), query]
+    mark = draw_mark(texts, mode=mode, seed=request.augment.seed)
+    blocks = [spotlight(passage.body, mark, mode=mode) for passage in passages]
+    parts = template.render(
+        {
+            "query": query,
+            "passages": [{"number": n, "text": text} for n, text in enumerate(blocks, start=1)],
+            "spotlight": mode,
+            "mark": mark,
+            "no_context_text": no_context_text,
+            "general_knowledge": request.no_context == "answer",
+        }
+    )
+    messages = [
+        Message(role="system", content=parts["system"]),
+        *history,
+        Message(role="user", content=parts["user"]),
+    ]
+    known = {}
+    if mode == "delimit":
+        known = {block: packed.tokens for block, packed in zip(blocks, passages, strict=True)}
+    return messages, sum(_count(said.content, known, mark, tokenizer) for said in messages)
+
+
+def _count(text: str, known: Mapping[str, int], mark: str, tokenizer: Tokenizer) -> int:
+    """Count the tokens of a message without reading again what is counted already.
+
+    Blocks between delimiters occur nowhere else and no token reaches over their line ends. A mark
+    counts by its length: a count must not depend on what was drawn, and without their mark the
+    rules are the same text in every request.
+    """
+    tokens = 0
+    for block, its_tokens in known.items():
+        if block in text:
+            text = text.replace(block, spotlight("", mark, mode="delimit"), 1)
+            tokens += its_tokens
+    if mark:
+        tokens += text.count(mark) * math.ceil(len(mark) * TOKENS_PER_MARK_CHARACTER)
+        text = text.replace(mark, " ")
+    return tokens + tokenizer.count(text)

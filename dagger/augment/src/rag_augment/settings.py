@@ -1,0 +1,38 @@
+"""What an operator configures for `augment`; the only place that reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .decision import MIN_RELEVANCE
+from .prompt import NO_CONTEXT_TEXT
+
+
+class AugmentSettings(BaseSettings):
+    """Settings of `augment`, from arguments or `RAG_…` environment variables."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    tokenizer: Path | None = Field(
+        None, description="A tokenizer.json to count tokens with; none: the packaged MiniLM one."
+    )
+    template: Path | None = Field(
+        None, description="A Jinja2 file with the blocks system and user; none: the packaged one."
+    )
+    min_relevance: float = Field(
+        MIN_RELEVANCE,
+        ge=-1,
+        le=1,
+        description="Without augment.min_relevance: decide no_context when no passage reaches this "
+        "dense cosine; -1: never.",
+    )
+    no_context_text: str = Field(
+        NO_CONTEXT_TEXT,
+        min_length=1,
+        description="What a model is told to answer when the passages do not hold the answer.",
+    )
