@@ -30,7 +30,7 @@ SENTENCE_END = re.compile(
 )
 OPENING = re.compile(r"[\"'(\[“‘«*_`]{0,3}")
 LAST_WORD = re.compile(r"(?:^|[\s(\[\"'“‘])([^\s(\[\"'“‘]{0,12})\.$")
-INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]|\d{1,3}")  # J. / U.S. / e.g. / the 1. of a list
+INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # J. / U.S. / e.g.
 ABBREVIATIONS = frozenset({"e.g", "i.e"}) | {
     *("mr", "mrs", "ms", "dr", "prof", "st", "rev", "gen", "col", "sgt", "lt", "capt", "gov"),
     *("sen", "rep", "hon", "messrs", "mt", "ft", "vs", "cf", "viz", "al", "approx", "ca"),
@@ -119,6 +119,9 @@ def _ends_sentence(text: str, dot: int, following: int) -> bool:
     word = LAST_WORD.search(text[max(0, dot - 14) : dot])
     if not word:
         return True
+    if word[1].isdigit():  # a number ends a sentence, unless it numbers the item of a list
+        before = text[max(0, dot - 24) : dot - 1 - len(word[1])].rstrip(" \t")
+        return before != "" and before[-1] not in "\r\n"
     return word[1].lower() not in ABBREVIATIONS and not INITIALS.fullmatch(word[1])
 
 

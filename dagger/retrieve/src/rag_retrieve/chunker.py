@@ -14,14 +14,14 @@ from math import ceil
 from typing import NamedTuple
 
 from .boundaries import PARAGRAPH, WORD, boundaries, middle
-from .loaders.document import Heading, LoadedDocument, page_of, stem
+from .headings import MAX_HEADING_CHARACTERS, HeadingPaths
+from .loaders.document import LoadedDocument, page_of, stem
 
 MAX_CHARACTERS_PER_TOKEN = 16  # a word of 100 letters is one unknown token for WordPiece
 MAX_LEAVES = 64  # in one chunk; bounds the work on texts of very short lines
 ESTIMATED_SHARE = 1.5  # of the budget; a longer span is cut by estimate, without a count
 SLACK = 1.15  # parts of a sentence are cut somewhat below the budget, since cuts need a space
 GLUED_SHARE = 8  # leaves shorter than max_tokens / 8 characters are not worth a cut of their own
-MAX_HEADING_CHARACTERS = 200
 CountTokens = Callable[[str], int]
 
 
@@ -84,7 +84,7 @@ def chunk(
         )
     cutter = _Cutter(document.text, count_tokens, max_tokens)
     spans = cutter.spans(boundaries(document), overlap_tokens)
-    headings = _Headings(document.headings)
+    headings = HeadingPaths(document.headings)
     return [
         Chunk(index, span, document.text[slice(*span)], page_of(document, span[0]), headings[span])
         for index, span in enumerate(spans)
@@ -242,34 +242,3 @@ class _Cutter:
                 return leaf.end
             start = cut
         return start
-
-
-class _Headings:
-    """The path of headings over a span; spans must be asked for in order of their start."""
-
-    def __init__(self, headings: Sequence[Heading]) -> None:
-        self.headings = headings
-        self.next = 0
-        self.path: list[Heading] = []
-
-    def __getitem__(self, span: tuple[int, int]) -> str:
-        while self.next < len(self.headings) and self.headings[self.next].offset <= span[0]:
-            self.path = _under(self.path, self.headings[self.next])
-            self.next += 1
-        shared, path = self.path, self.path
-        for heading in self.headings[self.next :]:
-            if heading.offset >= span[1]:
-                break
-            path = _under(path, heading)
-            shared = [one for one, other in zip(shared, path, strict=False) if one is other]
-        return _join([heading.text for heading in shared])
-
-
-def _under(path: list[Heading], heading: Heading) -> list[Heading]:
-    return [*(above for above in path if above.level < heading.level), heading]
-
-
-def _join(path: list[str]) -> str:
-    while len(path) > 1 and len(" > ".join(path)) > MAX_HEADING_CHARACTERS:
-        path = path[1:]
-    return " > ".join(path)

@@ -18,7 +18,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -151,6 +151,14 @@ class Analyzer:
         return self.embedder.embed(texts)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one leg found, best first, and its scores of what only other legs found."""
+
+    hits: list[Hit]
+    completed: dict[str, float]
+
+
 class Ledger(Protocol):
     """Where a collection's journal and manifest are kept."""
 
@@ -207,8 +215,18 @@ class Collection:
 
     # -- search ---------------------------------------------------------------------------
 
-    def search(self, legs: Sequence[Leg], condition: Condition | None) -> list[list[Hit]]:
+    def search(
+        self, legs: Sequence[Leg], condition: Condition | None, *, complete: bool = False
+    ) -> list[Found]:
         """Run all legs as one request; every hit belongs to the published version of its document.
+
+        Args:
+            legs: What to search.
+            condition: Filter on metadata, or None.
+            complete: Score in each leg also what only another leg found; costs one more request.
+
+        Returns:
+            One `Found` per leg.
 
         Raises:
             StepError: `retriever_…`, from the store.
@@ -216,27 +234,36 @@ class Collection:
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
                 found = self._store.search(list(legs), condition)
-                if self._store.exclusive:
-                    return found
-            published = self._published(
-                {hit.payload["document_id"] for leg in found for hit in leg}
-            )
-            kept = [
-                [
-                    hit
-                    for hit in leg
-                    if published.get(hit.payload["document_id"]) == hit.payload["version"]
-                ]
-                for leg in found
-            ]
+                completed = self._complete(legs, found) if complete else [{} for _ in legs]
+            kept = found if self._store.exclusive else self._published_only(found)
             if kept == found:
                 break
-        return kept
+        ids = {hit.id for leg in kept for hit in leg}
+        return [
+            Found(leg, {id_: score for id_, score in more.items() if id_ in ids})
+            for leg, more in zip(kept, completed, strict=True)
+        ]
 
-    def _published(self, document_ids: Iterable[str]) -> dict[str, str]:
-        ids = {document_point_id(document_id): document_id for document_id in document_ids}
+    def _complete(self, legs: Sequence[Leg], found: list[list[Hit]]) -> list[dict[str, float]]:
+        everything = {hit.id for leg in found for hit in leg}
+        lacking = [sorted(everything - {hit.id for hit in leg}) for leg in found]
+        if not any(lacking):
+            return [{} for _ in legs]
+        scores = self._store.score(list(zip(legs, lacking, strict=True)))
+        return [
+            {id_: leg_scores.get(id_, 0.0) for id_ in ids}
+            for leg_scores, ids in zip(scores, lacking, strict=True)
+        ]
+
+    def _published_only(self, found: list[list[Hit]]) -> list[list[Hit]]:
+        names = {hit.payload["document_id"] for leg in found for hit in leg}
+        ids = {document_point_id(name): name for name in names}
         points = self._store.get(list(ids), fields=["content_hash"])
-        return {ids[point_id]: point.payload["content_hash"] for point_id, point in points.items()}
+        live = {ids[point_id]: point.payload["content_hash"] for point_id, point in points.items()}
+        return [
+            [hit for hit in leg if live.get(hit.payload["document_id"]) == hit.payload["version"]]
+            for leg in found
+        ]
 
     # -- documents ------------------------------------------------------------------------
 

@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+WEIGHTS = {"dense": 0.55, "sparse": 0.45}  # chosen on the training claims of SciFact
 Scores = Mapping[str, float]  # point id -> score of one leg; higher is better
 
 
-def fuse_dbsf(legs: Sequence[Scores]) -> dict[str, float]:
-    """Fuse by score distribution: each leg is scaled so that mean ± 3 sigma becomes 0 … 1, then summed.
+def fuse_dbsf(legs: Mapping[str, Scores]) -> dict[str, float]:
+    """Fuse by score distribution: scale each leg by its mean and deviation, then add, weighted.
 
-    score = sum over legs of  (s - (mean - 3 sigma)) / (6 sigma),   sigma with N - 1
+    score = sum over legs of  weight * ((s - mean) / (6 sigma) + 1/2),   sigma with N
 
-    A point that a leg did not find gets nothing from it; a leg of one point, or of equal scores,
-    gives 0.5 to each.
+    The weights are those of `WEIGHTS`, scaled to a sum of 1, so that most fused scores lie
+    between 0 and 1 with a mean of 0.5. A leg whose scores are all equal gives 0.5 to each.
 
-    Source: Qdrant's DBSF; Mazzeschi, "Distribution-Based Score Fusion", 2023.
+    Args:
+        legs: By leg, the score of every candidate: all legs have the same ids.
+
+    Source: Mazzeschi, "Distribution-Based Score Fusion", 2023, as in Qdrant, but with a score of
+    every candidate in every leg where Qdrant counts a candidate that a leg did not return as 0.
     """
     fused: dict[str, float] = {}
-    for leg in legs:
-        if not leg:
-            continue
-        mean = math.fsum(leg.values()) / len(leg)
-        variance = math.fsum((score - mean) ** 2 for score in leg.values()) / max(len(leg) - 1, 1)
-        width = 6 * math.sqrt(variance)
+    total = sum(WEIGHTS[name] for name in legs)
+    for name, leg in legs.items():
+        mean = math.fsum(leg.values()) / max(len(leg), 1)
+        deviation = math.sqrt(
+            math.fsum((score - mean) ** 2 for score in leg.values()) / max(len(leg), 1)
+        )
         for point_id, score in leg.items():
-            scaled = (score - mean) / width + 0.5 if width > 0 else 0.5
-            fused[point_id] = fused.get(point_id, 0.0) + scaled
+            scaled = (score - mean) / (6 * deviation) + 0.5 if deviation > 0 else 0.5
+            fused[point_id] = fused.get(point_id, 0.0) + WEIGHTS[name] / total * scaled
     return fused
 
 
-def fuse_rrf(legs: Sequence[Scores], *, k: int) -> dict[str, float]:
+def fuse_rrf(legs: Mapping[str, Scores], *, k: int) -> dict[str, float]:
     """Fuse by reciprocal rank: score = sum over legs of 1 / (k + rank), rank from 1, ties by id.
+
+    Args:
+        legs: By leg, the scores of what it returned.
+        k: Constant; larger flattens the ranks.
 
     Source: Cormack et al., SIGIR 2009.
     """
     fused: dict[str, float] = {}
-    for leg in legs:
+    for leg in legs.values():
         ranked = sorted(leg, key=lambda point_id: (-leg[point_id], point_id))
         for rank, point_id in enumerate(ranked, start=1):
             fused[point_id] = fused.get(point_id, 0.0) + 1.0 / (k + rank)

@@ -11,7 +11,7 @@ from .collection import Collection
 from .errors import StepError
 from .filters import parse_filters
 from .fusion import fuse_dbsf, fuse_rrf
-from .models import Result, RetrieveOptions, RetrieveRequest, RetrieveResponse
+from .models import Result, RetrieveRequest, RetrieveResponse
 from .stores import Hit, Leg
 
 
@@ -31,11 +31,24 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     """
     options = request.retrieve
     condition = parse_filters(request.filters)
-    names, legs = _legs(request, collection)
-    found = dict(zip(names, collection.search(legs, condition), strict=True))
-    hits = {hit.id: hit for leg in found.values() for hit in leg}
-    by_leg = {name: {hit.id: hit.score for hit in leg} for name, leg in found.items()}
-    fused = _fuse(by_leg, options)
+    hybrid = options.mode == "hybrid"
+    names = ["dense", "sparse"] if hybrid else [str(options.mode)]
+    legs = [_leg(name, request, collection) for name in names]
+    found = collection.search(legs, condition, complete=hybrid)
+    hits = {hit.id: hit for leg in found for hit in leg.hits}
+    returned = {
+        name: {hit.id: hit.score for hit in leg.hits}
+        for name, leg in zip(names, found, strict=True)
+    }
+    scores = {
+        name: {**returned[name], **leg.completed} for name, leg in zip(names, found, strict=True)
+    }
+    if not hybrid:
+        fused = scores[names[0]]
+    elif options.fusion == "dbsf":
+        fused = fuse_dbsf(scores)
+    else:
+        fused = fuse_rrf(returned, k=options.rrf_k)
     ranked = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
     if request.min_score is not None:
         ranked = [point_id for point_id in ranked if fused[point_id] >= request.min_score]
@@ -54,7 +67,7 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
             "collection": request.collection,
             "warnings": request.warnings,
             "results": [
-                _result(hits[point_id], fused[point_id], by_leg)
+                _result(hits[point_id], fused[point_id], scores)
                 for point_id in ranked[: request.top_k]
             ],
             "provenance": {**request.provenance, "retrieve": provenance},
@@ -62,25 +75,11 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     )
 
 
-def _legs(request: RetrieveRequest, collection: Collection) -> tuple[list[str], list[Leg]]:
-    mode = request.retrieve.mode
-    names = ["dense", "sparse"] if mode == "hybrid" else [str(mode)]
+def _leg(name: str, request: RetrieveRequest, collection: Collection) -> Leg:
     limit = max(request.retrieve.candidates, request.top_k)
-    analyzer = collection.analyzer
-    legs: list[Leg] = []
-    for name in names:
-        if name == "dense":
-            legs.append(("dense", analyzer.dense_query(request.query), limit))
-        else:
-            legs.append(("sparse", analyzer.sparse_query(request.query), limit))
-    return names, legs
-
-
-def _fuse(by_leg: Mapping[str, Mapping[str, float]], options: RetrieveOptions) -> dict[str, float]:
-    legs = list(by_leg.values())
-    if len(legs) == 1:
-        return dict(legs[0])
-    return fuse_dbsf(legs) if options.fusion == "dbsf" else fuse_rrf(legs, k=options.rrf_k)
+    if name == "dense":
+        return ("dense", collection.analyzer.dense_query(request.query), limit)
+    return ("sparse", collection.analyzer.sparse_query(request.query), limit)
 
 
 def _cap(ranked: list[str], hits: Mapping[str, Hit], most: int) -> list[str]:
@@ -94,7 +93,7 @@ def _cap(ranked: list[str], hits: Mapping[str, Hit], most: int) -> list[str]:
     return kept
 
 
-def _result(hit: Hit, score: float, by_leg: Mapping[str, Mapping[str, float]]) -> Result:
+def _result(hit: Hit, score: float, scores: Mapping[str, Mapping[str, float]]) -> Result:
     payload = hit.payload
     try:
         return Result(
@@ -106,7 +105,7 @@ def _result(hit: Hit, score: float, by_leg: Mapping[str, Mapping[str, float]]) -
             span=payload["span"],
             page=payload["page"],
             score=score,
-            scores={name: scores[hit.id] for name, scores in by_leg.items() if hit.id in scores},
+            scores={name: leg[hit.id] for name, leg in scores.items() if hit.id in leg},
             metadata=payload["metadata"],
         )
     except (KeyError, ValueError) as error:

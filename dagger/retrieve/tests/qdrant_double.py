@@ -1,0 +1,378 @@
+"""A double of the Qdrant REST API: a loopback HTTP server that speaks just what our client uses.
+
+It is not Qdrant. It parses the same JSON and answers in the same shapes, and keeps each
+collection in a real shard of the engine (`qdrant_edge`), so scores, filters and term statistics
+are the engine's own. Aliases, routing, validation of bodies and error texts are imitations. Run
+the same tests against a real server by setting RAG_TEST_QDRANT_URL.
+
+`faults` makes it fail on purpose; `requests` lists what it was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import tempfile
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import qdrant_edge as q
+
+
+@dataclass
+class Faults:
+    """What goes wrong; change it while the server runs.
+
+    Args:
+        status: Answer everything with this HTTP status.
+        html: Answer 200 with a page of HTML, as a captive portal does.
+        nan: Replace every score by NaN.
+        drop: So many requests get their connection closed without an answer.
+        hold: Wait for this event before every answer.
+        only: Fail only requests whose "METHOD /path" contains this.
+    """
+
+    status: int | None = None
+    html: bool = False
+    nan: bool = False
+    drop: int = 0
+    hold: threading.Event | None = None
+    only: str = ""
+
+
+class ProblemError(Exception):
+    """A request the double refuses, with its HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class QdrantDouble:
+    """The double; a context manager. `api_key` None accepts everyone."""
+
+    def __init__(self, api_key: str | None = None) -> None:
+        self.api_key = api_key
+        self.faults = Faults()
+        self.requests: list[str] = []
+        self.collections: dict[str, Collection] = {}
+        self.aliases: dict[str, str] = {}
+        self.lock = threading.Lock()
+        self._folder = Path(tempfile.mkdtemp(prefix="qdrant-double-"))
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.double = self
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> QdrantDouble:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        for collection in self.collections.values():
+            collection.shard.close()
+        shutil.rmtree(self._folder)
+
+    def answer(self, method: str, path: str, body: Any) -> Any:
+        """Return the `result` of one request."""
+        match method, [unquote(part) for part in path.strip("/").split("/")]:
+            case "GET", ["collections"]:
+                return {"collections": [{"name": name} for name in self.collections]}
+            case "GET", ["aliases"]:
+                return {
+                    "aliases": [
+                        {"alias_name": alias, "collection_name": name}
+                        for alias, name in self.aliases.items()
+                    ]
+                }
+            case "POST", ["collections", "aliases"]:
+                return self._change_aliases(body["actions"])
+            case "PUT", ["collections", name]:
+                return self._create(name, body)
+            case "DELETE", ["collections", name]:
+                return self._delete(name)
+            case _, ["collections", name, *rest]:
+                return self._collection(name).answer(method, rest, body)
+        raise ProblemError(404, f"no such path: {path}")
+
+    def _collection(self, name: str) -> Collection:
+        found = self.collections.get(self.aliases.get(name, name))
+        if found is None:
+            raise ProblemError(404, f"Not found: Collection `{name}` doesn't exist!")
+        return found
+
+    def _create(self, name: str, body: Any) -> bool:
+        if name in self.collections or name in self.aliases:
+            raise ProblemError(409, f"Wrong input: Collection `{name}` already exists!")
+        self.collections[name] = Collection(
+            self._folder / f"{len(list(self._folder.iterdir()))}", body
+        )
+        return True
+
+    def _delete(self, name: str) -> bool:
+        found = self.collections.pop(name, None)
+        if found is not None:
+            found.shard.close()
+            self.aliases = {alias: to for alias, to in self.aliases.items() if to != name}
+        return found is not None
+
+    def _change_aliases(self, actions: list[Any]) -> bool:
+        aliases = dict(self.aliases)
+        for action in actions:
+            if drop := action.get("delete_alias"):
+                aliases.pop(drop["alias_name"], None)
+            if make := action.get("create_alias"):
+                if make["collection_name"] not in self.collections:
+                    raise ProblemError(
+                        404, f"Collection `{make['collection_name']}` doesn't exist!"
+                    )
+                aliases[make["alias_name"]] = make["collection_name"]
+        self.aliases = aliases  # all of them at once
+        return True
+
+
+class Collection:
+    """One collection: a shard, and the parameters it was created with."""
+
+    def __init__(self, folder: Path, body: Any) -> None:
+        self.body = body
+        self.indexed: list[str] = []
+        self.updates = 0
+        vectors = {
+            name: q.EdgeVectorParams(params["size"], getattr(q.Distance, params["distance"]))
+            for name, params in body["vectors"].items()
+        }
+        sparse = {
+            name: q.EdgeSparseVectorParams(
+                modifier=q.Modifier.Idf if params.get("modifier") == "idf" else None
+            )
+            for name, params in body["sparse_vectors"].items()
+        }
+        config = q.EdgeConfig(vectors=vectors, sparse_vectors=sparse, max_search_threads=1)
+        self.shard = q.EdgeShard.create(str(folder), config)
+
+    def answer(self, method: str, rest: list[str], body: Any) -> Any:
+        match method, rest:
+            case "GET", []:
+                return self._info()
+            case "PUT", ["index"]:
+                return self._index(body)
+            case "PUT", ["points"]:
+                return self._update(
+                    q.UpdateOperation.upsert_points(list(map(_point, body["points"])))
+                )
+            case "POST", ["points", "delete"]:
+                return self._update(q.UpdateOperation.delete_points(body["points"]))
+            case "POST", ["points"]:
+                payload, vectors = (
+                    _selector(body.get("with_payload")),
+                    bool(body.get("with_vector")),
+                )
+                return [_record(one) for one in self.shard.retrieve(body["ids"], payload, vectors)]
+            case "POST", ["points", "scroll"]:
+                return self._scroll(body)
+            case "POST", ["points", "count"]:
+                request = q.CountRequest(exact=body["exact"], filter=_filter(body.get("filter")))
+                return {"count": self.shard.count(request)}
+            case "POST", ["points", "query", "batch"]:
+                batch = q.QueryBatchRequest([_query(one) for one in body["searches"]])
+                return [
+                    {"points": [{**_record(hit), "version": 0, "score": hit.score} for hit in hits]}
+                    for hits in self.shard.query_batch(batch)
+                ]
+        raise ProblemError(404, f"no such path: {rest}")
+
+    def _update(self, operation: Any) -> dict[str, Any]:
+        self.shard.update(operation)
+        self.updates += 1
+        return {"operation_id": self.updates, "status": "completed"}
+
+    def _index(self, body: Any) -> dict[str, Any]:
+        kind = getattr(q.PayloadSchemaType, body["field_schema"].capitalize())
+        self.indexed.append(body["field_name"])
+        return self._update(q.UpdateOperation.create_field_index(body["field_name"], kind))
+
+    def _scroll(self, body: Any) -> dict[str, Any]:
+        records, offset = self.shard.scroll(
+            q.ScrollRequest(
+                offset=body.get("offset"),
+                limit=body["limit"],
+                filter=_filter(body.get("filter")),
+                with_payload=_selector(body.get("with_payload")),
+                with_vector=bool(body.get("with_vector")),
+            )
+        )
+        points = [_record(record) for record in records]
+        return {"points": points, "next_page_offset": None if offset is None else str(offset)}
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "status": "green",
+            "optimizer_status": "ok",
+            "segments_count": 1,
+            "points_count": self.shard.info().points_count,
+            "config": {
+                "params": {
+                    "vectors": self.body["vectors"],
+                    "sparse_vectors": self.body["sparse_vectors"],
+                },
+                "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+                "optimizer_config": {
+                    "deleted_threshold": 0.2,
+                    "vacuum_min_vector_number": 1000,
+                    "default_segment_number": 0,
+                    "flush_interval_sec": 5,
+                },
+                "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
+            },
+            "payload_schema": {},
+        }
+
+
+def _point(raw: Any) -> Any:
+    return q.Point(raw["id"], {k: _vector(v) for k, v in raw["vector"].items()}, raw.get("payload"))
+
+
+def _vector(raw: Any) -> Any:
+    return q.SparseVector(raw["indices"], raw["values"]) if isinstance(raw, dict) else raw
+
+
+def _record(record: Any) -> dict[str, Any]:
+    answer = {"id": str(record.id), "payload": record.payload}
+    if record.vector is not None:
+        answer["vector"] = {name: _plain(vector) for name, vector in record.vector.items()}
+    return answer
+
+
+def _plain(vector: Any) -> Any:
+    if isinstance(vector, q.SparseVector):
+        return {"indices": list(vector.indices), "values": list(vector.values)}
+    return vector
+
+
+def _selector(raw: Any) -> Any:
+    return (
+        list(raw["include"] if isinstance(raw, dict) else raw)
+        if isinstance(raw, dict | list)
+        else raw
+    )
+
+
+def _query(raw: Any) -> Any:
+    params = raw.get("params") or {}
+    query = raw["query"]
+    if isinstance(query, dict) and "nearest" in query:
+        query = query["nearest"]
+    return q.QueryRequest(
+        limit=raw["limit"],
+        query=q.Query.Nearest(_vector(query), using=raw["using"]),
+        filter=_filter(raw.get("filter")),
+        with_payload=_selector(raw.get("with_payload")),
+        params=q.SearchParams(hnsw_ef=params.get("hnsw_ef"), exact=params.get("exact") or False),
+    )
+
+
+def _filter(raw: Any) -> Any:
+    if raw is None:
+        return None
+    clauses = {
+        name: [_condition(one) for one in raw[name]]
+        for name in ("must", "should", "must_not")
+        if raw.get(name) is not None
+    }
+    return q.Filter(**clauses)
+
+
+def _condition(raw: Any) -> Any:
+    if "is_null" in raw and isinstance(raw["is_null"], dict):
+        return q.IsNullCondition(raw["is_null"]["key"])
+    if "has_id" in raw:
+        return q.HasIdCondition(set(raw["has_id"]))
+    if "key" not in raw:
+        return _filter(raw)
+    if raw.get("match") is not None:
+        value = raw["match"]["value"]
+        value = np.bool_(value) if isinstance(value, bool) else value
+        return q.FieldCondition(raw["key"], match=q.MatchValue(value))
+    bounds = {name: value for name, value in raw["range"].items() if value is not None}
+    return q.FieldCondition(raw["key"], range=q.RangeFloat(**bounds))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    double: QdrantDouble
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def handle_any(self) -> None:
+        double = self.server.double
+        path = urlsplit(self.path).path
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        asked = f"{self.command} {path}"
+        double.requests.append(asked)
+        faults = double.faults if double.faults.only in asked else Faults()
+        if faults.hold is not None:
+            faults.hold.wait()
+        if faults.drop > 0:
+            faults.drop -= 1
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if faults.html:
+            self._send(200, b"<!doctype html><title>Sign in</title>", "text/html")
+            return
+        status, answer = self._answer(double, faults, path, raw)
+        text = json.dumps(answer)
+        if faults.nan:
+            text = _with_nan(answer)
+        self._send(status, text.encode(), "application/json")
+
+    do_GET = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815  # names of the base class
+
+    def _answer(
+        self, double: QdrantDouble, faults: Faults, path: str, raw: bytes
+    ) -> tuple[int, dict[str, Any]]:
+        if faults.status is not None:
+            return faults.status, {"status": {"error": "a fault on purpose"}, "time": 0.0}
+        if double.api_key is not None and self.headers.get("api-key") != double.api_key:
+            return 401, {"status": {"error": "Must provide an API key"}, "time": 0.0}
+        try:
+            with double.lock:
+                result = double.answer(self.command, path, json.loads(raw) if raw else None)
+        except ProblemError as problem:
+            return problem.status, {"status": {"error": str(problem)}, "time": 0.0}
+        except Exception as error:
+            return 400, {"status": {"error": f"Wrong input: {error}"}, "time": 0.0}
+        return 200, {"result": result, "status": "ok", "time": 0.0}
+
+    def _send(self, status: int, body: bytes, media_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+def _with_nan(answer: Any) -> str:
+    for batch in answer.get("result") or []:
+        for hit in batch.get("points", []) if isinstance(batch, dict) else []:
+            hit["score"] = float("nan")
+    return json.dumps(answer)

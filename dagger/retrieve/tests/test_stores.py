@@ -1,0 +1,748 @@
+"""One suite for both stores, then what only the embedded or only the server one can suffer.
+
+The server store runs against `qdrant_double` always, and against a real server where
+RAG_TEST_QDRANT_URL is set.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+
+from rag_retrieve.errors import StepError
+from rag_retrieve.filters import parse_filters
+from rag_retrieve.settings import RetrieveSettings
+from rag_retrieve.stores import Hit, Point, Sparse, Store, Stores, open_stores
+from rag_retrieve.stores.aliases import ServerStores
+from rag_retrieve.stores.folders import EdgeStores
+
+if TYPE_CHECKING:
+    from qdrant_double import QdrantDouble
+else:
+    _spec = importlib.util.spec_from_file_location(
+        "qdrant_double", Path(__file__).with_name("qdrant_double.py")
+    )
+    _module = importlib.util.module_from_spec(_spec)
+    sys.modules["qdrant_double"] = _module
+    _spec.loader.exec_module(_module)
+    QdrantDouble = _module.QdrantDouble
+
+REAL = os.environ.get("RAG_TEST_QDRANT_URL")
+
+
+@pytest.fixture(params=["edge", "double", "real"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    opened: Stores
+    if request.param == "edge":
+        opened = EdgeStores(tmp_path)
+        yield opened
+    elif request.param == "double":
+        double = request.getfixturevalue("double")
+        opened = ServerStores(double.url, timeout_s=20)
+        yield opened
+    else:
+        if not REAL:
+            pytest.skip("RAG_TEST_QDRANT_URL names no real Qdrant server")
+        opened = ServerStores(REAL, os.environ.get("RAG_TEST_QDRANT_API_KEY"), timeout_s=20)
+        _drop_all(opened)
+        yield opened
+        _drop_all(opened)
+    opened.close()
+
+
+def _drop_all(stores: Stores) -> None:
+    for name in stores.names():
+        if name.startswith("test-"):
+            stores.delete(name)
+
+
+@pytest.fixture
+def double() -> Iterator[QdrantDouble]:
+    with QdrantDouble() as running:
+        yield running
+
+
+def uid(number: int) -> str:
+    return str(UUID(int=number))
+
+
+def chunk(number: int, dense: list[float], terms: list[int], **metadata: Any) -> Point:
+    payload = {"kind": "chunk", "document_id": f"d{number % 2}", "metadata": metadata}
+    return Point(uid(number), payload, dense, Sparse(terms, [1.0] * len(terms)))
+
+
+def document(number: int) -> Point:
+    return Point(uid(1000 + number), {"kind": "document", "document_id": f"d{number}"})
+
+
+def ids(hits: list[Hit]) -> list[int]:
+    return [UUID(hit.id).int for hit in hits]
+
+
+SIX = [
+    chunk(1, [1.0, 0.0], [1, 2], year=2020, dept="hr"),
+    chunk(2, [0.0, 2.0], [2, 3], year=2021, dept="it"),
+    chunk(3, [3.0, 3.0], [3], year=2022, tags=["a", "b"]),
+    chunk(4, [-1.0, 0.0], [4], year=None),
+    chunk(5, [1.0, 0.5], [1, 1000000007], dept="hr"),
+    chunk(6, [0.5, 1.0], [2]),
+]
+
+
+# -- conformance ------------------------------------------------------------------------------
+
+
+def test_a_collection_exists_from_create_to_delete(stores: Stores) -> None:
+    """Names, existence, manifest; creating twice and opening none are refused."""
+    assert "test-a" not in stores.names()
+    stores.create("test-a", dim=2, manifest={"v": 1}).close()
+    stores.create("test-b.1_x", dim=3).close()
+    assert [name for name in stores.names() if name.startswith("test-")] == ["test-a", "test-b.1_x"]
+    assert stores.read_manifest("test-a") == {"v": 1}
+    assert stores.read_manifest("test-b.1_x") is None
+    with pytest.raises(StepError) as twice:
+        stores.create("test-a", dim=2)
+    assert twice.value.code == "collection_mismatch"
+    stores.delete("test-a")
+    assert not stores.exists("test-a")
+    assert stores.exists("test-b.1_x")
+    for call in (stores.open, stores.delete, stores.read_manifest, stores.read_journal):
+        with pytest.raises(StepError) as none:
+            call("test-a")
+        assert none.value.code == "collection_not_found"
+
+
+def test_points_come_back_as_written(stores: Stores) -> None:
+    """Payloads are equal, vectors too (dense normalised); a second write replaces the first."""
+    store = stores.create("test-a", dim=2)
+    payload = {"kind": "chunk", "text": "ü\n\u2028", "n": [1, 2.5, None, {"a": True}], "big": 2**62}
+    both = Point(
+        uid(7), payload, np.array([3.0, 4.0], dtype=np.float32), Sparse([5, 1], [0.5, 2.0])
+    )
+    store.upsert([both, document(1)])
+    found = store.get([uid(7), uid(1001), uid(99)], with_vectors=True)
+    assert set(found) == {uid(7), uid(1001)}
+    assert found[uid(7)].payload == payload
+    assert found[uid(7)].dense == pytest.approx([0.6, 0.8])
+    sparse = found[uid(7)].sparse
+    assert sparse is not None
+    assert dict(zip(sparse.indices, sparse.values, strict=True)) == {5: 0.5, 1: 2.0}
+    assert (found[uid(1001)].dense, found[uid(1001)].sparse) == (None, None)
+    assert store.get([uid(7)], ["text", "nope"])[uid(7)].payload == {"text": "ü\n\u2028"}
+    store.upsert([Point(uid(7), {"kind": "chunk"})])
+    again = store.get([uid(7)], with_vectors=True)[uid(7)]
+    assert (again.payload, again.dense, again.sparse) == ({"kind": "chunk"}, None, None)
+
+
+def test_both_legs_are_searched_in_one_call(stores: Stores) -> None:
+    """Cosines and BM25-style scores are right; payload-only points are never found."""
+    store = stores.create("test-a", dim=2)
+    store.upsert([*SIX, document(1), document(2)])
+    dense, sparse = store.search(
+        [("dense", [2.0, 1.0], 3), ("sparse", Sparse([1, 3], [1.0, 1.0]), 10)]
+    )
+    assert ids(dense) == [5, 3, 1]
+    assert [hit.score for hit in dense] == pytest.approx([1.0, 0.948683, 0.894427], abs=1e-5)
+    assert dense[0].payload == SIX[4].payload
+    idf = np.log((6 - 2 + 0.5) / (2 + 0.5) + 1)  # each term is in 2 of 6 passages
+    assert ids(sparse) == [1, 2, 3, 5]
+    assert [hit.score for hit in sparse] == pytest.approx([idf] * 4, abs=1e-5)
+
+
+def test_given_points_are_scored_by_each_leg(stores: Stores) -> None:
+    """The scores equal those of a search; a point without a shared term has no sparse score."""
+    store = stores.create("test-a", dim=2)
+    store.upsert(SIX)
+    legs: list[Any] = [("dense", [2.0, 1.0], 1), ("sparse", Sparse([1], [1.0]), 1)]
+    dense, sparse = store.score([(legs[0], [uid(4), uid(3)]), (legs[1], [uid(5), uid(6)])])
+    assert dense == pytest.approx({uid(4): -0.894427, uid(3): 0.948683}, abs=1e-5)
+    [found] = store.search([("sparse", Sparse([1], [1.0]), 5)])
+    assert sparse == {hit.id: hit.score for hit in found if hit.id == uid(5)}
+    assert store.score([(legs[0], []), (legs[1], [uid(1)])])[0] == {}
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"dept": "hr"}, [1, 5]),
+        ({"year": {"$gte": 2021}}, [2, 3]),
+        ({"year": None}, [4]),
+        ({"tags": {"$in": ["b", "z"]}}, [3]),
+        ({"$not": {"dept": "hr"}}, [2, 3, 4, 6]),
+    ],
+)
+def test_a_filter_applies_to_metadata(
+    stores: Stores, raw: dict[str, Any], expected: list[int]
+) -> None:
+    """Filters reach the store; their meaning is tested in `test_filters`."""
+    store = stores.create("test-a", dim=2)
+    store.upsert(SIX)
+    [dense] = store.search([("dense", [1.0, 1.0], 10)], parse_filters(raw))
+    assert sorted(ids(dense)) == expected
+
+
+def test_equal_scores_are_cut_by_id(stores: Stores) -> None:
+    """Which of many equal hits make the cut does not depend on the order of writing."""
+    store = stores.create("test-a", dim=2)
+    order = [*range(50, 300), *range(1, 50)]
+    store.upsert([chunk(number, [1.0, 1.0], [7]) for number in order])
+    dense, sparse = store.search([("dense", [1.0, 0.0], 10), ("sparse", Sparse([7], [1.0]), 5)])
+    assert ids(dense) == list(range(1, 11))
+    assert ids(sparse) == [1, 2, 3, 4, 5]
+
+
+def test_scroll_gives_all_of_a_kind_by_id(stores: Stores) -> None:
+    """More than a page, in order, with only the fields asked for."""
+    store = stores.create("test-a", dim=2)
+    numbers = list(np.random.default_rng(0).permutation(1100))
+    store.upsert([document(int(number)) for number in numbers])
+    store.upsert(SIX)
+    points = list(store.scroll({"kind": "document"}, ["document_id"]))
+    assert [point.id for point in points] == [uid(1000 + number) for number in range(1100)]
+    assert points[3].payload == {"document_id": "d3"}
+    assert [p.id for p in store.scroll({"kind": "chunk", "document_id": "d1"})] == [
+        uid(number) for number in (1, 3, 5)
+    ]
+    assert (store.count("document"), store.count("chunk"), store.count("none")) == (1100, 6, 0)
+
+
+def test_deleted_points_are_gone(stores: Stores) -> None:
+    """Deleting is by id, repeatable, in any number; empty calls do nothing."""
+    store = stores.create("test-a", dim=2)
+    store.upsert([])
+    store.delete([])
+    store.upsert([document(number) for number in range(600)])
+    store.delete([uid(1000 + number) for number in range(599)])
+    store.delete([uid(1000), uid(5)])
+    assert store.count("document") == 1
+    assert store.get([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("dense", "sparse", "code"),
+    [
+        ([1.0, 2.0, 3.0], None, "collection_mismatch"),
+        ([[1.0, 2.0]], None, "collection_mismatch"),
+        ([1.0, float("nan")], None, "embedder_bad_response"),
+        ([1.0, float("inf")], None, "embedder_bad_response"),
+        (None, Sparse([1, 2], [1.0]), "internal_error"),
+        (None, Sparse([1], [float("nan")]), "internal_error"),
+    ],
+)
+def test_a_bad_vector_is_refused_before_anything_is_written(
+    stores: Stores, dense: Any, sparse: Sparse | None, code: str
+) -> None:
+    """Wrong length, NaN and infinity never reach the store, nor does the batch they are in."""
+    store = stores.create("test-a", dim=2)
+    with pytest.raises(StepError) as caught:
+        store.upsert([document(1), Point(uid(1), {}, dense, sparse)])
+    assert caught.value.code == code
+    assert store.count("document") == 0
+
+
+def test_manifest_and_journal_are_replaced_and_survive(stores: Stores) -> None:
+    """What was written last is read; the journal can be cleared; reopening keeps both."""
+    store = stores.create("test-a", dim=2)
+    assert stores.read_journal("test-a") is None
+    stores.write_manifest("test-a", {"v": 1, "old": True})
+    stores.write_manifest("test-a", {"v": 2, "deep": {"ü": [1, None]}})
+    stores.write_journal("test-a", {"torn": ["d1"]})
+    store.close()
+    store = stores.open("test-a")
+    assert stores.read_manifest("test-a") == {"v": 2, "deep": {"ü": [1, None]}}
+    assert stores.read_journal("test-a") == {"torn": ["d1"]}
+    stores.write_journal("test-a", None)
+    assert stores.read_journal("test-a") is None
+    assert list(store.scroll({"kind": "document"})) == []
+
+
+def test_a_generation_is_invisible_until_published(stores: Stores) -> None:
+    """Then it is the collection, with its manifest and its own dimension, and no journal."""
+    old = stores.create("test-a", dim=2, manifest={"v": 1})
+    old.upsert(SIX)
+    stores.write_journal("test-a", {"x": 1})
+    generation, new = stores.begin_generation("test-a", 3)
+    new.upsert([Point(uid(50), {"kind": "chunk"}, [1.0, 2.0, 3.0])])
+    assert (old.count("chunk"), new.count("chunk")) == (6, 1)
+    assert stores.read_manifest("test-a") == {"v": 1}
+    stores.publish_generation("test-a", generation, {"v": 2})
+    assert stores.read_manifest("test-a") == {"v": 2}
+    assert stores.read_journal("test-a") is None
+    new.upsert([Point(uid(51), {"kind": "chunk"}, [1.0, 2.0, 3.0])])
+    assert new.count("chunk") == 2
+    new.close()
+    old.close()
+    again = stores.open("test-a")
+    assert (again.dim, again.count("chunk")) == (3, 2)
+
+
+def test_an_abandoned_generation_leaves_no_trace(stores: Stores) -> None:
+    """Closed unpublished, it is swept away by the next; the live one was never touched."""
+    old = stores.create("test-a", dim=2)
+    old.upsert(SIX)
+    _, given_up = stores.begin_generation("test-a", 2)
+    given_up.upsert(SIX[:2])
+    given_up.close()
+    _, fresh = stores.begin_generation("test-a", 2)
+    assert (old.count("chunk"), fresh.count("chunk")) == (6, 0)
+
+
+def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None:
+    """The same points and questions give the same hits, scores equal to 1e-5."""
+    rng = np.random.default_rng(1)
+    points = [
+        Point(
+            uid(number),
+            {"kind": "chunk", "metadata": {"n": number % 7}},
+            rng.standard_normal(32).astype(np.float32),
+            _terms(rng),
+        )
+        for number in range(500)
+    ]
+    answers = []
+    for stores in (EdgeStores(tmp_path), ServerStores(double.url, timeout_s=20)):
+        store = stores.create("test-a", dim=32)
+        store.upsert(points)
+        store.flush()
+        question = np.random.default_rng(2)
+        legs: list[Any] = [
+            leg
+            for _ in range(10)
+            for leg in (
+                ("dense", question.standard_normal(32), 20),
+                ("sparse", _terms(question), 20),
+            )
+        ]
+        answers.append(store.search(legs, parse_filters({"n": {"$lt": 5}})))
+        stores.close()
+    for left, right in zip(*answers, strict=True):
+        assert ids(left) == ids(right)
+        assert [h.score for h in left] == pytest.approx([h.score for h in right], abs=1e-5)
+
+
+def _terms(rng: np.random.Generator) -> Sparse:
+    terms = sorted({int(term) for term in rng.integers(0, 200, 20)})
+    return Sparse(terms, [float(weight) for weight in rng.uniform(0.1, 2.0, len(terms))])
+
+
+# -- the embedded store -----------------------------------------------------------------------
+
+
+def run(script: str, *args: object, **kwargs: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **kwargs)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from rag_retrieve.stores.folders import EdgeStores
+store = EdgeStores(Path(sys.argv[1])).create("docs", dim=2)
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> None:
+    """The refusal names the process and the way out; a killed owner leaves no stale lock."""
+    owner = run(HOLD, tmp_path, stdin=subprocess.PIPE)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "open\n"
+    stores = EdgeStores(tmp_path)
+    for call in (
+        lambda: stores.open("docs"),
+        lambda: stores.delete("docs"),
+        lambda: stores.write_manifest("docs", {}),
+        lambda: stores.begin_generation("docs", 2),
+    ):
+        with pytest.raises(StepError) as caught:
+            call()
+        assert caught.value.code == "store_locked"
+        assert f"process {owner.pid}" in caught.value.message
+        assert "RAG_STORE=qdrant" in caught.value.message
+    assert stores.names() == ["docs"]
+    owner.kill()
+    owner.communicate()
+    assert stores.open("docs").count("chunk") == 0
+    with pytest.raises(StepError, match="already in this process"):
+        stores.open("docs")
+    stores.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from uuid import UUID
+from rag_retrieve.stores import Point, Sparse
+from rag_retrieve.stores.folders import EdgeStores
+store = EdgeStores(Path(sys.argv[1])).create("docs", dim=4)
+for batch in range(10**6):
+    numbers = range(batch * 20, batch * 20 + 20)
+    store.upsert(
+        [
+            Point(str(UUID(int=n)), {"kind": "chunk", "n": n}, [1.0, n, 0, 0], Sparse([n % 9], [1.0]))
+            for n in numbers
+        ]
+    )
+    print(batch, flush=True)
+"""
+
+
+@pytest.mark.parametrize("batches", [1, 40, 300])
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, batches: int) -> None:
+    """After kill -9 in the middle of writing, every acknowledged batch is whole."""
+    writer = run(WRITER, tmp_path)
+    assert writer.stdout is not None
+    acknowledged = -1
+    for line in writer.stdout:
+        acknowledged = int(line)
+        if acknowledged == batches:
+            writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    stores = EdgeStores(tmp_path)
+    store = stores.open("docs")
+    wanted = [uid(number) for number in range((acknowledged + 1) * 20)]
+    found = store.get(wanted, with_vectors=True)
+    assert set(found) == set(wanted)
+    assert all(point.dense is not None and point.sparse is not None for point in found.values())
+    assert store.count("chunk") % 20 == 0
+    [hits] = store.search([("sparse", Sparse([1], [1.0]), 5)])
+    assert len(hits) == 5
+    stores.close()
+
+
+DIE = """
+import os, signal, sys
+from pathlib import Path
+from uuid import UUID
+from rag_retrieve.stores import Point
+from rag_retrieve.stores.folders import EdgeStores
+stores = EdgeStores(Path(sys.argv[1]))
+live = stores.open("docs")
+left = int(sys.argv[2])
+def die(event, args):
+    global left
+    if event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree") or (
+        event == "open" and str(args[0]).endswith(".partial")
+    ):
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+sys.addaudithook(die)
+if sys.argv[3] == "publish":
+    generation, new = stores.begin_generation("docs", 2)
+    new.upsert([Point(str(UUID(int=n)), {"kind": "chunk"}, [1.0, n]) for n in range(3)])
+    stores.publish_generation("docs", generation, {"v": "new"})
+elif sys.argv[3] == "delete":
+    stores.delete("docs")
+else:
+    stores.create("other", dim=2, manifest={"v": "new"})
+"""
+
+
+@pytest.mark.parametrize("action", ["publish", "delete", "create"])
+def test_dying_before_any_change_of_files_leaves_all_or_nothing(
+    tmp_path: Path, action: str
+) -> None:
+    """Killed before its first, second, ... change of the folder, an action is whole or undone."""
+    outcomes = set()
+    for left in (0, 1, 2, 3, 4, 1000):
+        home = tmp_path / str(left)
+        first = EdgeStores(home)
+        first.create("docs", dim=2, manifest={"v": "old"}).upsert(SIX)
+        first.close()
+        died = run(DIE, home, left, action)
+        died.communicate()
+        stores = EdgeStores(home)
+        seen: list[tuple[Any, int]] = []
+        for name in stores.names():
+            store: Store = stores.open(name)
+            seen.append((stores.read_manifest(name), store.count("chunk")))
+            folder = home / "collections" / name
+            assert len(list(folder.glob("g*"))) == 1
+        stores.close()
+        outcomes.add(json.dumps(seen))
+        if died.returncode == 0:
+            break
+    old, new = [{"v": "old"}, 6], [{"v": "new"}, 3]
+    after = {"publish": [new], "delete": [], "create": [old, [{"v": "new"}, 0]]}
+    assert outcomes == {json.dumps([old]), json.dumps(after[action])}
+
+
+def test_term_statistics_forget_deleted_passages_at_flush(tmp_path: Path) -> None:
+    """After flush, scores are those of a collection that never held what was deleted."""
+    stores = EdgeStores(tmp_path)
+    store = stores.create("docs", dim=2)
+    store.upsert(SIX)
+    store.delete([uid(4), uid(6)])
+    store.flush()
+    fresh = stores.create("fresh", dim=2)
+    fresh.upsert([point for point in SIX if point.id not in (uid(4), uid(6))])
+    leg: Any = ("sparse", Sparse([1, 2, 3], [1.0, 1.0, 1.0]), 10)
+    assert store.search([leg]) == fresh.search([leg])
+    stores.close()
+
+
+def test_searches_go_on_while_the_shard_is_flushed_and_replaced(tmp_path: Path) -> None:
+    """Readers in other threads see a whole answer each time, or the store closed; never a crash."""
+    stores = EdgeStores(tmp_path)
+    store = stores.create("docs", dim=2)
+    store.upsert(SIX)
+    stop, problems = threading.Event(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            [hits] = store.search([("dense", [1.0, 1.0], 10)])
+            if len(hits) != 6:
+                problems.append(hits)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(5):
+        store.upsert([document(number)])
+        store.flush()
+    stop.set()
+    for reader in readers:
+        reader.join()
+    store.close()
+    store.close()
+    assert problems == []
+    with pytest.raises(StepError, match="has been closed"):
+        store.count("chunk")
+
+
+def test_the_store_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    """Folders are made with mode 0700."""
+    EdgeStores(tmp_path / "home").create("docs", dim=2).close()
+    folders = [f for f in (tmp_path / "home").glob("**/") if "segments" not in f.parts]
+    modes = {f.name: f.stat().st_mode & 0o777 for f in folders}
+    assert {modes[name] for name in ("home", "collections", "docs", "g1")} == {0o700}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+        lambda folder: (folder / "manifest.json").write_text("{}"),
+        lambda folder: (folder / "g1").rename(folder / "elsewhere"),
+        lambda folder: (folder / "g1" / "edge_config.json").write_text("{"),
+    ],
+)
+def test_a_damaged_collection_is_named_and_can_be_deleted(tmp_path: Path, damage: Any) -> None:
+    """`store_corrupt` with the path and the way out; deleting works."""
+    stores = EdgeStores(tmp_path)
+    stores.create("docs", dim=2).close()
+    damage(tmp_path / "collections" / "docs")
+    with pytest.raises(StepError) as caught:
+        stores.open("docs")
+    assert caught.value.code == "store_corrupt"
+    assert str(tmp_path) in caught.value.message
+    assert "rag collections delete" in caught.value.message
+    stores.delete("docs")
+    assert stores.names() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mount.returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_refuses_writes_and_still_answers(small_disk: Path) -> None:
+    """The write that does not fit is refused whole; searching, deleting and reopening work."""
+    stores = EdgeStores(small_disk, reserve=64 << 20)
+    store = stores.create("docs", dim=64)
+    written = 0
+    with pytest.raises(StepError) as caught:
+        for written in range(0, 10**6, 100):
+            store.upsert(
+                [
+                    Point(uid(n), {"kind": "chunk", "text": uuid4().hex * 20}, [1.0] * 64)
+                    for n in range(written, written + 100)
+                ]
+            )
+    assert caught.value.code == "storage_full"
+    assert "MiB free" in caught.value.message
+    assert store.count("chunk") == written
+    [hits] = store.search([("dense", [1.0] * 64, 5)])
+    assert len(hits) == 5
+    store.delete([uid(0)])
+    store.flush()
+    store.close()
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"0" * 4096)
+    with pytest.raises(StepError) as manifest:
+        stores.write_manifest("docs", {"v": "x" * 10000})
+    assert manifest.value.code == "storage_full"
+    with pytest.raises(StepError) as reopened:
+        stores.open("docs")
+    assert reopened.value.code == "storage_full"
+    filler.unlink()
+    assert stores.open("docs").count("chunk") == written - 1
+    stores.close()
+
+
+# -- the server store -------------------------------------------------------------------------
+
+
+def raised(stores: Stores) -> StepError:
+    with pytest.raises(StepError) as caught:
+        stores.open("docs").search([("dense", [1.0, 1.0], 3)])
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ({"status": 401}, "retriever_misconfigured"),
+        ({"status": 403}, "retriever_misconfigured"),
+        ({"status": 500}, "retriever_unavailable"),
+        ({"status": 429}, "retriever_unavailable"),
+        ({"status": 302}, "retriever_bad_response"),
+        ({"html": True}, "retriever_bad_response"),
+        ({"nan": True}, "retriever_bad_response"),
+        ({"drop": 4}, "retriever_unavailable"),
+    ],
+)
+def test_a_failing_server_is_told_apart(
+    double: QdrantDouble, fault: dict[str, Any], code: str
+) -> None:
+    """Each fault has its code; no message shows the key or the host."""
+    double.api_key = "sesame-1234"
+    stores = ServerStores(double.url, "sesame-1234", timeout_s=20)
+    stores.create("docs", dim=2).upsert(SIX)
+    for name, value in fault.items():
+        setattr(double.faults, name, value)
+    error = raised(stores)
+    assert error.code == code
+    assert "sesame" not in error.message
+    assert "127.0.0.1" not in error.message
+    stores.close()
+
+
+def test_a_wrong_key_is_misconfiguration(double: QdrantDouble) -> None:
+    """The message says which setting, never the key."""
+    double.api_key = "right"
+    stores = ServerStores(double.url, "wrong-key")
+    with pytest.raises(StepError) as caught:
+        stores.names()
+    assert caught.value.code == "retriever_misconfigured"
+    assert "RAG_QDRANT_API_KEY" in caught.value.message
+    assert "wrong-key" not in caught.value.message
+    stores.close()
+
+
+def test_a_read_is_tried_twice_and_a_write_once(double: QdrantDouble) -> None:
+    """One lost connection does not hurt a search; an upsert is the caller's to repeat."""
+    stores = ServerStores(double.url, timeout_s=20)
+    store = stores.create("docs", dim=2)
+    store.upsert(SIX)
+    double.requests.clear()
+    double.faults.drop = 1
+    assert len(store.search([("dense", [1.0, 1.0], 3)])[0]) == 3
+    assert double.requests == ["POST /collections/rag_docs/points/query/batch"] * 2
+    double.requests.clear()
+    double.faults.drop = 1
+    with pytest.raises(StepError) as caught:
+        store.upsert(SIX)
+    assert caught.value.code == "retriever_unavailable"
+    assert double.requests == ["PUT /collections/rag_docs/points"]
+    stores.close()
+
+
+def test_a_slow_server_is_a_deadline(double: QdrantDouble) -> None:
+    """A search that takes longer than the timeout ends with the deadline's code."""
+    stores = ServerStores(double.url, timeout_s=0.2)
+    stores.create("docs", dim=2)
+    double.faults.hold = threading.Event()
+    assert raised(stores).code == "deadline_exceeded"
+    double.faults.hold.set()
+    stores.close()
+
+
+def test_nobody_listening_is_unavailable() -> None:
+    """A refused connection is `retriever_unavailable`; a URL that is none, misconfiguration."""
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+    stores = ServerStores(f"http://127.0.0.1:{port}")
+    assert raised(stores).code == "retriever_unavailable"
+    stores.close()
+    with pytest.raises(StepError) as caught:
+        ServerStores("ht!tp://nowhere:port").names()
+    assert caught.value.code == "retriever_misconfigured"
+
+
+def test_searching_is_one_round_trip(double: QdrantDouble) -> None:
+    """Both legs with payloads cost one request."""
+    stores = ServerStores(double.url, timeout_s=20)
+    store = stores.create("docs", dim=2)
+    store.upsert(SIX)
+    double.requests.clear()
+    store.search([("dense", [1.0, 1.0], 3), ("sparse", Sparse([1], [1.0]), 3)])
+    assert len(double.requests) == 1
+    stores.close()
+
+
+def test_an_open_store_follows_a_swap_made_elsewhere(double: QdrantDouble) -> None:
+    """Another process reindexes; this one reads the new generation through the alias."""
+    here, there = ServerStores(double.url, timeout_s=20), ServerStores(double.url, timeout_s=20)
+    store = here.create("docs", dim=2)
+    store.upsert(SIX)
+    generation, new = there.begin_generation("docs", 2)
+    new.upsert(SIX[:2])
+    there.publish_generation("docs", generation, {"v": 2})
+    assert store.count("chunk") == 2
+    assert list(double.collections) == ["rag_docs~g2"]
+    here.close()
+    there.close()
+
+
+def test_payload_fields_are_indexed_on_the_server(double: QdrantDouble) -> None:
+    """`kind` and `document_id` have a keyword index."""
+    stores = ServerStores(double.url, timeout_s=20)
+    stores.create("docs", dim=2)
+    assert double.collections["rag_docs~g1"].indexed == ["kind", "document_id"]
+    stores.close()
+
+
+# -- choosing ---------------------------------------------------------------------------------
+
+
+def test_the_store_is_chosen_by_the_settings(tmp_path: Path) -> None:
+    """Embedded by default, without importing the client; a server needs a URL."""
+    assert isinstance(open_stores(RetrieveSettings(home=tmp_path)), EdgeStores)
+    with pytest.raises(StepError) as caught:
+        open_stores(RetrieveSettings(home=tmp_path, store="qdrant", qdrant_url=None))
+    assert caught.value.code == "retriever_misconfigured"
+    server = RetrieveSettings(home=tmp_path, store="qdrant", qdrant_url="http://127.0.0.1:1")
+    opened = open_stores(server)
+    assert isinstance(opened, ServerStores)
+    opened.close()
+    loaded = "import sys; from rag_retrieve.stores.folders import EdgeStores; "
+    checked = run(loaded + "print('qdrant_client' in sys.modules)")
+    assert checked.communicate()[0] == "False\n"
