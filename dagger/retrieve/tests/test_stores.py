@@ -562,7 +562,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(folder)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(folder)], capture_output=True
     )
     if mount.returncode:
         pytest.skip("a small disk needs the right to mount one")
@@ -572,7 +572,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_refuses_writes_and_still_answers(small_disk: Path) -> None:
     """The write that does not fit is refused whole; searching, deleting and reopening work."""
-    stores = EdgeStores(small_disk, reserve=64 << 20)
+    stores = EdgeStores(small_disk, reserve=96 << 20)
     store = stores.create("docs", dim=64)
     written = 0
     with pytest.raises(StepError) as caught:

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 from .shapes import check_query, refuse_misplaced
 
 
-
 class Message(BaseModel):
     """One message of a prompt."""
 
@@ -31,7 +30,9 @@ class Context(BaseModel):
     source: str = Field("", description="Where the document came from.")
     text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
     span: list[int] = Field(
-        min_length=2, max_length=2, description="Start and end in the document's text, in characters."
+        min_length=2,
+        max_length=2,
+        description="Start and end in the document's text, in characters.",
     )
     page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
     score: float = Field(description="Rank score; higher is better.")
@@ -54,17 +55,24 @@ class GenerateOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     target: str | None = Field(
-        None, description="Name of a configured generator, e.g. extractive or openai; null: the default."
+        None,
+        description="Name of a configured generator, e.g. extractive or openai; null: the default.",
     )
     max_answer_tokens: int = Field(512, ge=1, le=32768, description="Longest answer of a model.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature of a model.")
     seed: int | None = Field(None, description="Sampling seed of a model, where it has one.")
     max_sentences: int = Field(3, ge=1, le=20, description="Longest extractive answer.")
     min_support: float | None = Field(
-        None, ge=0, le=1, description="Abstain when the best support is lower; null: the step's setting."
+        None,
+        ge=0,
+        le=1,
+        description="Abstain when the best support is lower; null: the step's setting.",
     )
     deadline_s: float | None = Field(
-        None, gt=0, le=600, description="Seconds the whole answer may take; null: the step's setting."
+        None,
+        gt=0,
+        le=600,
+        description="Seconds the whole answer may take; null: the step's setting.",
     )
 
 
@@ -155,7 +163,8 @@ class GenerateResponse(BaseModel):
     finish_reason: Literal["stop", "length", "no_context", "filtered"]
     llm_generated: bool = Field(description="Whether a language model wrote the answer.")
     support: float | None = Field(
-        description="How well the passages support an answer, 0 to 1, by the extractive scorer; null: not scored."
+        description="How well the passages support an answer, 0 to 1, by the extractive scorer; "
+        "null: not scored."
     )
     citations: list[Citation] = Field(description="By number, ascending.")
     citation_check: CitationCheck

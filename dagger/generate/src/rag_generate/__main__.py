@@ -1,0 +1,16 @@
+"""`python -m rag_generate`: the step as a command and as a server."""
+
+import sys
+
+from .shapes import command
+from .wire import open_step
+
+if __name__ == "__main__":
+    sys.exit(
+        command(
+            "generate",
+            "python -m rag_generate",
+            "Answer a prompt over numbered passages.",
+            open_step,
+        )
+    )

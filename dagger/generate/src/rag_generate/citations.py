@@ -1,0 +1,138 @@
+"""Verify the citations of an answer: each number points to a passage, each citation to its words.
+
+What cannot be verified is removed and said. Whether a quoted sentence *proves* the claim is not
+judged: the sentence that shares the most words with it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .generator import Quote
+from .markers import find_markers
+from .models import Citation, CitationCheck, Context
+from .sentences import split_sentences
+from .terms import content_terms, words
+
+SUPPORT_SHARE = 0.25  # share of a claim's terms a sentence must hold to be quoted for it
+
+
+class Verified(NamedTuple):
+    """An answer whose every number points to a passage."""
+
+    text: str
+    citations: list[Citation]
+    check: CitationCheck
+    warnings: list[str]
+
+
+class _Claim(NamedTuple):
+    """A sentence of the answer and the numbers it carries."""
+
+    text: str
+    markers: tuple[int, ...]
+
+
+def verify(text: str, contexts: Sequence[Context], quotes: Sequence[Quote] | None) -> Verified:
+    """Remove numbers that point to no passage and find the words each other number rests on.
+
+    Args:
+        text: The answer with numbers in brackets.
+        contexts: The passages that may be cited.
+        quotes: What the answer quotes, when its generator knows; None: found by shared words.
+    """
+    by_marker = {context.marker: context for context in contexts}
+    text, removed = _normalise(text, frozenset(by_marker))
+    claims = _claims(text, frozenset(by_marker))
+    cited = sorted({marker for claim in claims for marker in claim.markers})
+    if quotes is None:
+        quotes = [
+            quote for marker in cited for quote in _support(by_marker[marker], marker, claims)
+        ]
+    citations, warnings = [], []
+    for marker in cited:
+        context = by_marker[marker]
+        citations.append(_citation(context, [quote for quote in quotes if quote.marker == marker]))
+        if not _exact(context):
+            warnings.append(f"span_mismatch:{marker}")
+    uncited = sum(not claim.markers and bool(words(claim.text)) for claim in claims)
+    check = CitationCheck(removed_markers=removed, uncited_sentences=uncited)
+    return Verified(text, citations, check, warnings)
+
+
+def _normalise(text: str, known: frozenset[int]) -> tuple[str, list[int]]:
+    """Write every marker as [n], drop unknown ones; returns the text and the numbers dropped."""
+    removed: set[int] = set()
+    while True:
+        pieces, last, changed = [], 0, False
+        for marker in find_markers(text, known):
+            good = [number for number in marker.numbers if number in known]
+            removed.update(number for number in marker.numbers if number not in known)
+            shown = marker.blank * bool(good) + "".join(f"[{number}]" for number in good)
+            changed |= shown != text[marker.start : marker.end]
+            pieces += [text[last : marker.start], shown]
+            last = marker.end
+        if not changed:
+            return text.strip(), sorted(removed)
+        text = "".join([*pieces, text[last:]])
+
+
+def _claims(text: str, known: frozenset[int]) -> list[_Claim]:
+    """Split the answer into sentences with their numbers; one after the full stop counts too."""
+    plain, places = "", []
+    last = 0
+    for marker in find_markers(text, known):
+        plain += text[last : marker.start]
+        places.append((len(plain), marker.numbers))
+        last = marker.end
+    plain += text[last:]
+    sentences = [s for s in split_sentences(plain) if s.kind != "heading"]
+    carried: list[list[int]] = [[] for _ in sentences]
+    for place, numbers in places:
+        owner = max((i for i, s in enumerate(sentences) if s.start < place), default=0)
+        if sentences:
+            carried[owner] += numbers
+    if not sentences and places:
+        return [_Claim("", tuple(n for _, numbers in places for n in numbers))]
+    return [
+        _Claim(plain[s.start : s.end], tuple(dict.fromkeys(numbers)))
+        for s, numbers in zip(sentences, carried, strict=True)
+    ]
+
+
+def _support(context: Context, marker: int, claims: Sequence[_Claim]) -> list[Quote]:
+    """Return the sentence of the passage that shares the most terms with each claim it backs."""
+    sentences = [s for s in split_sentences(context.text) if s.kind != "heading"]
+    terms = [set(content_terms(context.text[s.start : s.end])) for s in sentences]
+    quotes: dict[Quote, None] = {}
+    for claim in claims:
+        wanted = set(content_terms(claim.text)) if marker in claim.markers else set()
+        shares = [len(wanted & own) / len(wanted) for own in terms] if wanted else []
+        best = max(shares, default=0.0)
+        if best >= SUPPORT_SHARE:
+            sentence = sentences[shares.index(best)]
+            quotes[Quote(marker, sentence.start, sentence.end)] = None
+    return list(quotes)
+
+
+def _exact(context: Context) -> bool:
+    return context.span[1] - context.span[0] == len(context.text)
+
+
+def _citation(context: Context, quotes: Sequence[Quote]) -> Citation:
+    """Describe what a number rests on; the whole passage when no sentence of it stands out."""
+    ranges = [(quote.start, quote.end) for quote in quotes] if _exact(context) else []
+    origin = context.span[0]
+    start, end = ranges[0] if ranges else (0, len(context.text))
+    return Citation(
+        marker=context.marker,
+        chunk_id=context.chunk_id,
+        document_id=context.document_id,
+        title=context.title,
+        source=context.source,
+        page=context.page,
+        score=context.score,
+        spans=[[origin + first, origin + last] for first, last in ranges] or [list(context.span)],
+        quote=context.text[start:end],
+    )

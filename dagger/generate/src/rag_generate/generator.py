@@ -1,0 +1,59 @@
+"""What a generator is: it streams the text of an answer and ends with a draft of it."""
+
+from __future__ import annotations
+
+from collections import abc
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from .models import GenerateRequest, Usage
+
+
+class Quote(NamedTuple):
+    """A piece of a passage: `text[start:end]` of the context with this marker."""
+
+    marker: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An answer whose citations are not verified yet.
+
+    Args:
+        text: The answer with numbers in brackets; empty when the generator abstains.
+        finish_reason: Why it ends; `no_context` when the passages do not support an answer.
+        usage: What it cost.
+        support: How well the passages support an answer, 0 to 1, or None when not scored.
+        quotes: The passages' own words the answer is made of; None when it was written freely.
+        warnings: What the caller should know.
+    """
+
+    text: str
+    finish_reason: Literal["stop", "length", "no_context", "filtered"]
+    usage: Usage = field(default_factory=Usage)
+    support: float | None = None
+    quotes: tuple[Quote, ...] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Generator(Protocol):
+    """Answers a prompt over numbered passages."""
+
+    @property
+    def name(self) -> str:
+        """Name a request selects it by."""
+
+    @property
+    def model(self) -> str | None:
+        """Name of the language model behind it; None when there is none."""
+
+    def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
+        """Yield pieces of the answer's text as they come, then the draft, last.
+
+        Closing the iterator early gives up the answer and frees what it holds.
+
+        Raises:
+            StepError: No answer can be had; its code says why.
+        """

@@ -1,0 +1,152 @@
+"""What can go wrong between us and a language model, as the codes clients act on.
+
+No message holds the server's own words: they may repeat the prompt, the key or the address.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+import time
+
+import httpx2
+import openai
+
+from .errors import StepError
+
+MAX_RETRY_AFTER_S = 60.0  # seconds; a longer wait asked for by the server is capped
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class Failure(Exception):  # noqa: N818 - an outcome of one attempt, never seen by callers
+    """One attempt failed.
+
+    Args:
+        error: What the caller is told when no attempt is left.
+        retry: Whether another attempt may succeed and costs nothing twice.
+    """
+
+    def __init__(self, error: StepError, *, retry: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retry = retry
+
+
+def timed_out(phase: str, seconds: float, *, retry: bool = False) -> Failure:
+    """Return the failure of a phase that took longer than it may."""
+    message = f"the model did not answer in time ({phase}: {seconds:g} s)"
+    return Failure(StepError("llm_timeout", message), retry=retry)
+
+
+def bad_response(what: str) -> Failure:
+    """Return the failure of a server that answers with something unusable."""
+    return Failure(StepError("llm_bad_response", f"the model's server answered, but {what}"))
+
+
+def explain_failure(error: Exception, *, started: bool) -> Failure:
+    """Turn an exception of the client into a failure.
+
+    Args:
+        error: What the client raised.
+        started: Whether text had arrived; then nothing is retried.
+    """
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, openai.APIStatusError):
+        return _refused(error)
+    if isinstance(
+        error, (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError)
+    ):
+        return bad_response("its stream is not valid JSON")
+    if isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException)) and not started:
+        return timed_out("connect", _connect_seconds(error), retry=True)
+    if isinstance(error, (openai.APIError, httpx2.HTTPError)):
+        if started:
+            return Failure(
+                StepError("llm_stream_broken", "the model's answer broke off after it had begun")
+            )
+        message = "the model's server cannot be reached or dropped the connection"
+        return Failure(StepError("llm_upstream_error", message), retry=True)
+    return bad_response(f"its stream cannot be read ({type(error).__name__})")
+
+
+def _connect_seconds(error: Exception) -> float:
+    request = getattr(error, "request", None)
+    timeout = request.extensions.get("timeout", {}) if request is not None else {}
+    return float(timeout.get("connect") or 0.0)
+
+
+def _refused(error: openai.APIStatusError) -> Failure:
+    status = error.status_code
+    if status in (401, 403):
+        return Failure(
+            StepError(
+                "llm_misconfigured",
+                f"the model's server refuses our credentials ({status}); "
+                "set RAG_LLM_API_KEY or RAG_LLM_API_KEY_FILE",
+            )
+        )
+    if status == 404:
+        return Failure(
+            StepError(
+                "llm_misconfigured",
+                "the model's server knows no such path or model (404); "
+                "check RAG_LLM_BASE_URL (it usually ends in /v1) and RAG_LLM_MODEL",
+            )
+        )
+    wait = retry_after(error.response.headers)
+    if status == 429:
+        limited = StepError(
+            "llm_rate_limited", "the model's server is over its rate limit", retry_after=wait
+        )
+        return Failure(limited, retry=_soon(wait) and _name(error) != "insufficient_quota")
+    if status >= 500 or status in (408, 409):
+        failed = StepError(
+            "llm_upstream_error", f"the model's server failed ({status})", retry_after=wait
+        )
+        return Failure(failed, retry=_soon(wait))
+    if _name(error) == "context_length_exceeded":
+        return Failure(
+            StepError(
+                "invalid_request",
+                "the prompt is longer than the model's window; lower augment.max_context_tokens, "
+                "or set RAG_LLM_CONTEXT_WINDOW to have passages left out",
+                param="augment.max_context_tokens",
+            )
+        )
+    return bad_response(f"refused the request ({status}{_detail(error)})")
+
+
+def _soon(wait: float | None) -> bool:
+    """Whether the wait asked for is known in full: a capped one would come back too early."""
+    return wait is None or wait < MAX_RETRY_AFTER_S
+
+
+def _name(error: openai.APIStatusError) -> str | None:
+    """Return the server's own name for the error where it is a plain identifier."""
+    name = error.code or error.type
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
+def _detail(error: openai.APIStatusError) -> str:
+    name = _name(error)
+    return f", {name}" if name else ""
+
+
+def retry_after(headers: httpx2.Headers) -> float | None:
+    """Return the seconds a server asks to wait (number or date), capped; None when it does not."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    if not math.isfinite(seconds):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)

@@ -1,0 +1,208 @@
+"""Answer with a language model behind an OpenAI-compatible chat API.
+
+The answer is always streamed, so that each phase has its own deadline: connect, first token, idle,
+total. One place retries (here; the client's own retries are off), never after the first token.
+The model's address and key are the operator's; a request cannot choose them. It calls no tools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import abc
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import httpx2
+from openai import AsyncOpenAI
+from pydantic import SecretStr
+
+from .background import BackgroundLoop
+from .budget import Fitted, fit_window
+from .errors import StepError
+from .generator import Draft
+from .llm_faults import Failure, explain_failure, timed_out
+from .llm_reply import Reply
+from .models import GenerateRequest, Usage
+
+NO_KEY = "none"  # the client insists on a key; servers without one ignore it
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long each phase of an answer may take, and how often it is tried; times in seconds."""
+
+    connect_s: float = 2.0
+    first_token_s: float = 10.0
+    idle_s: float = 5.0
+    total_s: float = 30.0
+    attempts: int = 3
+    retry_min_s: float = 0.2
+    retry_max_s: float = 2.0
+
+
+class OpenAIChat:
+    """The generator `openai`. Holds one client and its connections until closed.
+
+    Args:
+        base_url: Where the server is, e.g. http://127.0.0.1:8000/v1.
+        model: Name of the model there.
+        api_key: Its key, where it wants one; sent to the server and nowhere else.
+        limits: Deadlines and retries.
+        context_window: Tokens of prompt and answer together, or None when unknown.
+        max_tokens_field: What the server calls the limit of an answer.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: SecretStr | None = None,
+        limits: Limits | None = None,
+        context_window: int | None = None,
+        max_tokens_field: str = "max_tokens",
+    ) -> None:
+        self.model: str | None = model
+        self._limits = limits or Limits()
+        self._window = context_window
+        self._max_tokens_field = max_tokens_field
+        self._client = AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key.get_secret_value() if api_key else NO_KEY,
+            max_retries=0,
+            timeout=httpx2.Timeout(None, connect=self._limits.connect_s),
+        )
+        self._background = BackgroundLoop("rag-generate-openai")
+
+    def close(self) -> None:
+        """Give up what still runs and close the connections."""
+        self._background.submit(self._client.close()).result()
+        self._background.close()
+
+    def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
+        """Yield the model's text as it comes, then the draft; closing early aborts the call."""
+        if not request.prompt:
+            raise StepError(
+                "invalid_request",
+                "prompt: it is empty, so there is nothing to ask the model; send what `augment` "
+                'gives, or answer without a model: {"generate": {"target": "extractive"}}',
+                param="prompt",
+            )
+        fitted = fit_window(
+            request.prompt, request.contexts, request.generate.max_answer_tokens, self._window
+        )
+        pieces: SimpleQueue[str | Future[Draft]] = SimpleQueue()
+        future = self._background.submit(self._answer(request, fitted, pieces.put))
+        future.add_done_callback(pieces.put)
+        try:
+            while isinstance(piece := pieces.get(), str):
+                yield piece
+            yield piece.result()
+        finally:
+            future.cancel()
+
+    async def _answer(
+        self, request: GenerateRequest, fitted: Fitted, emit: Callable[[str], None]
+    ) -> Draft:
+        """Try until an answer is there, the attempts are used up, or the time is."""
+        clock = asyncio.get_running_loop().time
+        total = request.generate.deadline_s or self._limits.total_s
+        end = clock() + total
+        body = self._body(request, fitted)
+        for attempt in range(1, self._limits.attempts + 1):
+            reply = Reply()
+            try:
+                await self._attempt(body, reply, emit, end, total)
+                return _draft(reply, attempt, fitted)
+            except Failure as failure:
+                LOG.warning(
+                    "model call %d of %d failed: %s",
+                    attempt, self._limits.attempts, failure.error.code,
+                )  # fmt: skip
+                wait = self._wait(failure)
+                last = attempt == self._limits.attempts or clock() + wait >= end
+                if last or not failure.retry:
+                    raise failure.error from None
+            await asyncio.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _wait(self, failure: Failure) -> float:
+        """Return the seconds before the next attempt: what the server asks, else random."""
+        # spreading load, not cryptography
+        jitter = random.uniform(self._limits.retry_min_s, self._limits.retry_max_s)  # noqa: S311
+        return max(jitter, failure.error.retry_after or 0.0)
+
+    async def _attempt(
+        self,
+        body: dict[str, Any],
+        reply: Reply,
+        emit: Callable[[str], None],
+        end: float,
+        total: float,
+    ) -> None:
+        """Read one streamed answer into `reply`.
+
+        Raises:
+            Failure: It failed; says whether another attempt makes sense.
+        """
+        loop = asyncio.get_running_loop()
+        phase, seconds = "first token", self._limits.first_token_s
+        first = min(loop.time() + seconds, end)
+        try:
+            async with asyncio.timeout_at(first):
+                stream = await self._client.chat.completions.create(**body)
+            async with stream:
+                chunks = aiter(stream)
+                while True:
+                    deadline = first
+                    if reply.started:
+                        phase, seconds = "idle", self._limits.idle_s
+                        deadline = min(loop.time() + seconds, end)
+                    async with asyncio.timeout_at(deadline):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        break
+                    if text := reply.add(chunk):
+                        emit(text)
+        except TimeoutError:
+            if reply.finish_reason is not None:
+                return  # only the usage or the end mark is late
+            if loop.time() >= end:
+                phase, seconds = "total", total
+            raise timed_out(phase, seconds) from None
+        except Exception as error:
+            raise explain_failure(error, started=reply.started) from None
+        reply.check()
+
+    def _body(self, request: GenerateRequest, fitted: Fitted) -> dict[str, Any]:
+        options = request.generate
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [message.model_dump() for message in fitted.prompt],
+            "temperature": options.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            # not every server knows both names; the client's signature does
+            self._max_tokens_field: fitted.max_answer_tokens,
+        }
+        if options.seed is not None:
+            body["seed"] = options.seed
+        return body
+
+
+def _draft(reply: Reply, calls: int, fitted: Fitted) -> Draft:
+    usage = Usage(
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        total_tokens=reply.prompt_tokens + reply.completion_tokens,
+        llm_calls=calls,
+    )
+    return Draft(reply.text, reply.reason(), usage, warnings=fitted.warnings)

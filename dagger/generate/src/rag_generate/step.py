@@ -1,0 +1,217 @@
+"""From a prompt over numbered passages to an answer whose citations are verified."""
+
+from __future__ import annotations
+
+import re
+from collections import abc
+from collections.abc import Mapping
+from contextlib import closing
+
+from pydantic import JsonValue
+
+from .citations import Verified, verify
+from .errors import StepError
+from .generator import Draft, Generator
+from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
+from .scoring import read_question, score_sentences, support_of
+from .terms import words
+
+__version__ = "0.1.0"
+
+REFUSAL_WORDS = 60  # words; a longer answer is one, whatever it opens with
+# What models write in place of the sentence they were told to (lower-case, straight apostrophes):
+# "I cannot find ...", "the passages do not say ...", "not enough information", "is not mentioned in
+# the documents".
+_SOURCE = r"(?:passages?|documents?|contexts?|texts?|sources?|information)"
+_REFUSAL = re.compile(
+    r"\b(?:i|we)\b(?:'m| am)?(?: \w+){0,2} ?(?:cannot|can't|can not|could not|couldn't|unable to"
+    r"|not able to|do not|don't) (?:\w+ ){0,2}?(?:find|answer|have|know|see|provide)\b"
+    rf"|\b{_SOURCE}\b[^.]{{0,40}}?\b(?:do(?:es)? not|don't|doesn't) (?:\w+ )?"
+    r"(?:contain|hold|provide|include|mention|say|answer|specify|state)\b"
+    rf"|\b(?:no|not enough|insufficient) (?:relevant |such )?(?:answer\b[^.]*|){_SOURCE}\b"
+    rf"|\bn(?:o|')t (?:\w+ )?(?:mentioned|stated|specified|provided|given|found) in [^.]*{_SOURCE}\b"
+)
+
+
+def generate(
+    request: GenerateRequest,
+    *,
+    generators: Mapping[str, Generator],
+    default: str,
+    no_context_text: str,
+) -> GenerateResponse:
+    """Answer a prompt.
+
+    Args:
+        request: Question, passages, prompt, and whether the passages are enough.
+        generators: What can answer, by name.
+        default: The name used when the request names none.
+        no_context_text: The answer when nothing found supports one; a model told to reply with it
+            is understood as refusing.
+
+    Raises:
+        StepError: Nothing supports an answer and the caller asked for an error, the generator is
+            not configured, or it fails.
+    """
+    for event in stream(
+        request, generators=generators, default=default, no_context_text=no_context_text
+    ):
+        if isinstance(event, GenerateResponse):
+            return event
+    raise AssertionError("a stream ends with its response")
+
+
+def stream(
+    request: GenerateRequest,
+    *,
+    generators: Mapping[str, Generator],
+    default: str,
+    no_context_text: str,
+) -> abc.Generator[str | GenerateResponse, None, None]:
+    """Answer a prompt piece by piece: text as it is written, then the response of `generate`.
+
+    The pieces are not verified: only the response's text has its citations checked. The first
+    piece comes after everything that can be refused was; closing early aborts the model's call.
+    """
+    generator = _choose(request, generators, default)
+    missing, support = _missing(request, generator)
+    if missing:
+        yield _no_context(request, generator, no_context_text, missing, support=support)
+        return
+    draft = None
+    with closing(generator.stream(request)) as pieces:
+        for piece in pieces:
+            if isinstance(piece, str):
+                yield piece
+            else:
+                draft = piece
+    if draft is None:
+        raise StepError("module_bad_output", f"the generator '{generator.name}' gave no draft")
+    yield _respond(request, generator, draft, no_context_text, support)
+
+
+def _choose(
+    request: GenerateRequest, generators: Mapping[str, Generator], default: str
+) -> Generator:
+    name = request.generate.target or default
+    if name not in generators:
+        raise StepError(
+            "invalid_request",
+            f"generate.target: no generator '{name[:80]}' is configured; "
+            f"there is {', '.join(sorted(generators))}",
+            param="generate.target",
+        )
+    return generators[name]
+
+
+def _missing(request: GenerateRequest, generator: Generator) -> tuple[str, float | None]:
+    """Return why no answer should be tried ("" when one should), and the support when scored.
+
+    A model is asked without support only when the caller wants it to answer anyway. When the
+    request names a `min_support`, the passages are scored before a model is paid for.
+    """
+    least = request.generate.min_support
+    support = None
+    if generator.model is not None and least is not None and request.contexts:
+        support = support_of(score_sentences(read_question(request.query), request.contexts)[1])
+    if generator.model is not None and request.no_context == "answer":
+        return "", support
+    if not request.decision.answerable:
+        return request.decision.reason or "The passages were judged not to be enough.", support
+    if not request.contexts:
+        return "No passage was found.", support
+    if support is not None and least is not None and support < least:
+        return f"The passages' support is {support:.2f}, below {least:g}.", support
+    return "", support
+
+
+def _respond(
+    request: GenerateRequest,
+    generator: Generator,
+    draft: Draft,
+    no_context_text: str,
+    support: float | None,
+) -> GenerateResponse:
+    support = draft.support if support is None else support
+    if draft.finish_reason == "no_context":
+        reason = f"The passages' support is {support:.2f}." if support is not None else ""
+        return _no_context(
+            request, generator, no_context_text, reason, draft=draft, support=support
+        )
+    verified = verify(draft.text, request.contexts, draft.quotes)
+    free = request.no_context == "answer"
+    if draft.finish_reason == "stop" and not free and refuses(verified, no_context_text):
+        return _no_context(
+            request, generator, no_context_text, "The model finds no answer.",
+            draft=draft, support=support,
+        )  # fmt: skip
+    warnings = [*request.warnings, *draft.warnings, *verified.warnings]
+    if not verified.citations and verified.text:
+        warnings.append("no_citations")
+    grounded = bool(verified.citations) or not (free and generator.model)
+    return GenerateResponse(
+        query=request.query,
+        answer=verified.text,
+        answerable=grounded and bool(verified.text),
+        finish_reason=draft.finish_reason,
+        llm_generated=generator.model is not None,
+        support=support,
+        citations=verified.citations,
+        citation_check=verified.check,
+        contexts=request.contexts,
+        usage=draft.usage,
+        warnings=warnings,
+        provenance=_provenance(request, generator),
+    )
+
+
+def refuses(verified: Verified, no_context_text: str) -> bool:
+    """Whether a model says that it finds no answer: the sentence it was told, or one like it."""
+    if verified.citations:
+        return False
+    said, told = words(verified.text), words(no_context_text)
+    if told and said[: len(told)] == told:
+        return True
+    text = verified.text.lower().replace("’", "'")
+    return len(said) <= REFUSAL_WORDS and bool(_REFUSAL.search(text))
+
+
+def _no_context(
+    request: GenerateRequest,
+    generator: Generator,
+    text: str,
+    reason: str,
+    *,
+    draft: Draft | None = None,
+    support: float | None = None,
+) -> GenerateResponse:
+    if request.no_context == "error":
+        raise StepError(
+            "no_context",
+            f"nothing found supports an answer. {reason} Ask otherwise, add documents, or send "
+            '{"no_context": "abstain"} to get the configured text instead',
+            param="no_context",
+        )
+    return GenerateResponse(
+        query=request.query,
+        answer=text,
+        answerable=False,
+        finish_reason="no_context",
+        llm_generated=False,
+        support=support,
+        citations=[],
+        citation_check=CitationCheck(removed_markers=[], uncited_sentences=0),
+        contexts=request.contexts,
+        usage=draft.usage if draft else Usage(),
+        warnings=[*request.warnings, *(draft.warnings if draft else ())],
+        provenance=_provenance(request, generator),
+    )
+
+
+def _provenance(request: GenerateRequest, generator: Generator) -> dict[str, dict[str, JsonValue]]:
+    own: dict[str, JsonValue] = {
+        "version": __version__,
+        "generator": generator.name,
+        "model": generator.model,
+    }
+    return {**request.provenance, "generate": own}

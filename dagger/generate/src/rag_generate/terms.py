@@ -1,0 +1,42 @@
+"""Words of a text as comparable terms: lower-cased, stemmed (Snowball English), without stop words."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import snowballstemmer  # type: ignore[import-untyped]
+
+_WORD = re.compile(r"\w+(?:[.,]\d+)*")
+_STEMMER = snowballstemmer.stemmer("english")
+
+_STOP_WORDS = """
+a about above after again all also am an and any are as at be because been before being below
+between both but by can could did do does doing done down during each few for from further get gets
+getting got had has have having he her here hers him his how i if in into is it its itself just let
+ll like made make makes many me mean means might more most much must my no nor not now of off on
+once only or other our out over own please re s same say says shall she should so some such t tell
+than that the their them then there these they this those through to too under until up us use used
+ve very was we were what when where which while who whom whose why will with would you your
+"""
+# Words that ask or glue; they say nothing about what a passage is about.
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+
+
+def words(text: str) -> list[str]:
+    """Return the words of `text`, lower-cased, in order."""
+    return _WORD.findall(text.lower())
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """Return the Snowball English stem of a lower-cased word."""
+    stemmed: str = _STEMMER.stemWord(word)
+    return stemmed
+
+
+def content_terms(text: str) -> list[str]:
+    """Return the distinct stems of `text` in order; stop words only when there is nothing else."""
+    found = words(text)
+    content = [word for word in found if word not in STOP_WORDS] or found
+    return list(dict.fromkeys(stem(word) for word in content))

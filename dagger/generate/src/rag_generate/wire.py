@@ -1,0 +1,94 @@
+"""Open the step: read the settings, make the generators once, answer JSON with JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from .errors import StepError
+from .extractive import Extractive
+from .generator import Generator
+from .models import GenerateRequest
+from .settings import Settings
+from .shapes import Handler
+from .step import generate
+
+if TYPE_CHECKING:
+    from .openai_chat import OpenAIChat
+
+
+@contextmanager
+def open_step(settings: Settings | None = None) -> Iterator[Handler]:
+    """Give the step's handler; clients and connections live while it is open.
+
+    Args:
+        settings: None: from the environment.
+
+    Raises:
+        StepError: `misconfigured` or `llm_misconfigured`: a setting is wrong or missing.
+    """
+    chosen = settings or _settings()
+    with open_generators(chosen) as generators:
+        run = partial(
+            generate,
+            generators=generators,
+            default=chosen.default_generator(),
+            no_context_text=chosen.no_context_text,
+        )
+        yield Handler("generate", GenerateRequest, run)
+
+
+@contextmanager
+def open_generators(settings: Settings) -> Iterator[dict[str, Generator]]:
+    """Give the configured generators by name; `openai` is there when it is configured."""
+    with ExitStack() as stack:
+        generators: dict[str, Generator] = {
+            "extractive": Extractive(min_support=settings.min_support)
+        }
+        if settings.llm_base_url or settings.llm_model or settings.generator == "openai":
+            generators["openai"] = stack.enter_context(closing(_openai(settings)))
+        yield generators
+
+
+def _openai(settings: Settings) -> OpenAIChat:
+    base_url, model = settings.llm_base_url, settings.llm_model
+    if not base_url or not model:
+        raise StepError(
+            "llm_misconfigured",
+            f"RAG_LLM_{'MODEL' if base_url else 'BASE_URL'} is not set; the generator openai needs "
+            "RAG_LLM_BASE_URL and RAG_LLM_MODEL; unset both, and RAG_GENERATOR, to answer without",
+        )
+    # importing the client takes about a second: only those who use it pay
+    from .openai_chat import Limits, OpenAIChat
+
+    limits = Limits(
+        connect_s=settings.llm_connect_s,
+        first_token_s=settings.llm_first_token_s,
+        idle_s=settings.llm_idle_s,
+        total_s=settings.llm_total_s,
+        attempts=settings.llm_attempts,
+        retry_min_s=settings.llm_retry_min_s,
+        retry_max_s=settings.llm_retry_max_s,
+    )
+    return OpenAIChat(
+        base_url,
+        model,
+        api_key=settings.api_key(),
+        limits=limits,
+        context_window=settings.llm_context_window,
+        max_tokens_field=settings.llm_max_tokens_field,
+    )
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "RAG_" + "_".join(str(part) for part in first["loc"]).upper()
+        got = "" if "KEY" in name else f", but got {first['input']!r}"
+        raise StepError("misconfigured", f"{name}: {first['msg']}{got}") from None

