@@ -289,7 +289,8 @@ def application(open_step: Open, *, step: str) -> Any:
 
     def reply(body: object, status: int = 200) -> Response:
         text = body if isinstance(body, str) else pydantic_core.to_json(body)
-        return Response(text, status, media_type="application/json")
+        headers = {"Retry-After": "1"} if status == 503 else None
+        return Response(text, status, headers, media_type="application/json")
 
     def refuse(error: StepError) -> Response:
         return reply(envelope(error, step=step), error.status)

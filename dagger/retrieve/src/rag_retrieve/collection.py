@@ -4,9 +4,10 @@ A document becomes passages (points with vectors) and one document point without
 names the version of its content which counts. A commit of a few documents is:
 
     journal what will change -> upsert new passages -> upsert document points (this publishes)
-    -> delete the passages of replaced versions -> manifest -> clear the journal
+    -> delete the passages of replaced versions
 
-Whatever moment a process dies at, the document points tell which version is whole, and the
+and a checkpoint after some commits: sync -> manifest -> clear the journal. Whatever moment a
+process dies at, the document points tell which version is whole, and the
 journal tells which passages belong to none; `recover` removes those.
 """
 
@@ -207,6 +208,7 @@ class Collection:
         self._store = store
         self._lock = SharedLock()
         self._on_step = on_step
+        self._uncertain: list[Version] = []  # in commits since the last checkpoint
         self._owner = f"process {os.getpid()} on {socket.gethostname()}"
         self.manifest = manifest
         self.analyzer = analyzer
@@ -400,23 +402,33 @@ class Collection:
         ]
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Make the changes visible, whole, and durable; when it returns they are acknowledged.
+        """Make the changes visible, each document whole; `checkpoint` makes them durable.
 
         Raises:
             StepError: `storage_full` and others from the store; what was visible before stays.
         """
         if not changes:
             return
-        name = self.manifest.name
-        self._take_over()
-        self._ledger.write_journal(name, self._journal(changes))
+        if not self._uncertain:
+            self._take_over()
+        self._uncertain += [v for change in changes for v in (change.old, change.new) if v]
+        self._ledger.write_journal(self.manifest.name, self._journal())
         self._on_step("journal")
         try:
             self._apply(changes)
         except StepError:
             self._undo()
             raise
-        self._ledger.write_journal(name, None)
+
+    def checkpoint(self) -> None:
+        """Make every commit so far durable: they are acknowledged when this returns."""
+        if not self._uncertain:
+            return
+        self._store.flush()
+        self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+        self._on_step("manifest")
+        self._ledger.write_journal(self.manifest.name, None)
+        self._uncertain = []
         self._on_step("committed")
 
     def _apply(self, changes: Sequence[Change]) -> None:
@@ -427,21 +439,16 @@ class Collection:
             self._store.upsert([change.record for change in changes if change.record])
             self._store.delete([document_point_id(c.document_id) for c in changes if c.new is None])
             self._on_step("published")
-            stale = [chunk_id for c in changes if c.old for chunk_id in c.old.chunk_ids()]
-            self._store.delete(stale)
+            self._store.delete([id_ for c in changes if c.old for id_ in c.old.chunk_ids()])
             self._on_step("swept")
-            self._store.flush()
-        manifest = self.manifest.model_copy()
-        for change in changes:
-            if change.old:
-                manifest.add(
-                    change.document_id, change.old.content_hash, change.old.chunks, sign=-1
-                )
-            if change.new:
-                manifest.add(change.document_id, change.new.content_hash, change.new.chunks)
-        self._ledger.write_manifest(manifest.name, manifest.model_dump())
-        self.manifest = manifest
-        self._on_step("manifest")
+            manifest = self.manifest.model_copy()
+            for change in changes:
+                for version, sign in ((change.old, -1), (change.new, 1)):
+                    if version:
+                        manifest.add(
+                            version.document_id, version.content_hash, version.chunks, sign=sign
+                        )
+            self.manifest = manifest
 
     def _undo(self) -> None:
         """Clean up after a failed commit; when that fails too, the journal stays for `recover`."""
@@ -456,6 +463,7 @@ class Collection:
         if not journal:
             return
         versions = [Version(*entry) for entry in journal["versions"]]
+        self._uncertain = []
         live = self.versions(list({version.document_id for version in versions}))
         torn = [version for version in versions if live.get(version.document_id) != version]
         with self._lock.exclusive():
@@ -487,14 +495,11 @@ class Collection:
             )
         self.recover()
 
-    def _journal(self, changes: Sequence[Change]) -> dict[str, Any]:
-        versions = [
-            version for change in changes for version in (change.old, change.new) if version
-        ]
+    def _journal(self) -> dict[str, Any]:
         return {
             "owner": self._owner,
             "started": time.time(),
-            "versions": [[v.document_id, v.content_hash, v.chunks] for v in versions],
+            "versions": [[v.document_id, v.content_hash, v.chunks] for v in self._uncertain],
         }
 
     def refresh(self) -> None:

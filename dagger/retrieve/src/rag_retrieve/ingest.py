@@ -12,6 +12,7 @@ from .loaders import MAX_DOCUMENT_BYTES, SUPPORTED_SUFFIXES, LoadedDocument, loa
 from .reports import Failure, IngestReport, Progress
 
 COMMIT_DOCUMENTS = 32  # documents in one commit
+CHECKPOINT_COMMITS = 16  # syncing costs 0.1 s and more
 COMMIT_CHARACTERS = 64_000  # text in one commit: about 100 passages, seconds of embedding
 
 OnProgress = Callable[[Progress], None]
@@ -81,6 +82,7 @@ class Ingest:
         self.report = IngestReport(collection=collection.manifest.name)
         self._seen: set[str] = set()
         self._total = 0
+        self._commits = 0
 
     def files(self, files: Sequence[File]) -> None:
         """Ingest files; one that cannot be read is reported and leaves what is stored of it."""
@@ -101,8 +103,8 @@ class Ingest:
         size = 0
         for document in documents:
             if document.document_id in self._seen:
-                self._fail(document.document_id, StepError(
-                    "document_unreadable", f"a second document has the id '{document.document_id}'"))  # fmt: skip
+                twice = f"a second document has the id '{document.document_id}'"
+                self._fail(document.document_id, StepError("document_unreadable", twice))
                 continue
             self._seen.add(document.document_id)
             batch.append(document)
@@ -112,6 +114,7 @@ class Ingest:
                 batch, size = [], 0
         if batch:
             self._commit(batch)
+        self._collection.checkpoint()
 
     def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
         """Report, or with `prune` delete, documents under the prefixes that were not seen."""
@@ -130,6 +133,7 @@ class Ingest:
             batch = gone[at : at + COMMIT_DOCUMENTS]
             self._collection.commit(self._collection.removals(batch))
             self.report.deleted += batch
+        self._collection.checkpoint()
 
     _left = 0
 
@@ -160,6 +164,9 @@ class Ingest:
         before = counters.texts_embedded
         changes = self._collection.prepare(batch)
         self._collection.commit(changes)
+        self._commits += 1
+        if self._commits % CHECKPOINT_COMMITS == 0:
+            self._collection.checkpoint()
         self.report.embeddings += counters.texts_embedded - before
         changed = {change.document_id: change for change in changes}
         for document in batch:

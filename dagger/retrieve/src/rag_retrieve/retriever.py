@@ -133,6 +133,7 @@ class Retriever:
         with self._writing:
             changes = opened.removals(document_ids)
             opened.commit(changes)
+            opened.checkpoint()
         deleted = [change.document_id for change in changes]
         missing = [item for item in document_ids if item not in deleted]
         return IngestReport(collection=collection, deleted=deleted, missing=missing)
@@ -220,8 +221,7 @@ class Retriever:
     def _open(self, name: str, *, create: bool) -> Collection:
         if create and not self._stores.exists(name):
             manifest = Manifest(name=name, recipe=self._recipe)
-            store = self._stores.create(name, dim=self._recipe.dim)
-            self._stores.write_manifest(name, manifest.model_dump())
+            store = self._stores.create(name, dim=self._recipe.dim, manifest=manifest.model_dump())
         else:
             manifest = self._manifest(name)
             store = self._stores.open(name)
