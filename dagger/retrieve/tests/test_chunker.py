@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from rag_retrieve.boundaries import starts_character
+from rag_retrieve.boundaries import boundaries, starts_character
 from rag_retrieve.chunker import MAX_CHARACTERS_PER_TOKEN, Chunk, chunk, embedding_text
 from rag_retrieve.loaders import LoadedDocument, load
 
@@ -318,3 +318,14 @@ def test_the_embedded_text_is_title_headings_and_text() -> None:
     assert embedded("Guide", "Guide", "# Guide\nWelcome.") == "# Guide\nWelcome."
     assert embedded("file", "", "Some text.") == "Some text."
     assert embedded("7", "", "Some text.") == "Some text."
+
+
+@pytest.mark.parametrize("continuation", ["`default` is it.", "(mostly) so.", "**bold** words."])
+def test_a_wrapped_line_that_starts_with_a_mark_still_belongs_to_its_sentence(
+    continuation: str,
+) -> None:
+    """Hard-wrapped Markdown is not cut inside a sentence because a line begins with a mark."""
+    line = "A collection is a set of documents that are searched together, and"
+    document = load("a.md", f"{line}\n{continuation}\n".encode())[0]
+
+    assert len(line) + 1 not in boundaries(document)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from .shapes import check_query
 
@@ -26,7 +26,10 @@ class RagRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: str = Field(
-        "", description="The question, 1 character to 8 KiB; may be left out when the last message asks it."
+        "",
+        validate_default=True,
+        description="The question, 1 character to 8 KiB of UTF-8; may be left out when the last "
+        "message asks it.",
     )
     collection: str = Field("default", pattern=COLLECTION, description="Where to search.")
     top_k: int = Field(5, ge=1, le=100, description="How many passages at most.")
@@ -43,31 +46,66 @@ class RagRequest(BaseModel):
     )
     debug: bool = Field(False, description="Also give the prompt that was built.")
     request_id: str | None = Field(
-        None, min_length=1, max_length=128, description="Your id for this request; null: one is made."
+        None,
+        min_length=1,
+        max_length=128,
+        description="Your id for this request; null: one is made.",
     )
     retrieve: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Options of `retrieve`, e.g. {\"mode\": \"dense\"}."
+        default_factory=dict, description='Options of `retrieve`, e.g. {"mode": "dense"}.'
     )
     augment: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Options of `augment`, e.g. {\"max_context_tokens\": 1024}."
+        default_factory=dict,
+        description='Options of `augment`, e.g. {"max_context_tokens": 1024}.',
     )
     generate: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Options of `generate`, e.g. {\"target\": \"extractive\"}."
+        default_factory=dict, description='Options of `generate`, e.g. {"target": "extractive"}.'
     )
 
     @model_validator(mode="before")
     @classmethod
     def _query_from_messages(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or data.get("query"):
             return data
         messages = data.get("messages")
-        if not data.get("query") and isinstance(messages, list) and messages:
-            last = messages[-1]
-            if isinstance(last, dict) and last.get("role") == "user":
-                data = {**data, "query": last.get("content"), "messages": messages[:-1]}
-        if isinstance(data.get("query", ""), str):
-            check_query(data.get("query", ""))
+        if not isinstance(messages, list) or not messages:
+            return data
+        *earlier, last = messages
+        if isinstance(last, dict) and last.get("role") == "user":
+            return {**data, "query": last.get("content"), "messages": earlier}
         return data
+
+    @field_validator("query")
+    @classmethod
+    def _query(cls, value: str) -> str:
+        return check_query(value)
+
+
+class Result(BaseModel):
+    """One passage found; every step keeps these fields as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    chunk_id: str = Field(description="Id of the passage.")
+    document_id: str = Field(description="Id of the document it comes from.")
+    title: str = Field("", description="Title of the document.")
+    source: str = Field("", description="Where the document came from.")
+    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
+    span: list[int] = Field(
+        min_length=2,
+        max_length=2,
+        description="Start and end in the document's text, in characters.",
+    )
+    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
+    score: float = Field(description="Rank score; higher is better.")
+    scores: dict[str, float] = Field(default_factory=dict, description="Scores by leg.")
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+
+
+class Context(Result):
+    """A passage the answer could rest on; `marker` is its number in the prompt."""
+
+    marker: int = Field(ge=1, description="Number of the passage in the prompt, from 1.")
 
 
 class Citation(BaseModel):
@@ -83,27 +121,10 @@ class Citation(BaseModel):
     page: int | None = Field(description="First page of the passage, from 1, or null.")
     score: float = Field(description="Rank score of the passage.")
     spans: list[list[int]] = Field(
-        description="Start and end of what supports the answer, in the document's text, in characters."
+        description="Start and end of what supports the answer, in the document's text, in "
+        "characters."
     )
     quote: str = Field(description="The document's text at the first span.")
-
-
-class Context(BaseModel):
-    """A passage the answer could rest on; `marker` is its number in the prompt."""
-
-    model_config = ConfigDict(extra="allow")
-
-    marker: int = Field(ge=1)
-    chunk_id: str
-    document_id: str
-    title: str = ""
-    source: str = ""
-    text: str
-    span: list[int] = Field(min_length=2, max_length=2)
-    page: int | None = None
-    score: float
-    scores: dict[str, float] = Field(default_factory=dict)
-    metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class RagResponse(BaseModel):
@@ -118,15 +139,37 @@ class RagResponse(BaseModel):
     answerable: bool = Field(description="False: nothing found supports an answer.")
     finish_reason: Literal["stop", "length", "no_context", "filtered"]
     llm_generated: bool = Field(description="Whether a language model wrote the answer.")
-    support: float | None = Field(description="How well the passages support an answer, 0 to 1, or null.")
+    support: float | None = Field(
+        description="How well the passages support an answer, 0 to 1, or null."
+    )
     citations: list[Citation] = Field(description="By number, ascending.")
     citation_check: dict[str, JsonValue] = Field(description="What the check of citations mended.")
     contexts: list[Context] = Field(description="The passages in the prompt.")
-    left_out: list[dict[str, JsonValue]] = Field(description="Passages found but not used, and why.")
-    usage: dict[str, int] = Field(description="Tokens and calls of the model, tokens of the context.")
+    left_out: list[dict[str, JsonValue]] = Field(
+        description="Passages found but not used, and why."
+    )
+    usage: dict[str, int] = Field(
+        description="Tokens and calls of the model, tokens of the context."
+    )
     timings_ms: dict[str, float] = Field(description="Milliseconds by step, and in total.")
     warnings: list[str] = Field(description="What the caller should know.")
     provenance: dict[str, dict[str, JsonValue]] = Field(
         description="Who made what, by step: versions, corpus digest, model, template digest."
     )
-    prompt: list[Message] | None = Field(None, description="The prompt built, when debug was asked.")
+    prompt: list[Message] | None = Field(
+        None, description="The prompt built, when debug was asked."
+    )
+
+
+class SearchResponse(BaseModel):
+    """The passages `retrieve` found for the question, without an answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(description="Id of this request: the caller's request_id, or a new one.")
+    query: str = Field(description="The question as asked.")
+    collection: str = Field(description="Where was searched.")
+    results: list[Result] = Field(description="Best first.")
+    timings_ms: dict[str, float] = Field(description="Milliseconds by step, and in total.")
+    warnings: list[str] = Field(description="What the caller should know.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(description="Who made what, by step.")

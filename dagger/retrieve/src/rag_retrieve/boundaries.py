@@ -92,16 +92,17 @@ def _line_starts(text: str) -> Iterator[tuple[int, float]]:
 
 
 def _line_cost(previous: str, line: str) -> float | None:
+    first = line.lstrip("`*_\"'([“‘«")[:1]  # `code` and (brackets) go on with a sentence too
     wrapped = (
         len(previous) >= WRAPPED_CHARACTERS
-        and line[0].isalpha()
+        and first.isalpha()
         and not ENDS.search(previous[-8:])
         and "\t" not in previous
         and " | " not in previous
     )
     if not wrapped:
         return LINE
-    return None if line[0].islower() else WRAP
+    return None if first.islower() else WRAP
 
 
 def _sentence_starts(text: str) -> Iterator[tuple[int, float]]:

@@ -1,0 +1,233 @@
+"""The `rag` command: index your files, ask them, look after what is stored.
+
+Heavy parts (model, store) are imported by the commands that need them; `rag --help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import screen
+from .frame import (
+    AsJson,
+    Collection,
+    Filter,
+    Mode,
+    SearchMode,
+    TopK,
+    failures,
+    finish,
+    finish_report,
+    loaded,
+)
+from .listing import collections, documents
+from .step import __version__
+
+if TYPE_CHECKING:
+    from .local import IngestReport, Retriever
+    from .pipeline import Pipeline
+
+EPILOG = "Data lives under $RAG_HOME; `rag doctor` shows where, and whether everything works."
+
+app = typer.Typer(
+    name="rag",
+    help="Ask your own documents. Answers come with numbered citations.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(documents)
+app.add_typer(collections)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        screen.out().print(f"rag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Full logs on stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Ask your own documents. Answers come with numbered citations."""
+    handler = logging.StreamHandler()
+    if not verbose:
+        handler.setFormatter(_OneLine("%(name)s: %(message)s"))
+        handler.addFilter(lambda record: record.name.startswith("rag_"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Leaves tracebacks out."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return ""
+
+
+@app.command(epilog="Example: [bold]rag index ~/notes report.pdf --collection work[/bold]")
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files and folders.")],
+    collection: Collection = "default",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete documents whose file is gone.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read documents: txt, md, html, pdf, docx, csv, json. Unchanged files cost nothing."""
+    from .local import open_retriever
+
+    with failures(as_json), loaded(open_retriever()) as retriever:
+        report = ingest(retriever, paths, collection, prune=prune)
+        finish_report(report, as_json)
+
+
+def ingest(
+    retriever: Retriever, paths: list[Path], collection: str, *, prune: bool = False
+) -> IngestReport:
+    """Ingest with a progress bar."""
+    with screen.progress(f"indexing into {collection}") as tick:
+        return retriever.ingest(paths, collection=collection, prune=prune, progress=tick)
+
+
+@app.command(epilog='Example: [bold]rag ask "Who may sign?"[/bold]; without a question: a prompt')
+def ask(
+    question: Annotated[str | None, typer.Argument(help="The question.")] = None,
+    collection: Collection = "default",
+    top_k: TopK = 5,
+    filters: Filter = None,
+    mode: SearchMode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question with numbered citations: document, page, characters, quote."""
+    from .wire import open_pipeline
+
+    if question is None and (as_json or not _on_terminal()):
+        raise typer.BadParameter('no question given; try: rag ask "Who may sign?"')
+    request = _request(collection, top_k, filters, mode)
+    with failures(as_json), loaded(open_pipeline()) as pipeline:
+        if question is None:
+            converse(pipeline, request)
+        else:
+            finish(pipeline.answer({"query": question, **request}), as_json, screen.write_answer)
+
+
+@app.command(epilog='Example: [bold]rag search "signature" --mode sparse --top-k 3[/bold]')
+def search(
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    collection: Collection = "default",
+    top_k: TopK = 5,
+    filters: Filter = None,
+    mode: SearchMode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the passages found for a question with their scores, without an answer."""
+    from .wire import open_pipeline
+
+    request = {"query": question, **_request(collection, top_k, filters, mode)}
+    with failures(as_json), loaded(open_pipeline()) as pipeline:
+        finish(pipeline.search(request), as_json, screen.write_results)
+
+
+def _request(collection: str, top_k: int, filters: str | None, mode: Mode | None) -> dict[str, Any]:
+    request: dict[str, Any] = {"collection": collection, "top_k": top_k}
+    if filters is not None:
+        try:
+            request["filters"] = json.loads(filters)
+        except ValueError as error:
+            raise typer.BadParameter(f"--filter is not valid JSON: {error}") from None
+    if mode is not None:
+        request["retrieve"] = {"mode": mode.value}
+    return request
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def converse(pipeline: Pipeline, request: dict[str, Any]) -> None:
+    """Answer questions typed on the terminal until an empty line or Ctrl-D."""
+    import readline  # noqa: F401, line editing and history for input()
+
+    screen.out().print("Ask a question; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            question = input("\n? ")
+        except EOFError:
+            screen.out().print()
+            return
+        if not question.strip():
+            return
+        with suppress(typer.Exit):
+            finish(pipeline.answer({"query": question, **request}), False, screen.write_answer)
+
+
+@app.command(epilog="Example: [bold]rag demo docs README.md[/bold]")
+def demo(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="What to index.")],
+    collection: Collection = "docs",
+    question: Annotated[
+        str, typer.Option(help="What to ask first.")
+    ] = "How does retrieval fuse dense and sparse results?",
+) -> None:
+    """Index, ask one question, and stay open for more on a terminal."""
+    from .local import open_local
+
+    with failures(), loaded(open_local()) as pipeline:
+        report = ingest(pipeline.retriever, paths, collection)
+        screen.write_report(report.model_dump(mode="json"))
+        screen.out().print(f"\n? {question}")
+        request = {"collection": collection}
+        finish(pipeline.answer({"query": question, **request}), False, screen.write_answer)
+        if _on_terminal():
+            screen.out().print()
+            converse(pipeline, request)
+
+
+@app.command(epilog="Example: [bold]rag reindex --collection work[/bold]")
+def reindex(collection: Collection = "default", as_json: AsJson = False) -> None:
+    """Chunk and embed a collection anew, e.g. for another model; it stays searchable meanwhile."""
+    from .local import open_retriever
+
+    with failures(as_json), loaded(open_retriever()) as retriever:
+        with screen.progress(f"reindexing {collection}") as tick:
+            report = retriever.reindex(collection, progress=tick)
+        finish_report(report, as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is configured, what works, and how to mend what does not; all of it is tried."""
+    from .doctor import examine, write_checks
+
+    with failures(as_json):
+        checks = examine()
+        if as_json:
+            screen.write_json(json.dumps({"checks": [asdict(check) for check in checks]}))
+        else:
+            write_checks(checks)
+        if any(check.status == "fails" for check in checks):
+            raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The three steps in this process: the embedded default.
+
+The only file that imports the other packages, and only when it is used: a composite over servers
+does not need them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyio.from_thread import start_blocking_portal
+from pydantic import ValidationError
+
+from .errors import StepError
+from .pipeline import Pipeline
+from .settings import misconfigured
+from .step import Step
+
+if TYPE_CHECKING:
+    from rag_generate.settings import Settings
+    from rag_retrieve.reports import IngestReport as IngestReport
+    from rag_retrieve.reports import Progress as Progress
+    from rag_retrieve.retriever import Retriever as Retriever
+
+Opened = TypeVar("Opened")
+THREADS = 32  # steps running at once; a thread that waits for a model server costs little
+
+
+@dataclass(frozen=True)
+class LocalPipeline(Pipeline):
+    """The composite over local steps; `retriever` also ingests."""
+
+    retriever: Retriever
+
+
+@contextmanager
+def open_local(*, home: Path | None = None, preload: bool = False) -> Iterator[LocalPipeline]:
+    """Yield the composite over the three steps, each opened once: model, tokenizer, store.
+
+    Args:
+        home: An embedded store there instead of the configured one.
+        preload: Open every collection now, so that no request has to.
+
+    Raises:
+        StepError: What keeps a step from opening, e.g. `misconfigured` or `store_locked`.
+    """
+    with our_errors(), ExitStack() as stack:
+        # Closes last: closing the steps is what ends an answer that was given up.
+        pool = stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="rag"))
+        opening = pool.submit(_enter, stack, lambda: _retriever(home, preload))
+        augment = pool.submit(_enter, stack, _open_augment)
+        generate = pool.submit(_enter, stack, _open_generate)
+        retriever = opening.result()
+        yield LocalPipeline(
+            _on(pool, _retrieve_handler(retriever)),
+            _on(pool, augment.result()),
+            _on(pool, generate.result()),
+            stack.enter_context(start_blocking_portal()),
+            retriever,
+        )
+
+
+def _on(pool: ThreadPoolExecutor, handler: Callable[[str], str]) -> Step:
+    async def step(text: str) -> str:
+        return await asyncio.get_running_loop().run_in_executor(pool, handler, text)
+
+    return step
+
+
+@contextmanager
+def open_retriever() -> Iterator[Retriever]:
+    """Yield the retriever alone, to ingest and to list.
+
+    Raises:
+        StepError: What keeps it from opening.
+    """
+    with our_errors(), ExitStack() as stack:
+        yield _enter(stack, _retriever)
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Raise the error of a step as ours: each package has its own copy of the class."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StepError) or type(error).__name__ != "StepError":
+            raise
+        theirs: Any = error
+        step = theirs.step or type(error).__module__.partition(".")[0].removeprefix("rag_")
+        raise StepError(theirs.code, theirs.message, param=theirs.param, step=step) from error
+
+
+def _enter(stack: ExitStack, opener: Callable[[], AbstractContextManager[Opened]]) -> Opened:
+    try:
+        return stack.enter_context(opener())
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    except ValidationError as error:
+        raise misconfigured(error) from None
+
+
+def _retriever(home: Path | None = None, preload: bool = False) -> Retriever:
+    from rag_retrieve.retriever import Retriever
+    from rag_retrieve.settings import RetrieveSettings
+
+    settings = RetrieveSettings(home=home, store="embedded") if home else RetrieveSettings()
+    retriever = Retriever.open(settings)
+    if preload:
+        retriever.preload()
+    return retriever
+
+
+def _retrieve_handler(retriever: Retriever) -> Callable[[str], str]:
+    from rag_retrieve.wire import handler_for
+
+    return handler_for(retriever)
+
+
+def _open_augment() -> AbstractContextManager[Callable[[str], str]]:
+    from rag_augment.wire import open_step
+
+    return open_step()
+
+
+def _open_generate() -> AbstractContextManager[Callable[[str], str]]:
+    from rag_generate.wire import open_step
+
+    return open_step()
+
+
+def generate_settings() -> Settings:
+    """Return what is configured for `generate`; raises `misconfigured`."""
+    try:
+        from rag_generate.settings import Settings
+
+        return Settings()
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    except ValidationError as error:
+        raise misconfigured(error) from None
+
+
+def _missing(error: ModuleNotFoundError) -> StepError:
+    return StepError(
+        "misconfigured",
+        f"a local step needs the package {error.name}, which is not installed; install "
+        "rag-retrieve, rag-augment and rag-generate here, or set RAG_RETRIEVE_URL, "
+        "RAG_AUGMENT_URL and RAG_GENERATE_URL to use running ones",
+    )

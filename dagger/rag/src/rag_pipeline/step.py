@@ -1,0 +1,205 @@
+"""The composite: three steps as one question and one answer.
+
+Each step's response is the next step's request. Where the steps run is not known here: they are
+given as functions from JSON text to JSON text.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Generic, TypeVar
+
+import pydantic_core
+from pydantic import JsonValue, ValidationError
+
+from .errors import CODES, StepError
+from .models import RagRequest, RagResponse, SearchResponse
+from .outputs import AugmentOutput, GenerateOutput, Output, RetrieveOutput
+from .shapes import error_of, explain
+
+LOG = logging.getLogger(__name__)
+__version__ = version("rag-pipeline")
+
+Step = Callable[[str], Awaitable[str]]
+"""A step as JSON text in, JSON text out."""
+Shape = TypeVar("Shape", bound=Output)
+
+
+def new_request_id() -> str:
+    """Return a new id for a request whose caller gave none."""
+    return f"rag_{uuid.uuid4().hex}"
+
+
+async def answer(
+    request: RagRequest,
+    *,
+    retrieve: Step,
+    augment: Step,
+    generate: Step,
+    clock: Callable[[], float] = time.perf_counter,
+    new_id: Callable[[], str] = new_request_id,
+) -> RagResponse:
+    """Answer one question with the three steps, one after the other.
+
+    Args:
+        request: The question and the options of each step.
+        retrieve: Finds passages.
+        augment: Builds a prompt from them.
+        generate: Answers it with citations.
+        clock: Seconds since any fixed moment, for `timings_ms`.
+        new_id: Makes an id when the request has none.
+
+    Raises:
+        StepError: A step's own error; `module_bad_output` when a step's response is off contract
+            (`step` and `param` name the place); `module_error` when a step raised.
+    """
+    run = _Run(request, clock, new_id)
+    found = await run.ask("retrieve", retrieve, run.first, RetrieveOutput)
+    built = await run.ask("augment", augment, found.next, AugmentOutput)
+    written = await run.ask("generate", generate, built.next, GenerateOutput)
+    prompt, reply = built.output, written.output
+    _check_citations(reply, {context.marker: context.chunk_id for context in prompt.contexts})
+    return RagResponse(
+        id=run.id,
+        query=request.query,
+        collection=request.collection,
+        answer=reply.answer,
+        answerable=reply.answerable,
+        finish_reason=reply.finish_reason,
+        llm_generated=reply.llm_generated,
+        support=reply.support,
+        citations=reply.citations,
+        citation_check=reply.citation_check,
+        contexts=prompt.contexts,
+        left_out=prompt.left_out,
+        usage={**reply.usage, "context_tokens": prompt.context_usage.context_tokens},
+        timings_ms=run.timings(),
+        warnings=_merge_warnings(found.output, prompt, reply),
+        provenance=_merge_provenance(found.output, prompt, reply),
+        prompt=prompt.prompt if request.debug else None,
+    )
+
+
+async def search(
+    request: RagRequest,
+    *,
+    retrieve: Step,
+    clock: Callable[[], float] = time.perf_counter,
+    new_id: Callable[[], str] = new_request_id,
+) -> SearchResponse:
+    """Find passages only; arguments and errors as for `answer`."""
+    run = _Run(request, clock, new_id)
+    found = (await run.ask("retrieve", retrieve, run.first, RetrieveOutput)).output
+    return SearchResponse(
+        id=run.id,
+        query=request.query,
+        collection=request.collection,
+        results=found.results,
+        timings_ms=run.timings(),
+        warnings=_merge_warnings(found),
+        provenance=_merge_provenance(found),
+    )
+
+
+@dataclass(frozen=True)
+class _Reply(Generic[Shape]):
+    output: Shape
+    next: str  # the next step's request
+
+
+@dataclass
+class _Run:
+    """One question on its way through the steps."""
+
+    request: RagRequest
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    spent: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+        self.id = self.request.request_id or self.new_id()
+        self.sent = {**self.request.model_dump(), "request_id": self.id}
+        self.first = _dump(self.sent)
+
+    async def ask(self, name: str, step: Step, text: str, shape: type[Shape]) -> _Reply[Shape]:
+        began = self.clock()
+        try:
+            reply = await step(text)
+        except StepError as error:
+            error.step = error.step or name
+            raise
+        except Exception as error:
+            LOG.exception("%s: raised instead of answering", name)
+            raise StepError(
+                "module_error",
+                f"the step {name} failed with {type(error).__name__}; the log has the details",
+                step=name,
+            ) from error
+        self.spent[name] = self.clock() - began
+        data = _read(name, reply)
+        output = _check(name, shape, data)
+        dropped = {key: value for key, value in self.sent.items() if key not in data}
+        return _Reply(output, _dump({**data, **dropped}) if dropped else reply)
+
+    def timings(self) -> dict[str, float]:
+        seconds = {**self.spent, "total": self.clock() - self.began}
+        return {name: round(value * 1000, 3) for name, value in seconds.items()}
+
+
+def _dump(data: dict[str, Any]) -> str:
+    return pydantic_core.to_json(data).decode()
+
+
+def _read(name: str, reply: str) -> dict[str, Any]:
+    """Return a step's response as an object, or raise the error it holds."""
+    try:
+        data = pydantic_core.from_json(reply, allow_inf_nan=False)
+    except (TypeError, ValueError) as error:
+        raise _bad_output(name, f"is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise _bad_output(name, "is not a JSON object")
+    failed = error_of(data)
+    if failed is None:
+        return data
+    code, message, param = (failed.get(key) for key in ("code", "message", "param"))
+    if code not in CODES or not isinstance(message, str):
+        raise _bad_output(name, f"is an error with the unknown code {code!r}", "error.code")
+    raise StepError(code, message, param=param if isinstance(param, str) else None, step=name)
+
+
+def _check(name: str, shape: type[Shape], data: dict[str, Any]) -> Shape:
+    try:
+        return shape.model_validate(data, strict=True)
+    except ValidationError as error:
+        fault = explain(error)
+        raise _bad_output(name, f"is off contract: {fault.message}", fault.param) from None
+
+
+def _check_citations(reply: GenerateOutput, chunks: dict[int, str]) -> None:
+    for index, citation in enumerate(reply.citations):
+        if chunks.get(citation.marker) != citation.chunk_id:
+            raise _bad_output(
+                "generate",
+                f"cites {citation.chunk_id!r} as [{citation.marker}], which is no such passage",
+                f"citations.{index}.marker",
+            )
+
+
+def _bad_output(name: str, fault: str, param: str | None = None) -> StepError:
+    text = f"the response of the step {name} {fault}; see its response schema in contract/"
+    return StepError("module_bad_output", text, param=param, step=name)
+
+
+def _merge_warnings(*outputs: Output) -> list[str]:
+    return list(dict.fromkeys(warning for output in outputs for warning in output.warnings))
+
+
+def _merge_provenance(*outputs: Output) -> dict[str, dict[str, JsonValue]]:
+    merged = {step: made for output in outputs for step, made in output.provenance.items()}
+    return {**merged, "rag": {"version": __version__}}

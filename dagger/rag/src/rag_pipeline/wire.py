@@ -1,0 +1,40 @@
+"""Opens the composite: over servers when the three step URLs are set, else in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from .pipeline import Pipeline
+from .settings import RagSettings, read_settings
+from .shapes import Handler
+
+
+def open_pipeline(
+    settings: RagSettings | None = None, *, preload: bool = False
+) -> AbstractContextManager[Pipeline]:
+    """Return the composite the settings ask for; it holds its resident parts while it is open.
+
+    Args:
+        settings: None: from the environment.
+        preload: Open every local collection now, so that no request has to.
+
+    Raises:
+        StepError: `misconfigured`, or what keeps a step from opening.
+    """
+    settings = settings or read_settings()
+    urls = settings.step_urls()
+    if urls:
+        from .remote import open_remote
+
+        return open_remote(settings, urls)
+    from .local import open_local
+
+    return open_local(preload=preload)
+
+
+@contextmanager
+def open_step(settings: RagSettings | None = None) -> Iterator[Handler]:
+    """Yield the composite as JSON in, JSON out."""
+    with open_pipeline(settings, preload=True) as pipeline:
+        yield pipeline.handler

@@ -1,0 +1,28 @@
+"""Makes the doubles importable, and gives every test a home of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment_without_settings() -> Iterator[None]:
+    """Take the caller's own settings out of the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RAG_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set RAG_HOME to a folder that is not there yet."""
+    monkeypatch.setenv("RAG_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

@@ -1,0 +1,66 @@
+"""Runs the installed `rag` command as a person would: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RAG = str(Path(sys.executable).with_name("rag"))
+BYLAWS = """# By-laws
+
+Only the board may sign contracts above 10 000 euros.
+
+The treasurer keeps the accounts. The accounts are audited every year in March.
+"""
+HANDBOOK = """Handbook
+
+Holiday requests go to the team lead, two weeks ahead. Sick leave needs a note from day three.
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a finished command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def run(*arguments: str, home: Path, stdin: str | None = None, **variables: str) -> Ran:
+    """Run `rag` with a home of its own and no terminal."""
+    done = subprocess.run(
+        [RAG, *arguments],
+        env=environment(home, **variables),
+        input=stdin if stdin is not None else "",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """Return the environment without the caller's own settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAG_")}
+    return {**kept, "RAG_HOME": str(home), "PYTHONWARNINGS": "error::ResourceWarning", **variables}
+
+
+def write_documents(folder: Path) -> Path:
+    """Write two documents into `folder`/papers and return that."""
+    papers = folder / "papers"
+    papers.mkdir()
+    (papers / "bylaws.md").write_text(BYLAWS, encoding="utf-8")
+    (papers / "handbook.txt").write_text(HANDBOOK, encoding="utf-8")
+    return papers

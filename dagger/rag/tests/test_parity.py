@@ -1,0 +1,150 @@
+"""Four shapes of the composite, one answer: function, command, and servers over both kinds of steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from rag_command import environment, write_documents
+
+from rag_pipeline.local import open_local
+from rag_pipeline.settings import RagSettings
+from rag_pipeline.wire import open_pipeline
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "answer": {"query": "Who may sign contracts?"},
+    "no context": {"query": "zygomorphic quaternion xylophone", "debug": True},
+    "options": {
+        "query": "When are the accounts audited?",
+        "top_k": 1,
+        "retrieve": {"mode": "sparse"},
+        "augment": {"seed": 1},
+        "request_id": "mine",
+    },
+    "unknown collection": {"query": "x", "collection": "nope"},
+    "bad option": {"query": "x", "retrieve": {"rrf_k": 0}, "request_id": "mine"},
+    "unknown field": {"query": "x", "qdrant_host": "10.0.0.1"},
+    "empty question": {"query": " "},
+}
+STEPS = ("retrieve", "augment", "generate")
+
+
+@contextmanager
+def served(module: str, home: Path, **variables: str) -> Iterator[str]:
+    """Run `python -m module serve` and yield its URL once it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "serve", "--port", port],
+        env=environment(home, **variables),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:  # uvicorn says when it listens
+            if "Uvicorn running" in line:
+                break
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            while client.get(f"{url}/readyz").json().get("status") != "ready":
+                assert process.poll() is None
+        yield url
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def post(url: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the server's shape as a function."""
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        response = httpx.post(f"{url}/run", json=request, trust_env=False, timeout=60)
+        body: dict[str, Any] = response.json()
+        assert (response.status_code == 200) is ("error" not in body)
+        return body
+
+    return ask
+
+
+def command(
+    folder: Path, home: Path, **variables: str
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the command's shape as a function."""
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        source, target = folder / "in.json", folder / "out.json"
+        source.write_text(json.dumps(request), encoding="utf-8")
+        files = ["--input", str(source), "--output", str(target)]
+        done = subprocess.run(
+            [sys.executable, "-m", "rag_pipeline", *files],
+            env=environment(home, **variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        body: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+        assert done.returncode == (1 if "error" in body else 0), done.stderr
+        return body
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def shapes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]]:
+    """Every shape over its own copy of the same store, as functions of a request."""
+    folder = tmp_path_factory.mktemp("parity")
+    with open_local(home=folder / "home") as pipeline:
+        pipeline.retriever.ingest([write_documents(folder)])
+    homes = {name: folder / name for name in ("function", "command", "server", "steps")}
+    for home in homes.values():
+        shutil.copytree(folder / "home", home)
+    with ExitStack() as stack:
+        local = stack.enter_context(open_local(home=homes["function"]))
+        server = stack.enter_context(served("rag_pipeline", homes["server"]))
+        urls = {step: stack.enter_context(served(f"rag_{step}", homes["steps"])) for step in STEPS}
+        variables = {f"RAG_{step.upper()}_URL": url for step, url in urls.items()}
+        settings = RagSettings.model_validate({f"{step}_url": url for step, url in urls.items()})
+        over_steps = stack.enter_context(served("rag_pipeline", folder / "none", **variables))
+        yield {
+            "function": local.answer,
+            "command": command(folder, homes["command"]),
+            "server": post(server),
+            "function over servers": stack.enter_context(open_pipeline(settings)).answer,
+            "server over servers": post(over_steps),
+            "command over servers": command(folder, folder / "none", **variables),
+        }
+
+
+def comparable(response: dict[str, Any]) -> dict[str, Any]:
+    """Take out what differs by nature: a new id, the time it took, a random marker."""
+    given = dict(response)
+    given.pop("timings_ms", None)
+    if given.get("id") != "mine":
+        given.pop("id", None)
+    return given
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_shape_gives_the_same_answer(
+    shapes: dict[str, Callable[[dict[str, Any]], dict[str, Any]]], name: str
+) -> None:
+    """Answers and errors are equal JSON in all shapes, but for new ids and timings."""
+    answers = {shape: comparable(ask(REQUESTS[name])) for shape, ask in shapes.items()}
+    expected = answers["function"]
+
+    assert answers == dict.fromkeys(shapes, expected)
+    assert ("error" in expected) is (name not in ("answer", "no context", "options"))
