@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -100,7 +99,7 @@ def _extras() -> Iterator[Check]:
 
 
 def _home(settings: RagSettings) -> Iterator[Check]:
-    origin = "RAG_HOME" if os.environ.get("RAG_HOME") else "default; RAG_HOME is not set"
+    origin = "RAG_HOME" if "home" in settings.model_fields_set else "default; RAG_HOME is not set"
     detail = f"{settings.home} ({origin})"
     try:
         settings.home.mkdir(parents=True, exist_ok=True)

@@ -190,7 +190,8 @@ def dump_error(error: StepError, *, step: str, request_id: str | None = None) ->
 def error_of(response: dict[str, Any]) -> dict[str, Any] | None:
     """Return the `error` object when `response` is an error envelope, else None."""
     error = response.get("error")
-    return error if isinstance(error, dict) and "code" in error else None
+    only = response.keys() == {"error"} and isinstance(error, dict) and "code" in error
+    return error if only else None
 
 
 Open = Callable[[], AbstractContextManager[Handler]]

@@ -1,0 +1,63 @@
+# `make` lists what there is. Every target sets itself up first; see scripts/setup.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON := .venv/bin/python
+STEPS := retrieve augment generate rag
+SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src
+CODE := dagger tests scripts bench
+
+.PHONY: help run test check lint contract sync test-llm bench-quality bench-speed clean \
+	setup-run setup setup-llm setup-bench
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: export RAG_HOME ?= $(CURDIR)/.rag
+run: setup-run ## index docs/ and README.md, answer a sample question, take more on a terminal
+	@.venv/bin/rag demo docs README.md
+
+test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
+	@$(PYTHON) -m pytest
+
+check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edits nothing
+	@$(PYTHON) -m ruff check $(CODE)
+	@$(PYTHON) -m ruff format --check $(CODE)
+	@$(PYTHON) -m mypy $(SOURCES)
+	@$(PYTHON) scripts/contract.py --check
+	@$(PYTHON) scripts/shared.py --check
+	@scripts/lock-check . $(STEPS:%=dagger/%)
+
+lint: setup ## mend what ruff can mend
+	@$(PYTHON) -m ruff check --fix $(CODE)
+	@$(PYTHON) -m ruff format $(CODE)
+
+contract: setup ## write contract/ from the models
+	@$(PYTHON) scripts/contract.py
+
+sync: setup ## copy errors.py and shapes.py from rag_retrieve to the other steps
+	@$(PYTHON) scripts/shared.py
+
+test-llm: setup-llm ## run the tests that need the local language model
+	@$(PYTHON) -m pytest -m llm
+
+bench-quality: setup-bench ## retrieval and answer quality on public data sets
+	@$(PYTHON) bench/quality.py
+
+bench-speed: setup-bench ## latency, throughput, memory, next to other tools
+	@$(PYTHON) bench/speed.py
+
+clean: ## remove the environment, caches and the sample store
+	rm -rf .venv .tools .rag .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find dagger tests scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup-run:
+	@scripts/setup --no-default-groups
+
+setup:
+	@scripts/setup
+
+setup-llm:
+	@scripts/setup --group llm
+
+setup-bench:
+	@scripts/setup --group bench

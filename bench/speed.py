@@ -1,0 +1,436 @@
+"""Speed of the embedded pipeline, side by side with what a user would pick instead.
+
+    python bench/speed.py [--quick]
+
+Every system runs in a process of its own, on the same documents (SciFact), the same questions,
+the same embedding model file and the same number of threads, each question asked once (no cache
+hit). Systems: `ours` (this project), `haystack` (Haystack's in-memory BM25 and embedding
+retrievers, joined), `script` (bm25s, numpy and reciprocal rank fusion in thirty lines). Beyond
+the 5,183 abstracts the growth table uses variations of them: the sentences of two abstracts
+mixed, and the vector of the first with noise added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import psutil
+from data import DataMissing, scifact
+from report import machine, write_section
+from rich.console import Console
+from rich.table import Table
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
+SYSTEMS = ("ours", "haystack", "script")
+CLIENTS = (1, 2, 4, 8, 16)
+SIZES = (1_000, 5_000, 20_000, 100_000)
+SEED = 7
+CACHE = Path(__file__).parent / ".cache" / "speed"
+Find = Callable[[str], object]
+
+
+# -- the corpus ---------------------------------------------------------------------------------
+
+
+def corpus(size: int) -> tuple[list[tuple[str, str, str]], np.ndarray]:
+    """Return `size` (id, title, text) and their vectors, size × 384, made once and kept."""
+    documents = [(d.document_id, d.title, d.text) for d in scifact().documents]
+    vectors = _vectors(documents)
+    rng = random.Random(SEED)
+    noise = np.random.default_rng(SEED)
+    while len(documents) < size:
+        at, other = rng.randrange(len(vectors)), rng.randrange(len(vectors))
+        sentences = documents[at][2].split(". ")[::2] + documents[other][2].split(". ")[1::2]
+        rng.shuffle(sentences)
+        documents.append((f"mix-{len(documents)}", documents[at][1], ". ".join(sentences)))
+    if size > len(vectors):
+        picks = random.Random(SEED)
+        rows = []
+        for _ in range(size - len(vectors)):
+            at, _other = picks.randrange(len(vectors)), picks.randrange(len(vectors))
+            row = vectors[at] + noise.normal(0, 0.03, 384)
+            rows.append(row / np.linalg.norm(row))
+        vectors = np.vstack([vectors, np.asarray(rows, np.float32)])
+    return documents[:size], vectors[:size]
+
+
+def _vectors(documents: Sequence[tuple[str, str, str]]) -> np.ndarray:
+    path = CACHE / "scifact.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"embedding {len(documents)} abstracts once, some minutes …", file=sys.stderr)
+        np.save(path, _minilm().embed([f"{title} {text}" for _, title, text in documents]))
+    return np.load(path)
+
+
+def _minilm():
+    from rag_retrieve import RetrieveSettings
+    from rag_retrieve.embedders import open_embedder
+
+    return open_embedder(RetrieveSettings())
+
+
+class Known:
+    """An embedder that knows the vectors of passages and computes those of questions."""
+
+    def __init__(self, texts: Sequence[str], vectors: np.ndarray) -> None:
+        self._real = _minilm()
+        self._rows = dict(zip(texts, vectors, strict=True))
+        self.model, self.identity, self.dim = self._real.model, "known", self._real.dim
+        self.embed_query = self._real.embed_query
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([self._rows[text] for text in texts])
+
+
+# -- the systems: each builds a search over the corpus and returns (find, answer or None) ---------
+
+
+def ours(size: int) -> tuple[Find, None]:
+    from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings
+
+    documents, vectors = corpus(size)
+    home = CACHE / f"home-{size}"
+    embedder = Known([f"{title} {text}" for _, title, text in documents], vectors)
+    settings = RetrieveSettings(home=home, chunk_tokens=2048)
+    retriever = Retriever(settings, embedder=embedder)
+    retriever.ingest_documents(
+        LoadedDocument(name, title, name, text, "text/plain") for name, title, text in documents
+    )
+
+    def find(query: str) -> object:
+        return retriever.retrieve(RetrieveRequest(query=query, top_k=10)).results
+
+    return find, None
+
+
+def haystack(size: int) -> tuple[Find, None]:
+    from haystack import Document, Pipeline, component
+    from haystack.components.joiners import DocumentJoiner
+    from haystack.components.retrievers.in_memory import (
+        InMemoryBM25Retriever,
+        InMemoryEmbeddingRetriever,
+    )
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+    documents, vectors = corpus(size)
+    model = _minilm()
+
+    @component
+    class Embedder:
+        @component.output_types(embedding=list[float])
+        def run(self, text: str) -> dict:
+            return {"embedding": model._embed_one(text).tolist()}
+
+    store = InMemoryDocumentStore(embedding_similarity_function="dot_product")
+    store.write_documents(
+        [
+            Document(id=name, content=f"{title} {text}", embedding=vector.tolist())
+            for (name, title, text), vector in zip(documents, vectors, strict=True)
+        ]
+    )
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", Embedder())
+    pipeline.add_component("dense", InMemoryEmbeddingRetriever(store, top_k=100))
+    pipeline.add_component("sparse", InMemoryBM25Retriever(store, top_k=100))
+    pipeline.add_component("join", DocumentJoiner("reciprocal_rank_fusion", top_k=10))
+    pipeline.connect("embedder.embedding", "dense.query_embedding")
+    pipeline.connect("dense", "join")
+    pipeline.connect("sparse", "join")
+
+    def find(query: str) -> object:
+        return pipeline.run({"embedder": {"text": query}, "sparse": {"query": query}})
+
+    return find, None
+
+
+def script(size: int) -> tuple[Find, None]:
+    import bm25s
+
+    documents, vectors = corpus(size)
+    model = _minilm()
+    index = bm25s.BM25()
+    texts = [f"{title} {text}" for _, title, text in documents]
+    index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+
+    def find(query: str) -> object:
+        scores = vectors @ model._embed_one(query)
+        dense = np.argpartition(-scores, 100)[:100]
+        dense = dense[np.argsort(-scores[dense])]
+        tokens = bm25s.tokenize(query, show_progress=False)
+        sparse = index.retrieve(tokens, k=100, show_progress=False)[0][0]
+        fused: dict[int, float] = {}
+        for leg in (dense, sparse):
+            for rank, at in enumerate(leg, start=1):
+                fused[int(at)] = fused.get(int(at), 0.0) + 1 / (60 + rank)
+        return [documents[at] for at in sorted(fused, key=lambda at: -fused[at])[:10]]
+
+    return find, None
+
+
+# -- measuring ------------------------------------------------------------------------------------
+
+
+def queries() -> list[str]:
+    texts = list(scifact().queries.values())
+    random.Random(SEED).shuffle(texts)
+    return texts
+
+
+def percentiles(times: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    return {
+        f"p{p}": round(ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))] * 1000, 2)
+        for p in (50, 95, 99)
+    }
+
+
+def timed(find: Find, texts: Sequence[str]) -> list[float]:
+    times = []
+    for text in texts:
+        start = time.perf_counter()
+        find(text)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def throughput(find: Find, texts: Sequence[str], clients: int) -> float:
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(find, texts[:clients]))
+        start = time.perf_counter()
+        list(pool.map(find, texts[clients:]))
+        return (len(texts) - clients) / (time.perf_counter() - start)
+
+
+def rss_mb() -> float:
+    return round(psutil.Process().memory_info().rss / 1e6, 0)
+
+
+def measure_search(system: str, size: int, *, clients: Sequence[int]) -> dict:
+    """Build a system over `size` passages and time its search; runs in a process of its own."""
+    start = time.perf_counter()
+    find, _ = {"ours": ours, "haystack": haystack, "script": script}[system](size)
+    built = time.perf_counter() - start
+    texts = queries()
+    timed(find, texts[:20])
+    found = {"build_s": round(built, 1), **percentiles(timed(find, texts[20:220]))}
+    fresh = texts[220:] + [f"{text} ?" for text in texts]
+    for at, count in enumerate(clients):
+        part = fresh[at * 70 : at * 70 + 70 + count]
+        found[f"rps_{count}"] = round(throughput(find, part, count), 1)
+    found["rss_mb"] = rss_mb()
+    return found
+
+
+def measure_answers() -> dict:
+    """Time question to verified answer, the whole composite, over the 5,183 abstracts."""
+    from rag_pipeline.local import open_local
+    from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
+
+    documents, vectors = corpus(5_183)
+    home = CACHE / "home-answers"
+    embedder = Known([f"{title} {text}" for _, title, text in documents], vectors)
+    embedder.identity = embedder._real.identity
+    with Retriever(RetrieveSettings(home=home), embedder=_FirstPiece(embedder)) as retriever:
+        retriever.ingest_documents(
+            LoadedDocument(name, title, name, text, "text/plain") for name, title, text in documents
+        )
+    texts = queries()
+    with open_local(home=home, preload=True) as pipeline:
+        loads = pipeline.retriever.counters.model_loads
+
+        def ask(text: str) -> dict:
+            return pipeline.answer({"query": text})
+
+        timed(ask, texts[:20])
+        steps: dict[str, list[float]] = {}
+        times = []
+        for text in texts[20:220]:
+            start = time.perf_counter()
+            answer = ask(text)
+            times.append(time.perf_counter() - start)
+            for step, value in answer["timings_ms"].items():
+                steps.setdefault(step, []).append(value)
+        found = {**percentiles(times), "loads": pipeline.retriever.counters.model_loads - loads}
+        found["steps"] = {
+            step: round(statistics.median(values), 2) for step, values in steps.items()
+        }
+        fresh = texts[220:] + [f"{text} ?" for text in texts]
+        for at, count in enumerate(CLIENTS):
+            part = fresh[at * 70 : at * 70 + 70 + count]
+            found[f"rps_{count}"] = round(throughput(ask, part, count), 1)
+        found["rss_mb"] = rss_mb()
+    return found
+
+
+class _FirstPiece:
+    """Vectors for pieces of abstracts: speed does not depend on which vector a passage has."""
+
+    def __init__(self, known: Known) -> None:
+        self.model, self.identity, self.dim = known.model, known.identity, known.dim
+        self.embed_query = known.embed_query
+        self._rows = list(known._rows.values())
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([self._rows[zlib.crc32(text.encode()) % len(self._rows)] for text in texts])
+
+
+def measure_ingest(count: int = 200) -> dict:
+    """Time ingest of real abstracts with the real model, then of the same ones unchanged."""
+    from rag_retrieve import Retriever, RetrieveSettings
+
+    documents = scifact().documents[:count]
+    with tempfile.TemporaryDirectory() as home, Retriever(RetrieveSettings(home=Path(home))) as r:
+        idle = rss_mb()
+        start = time.perf_counter()
+        report = r.ingest_documents(documents)
+        fresh = time.perf_counter() - start
+        peak = rss_mb()
+        start = time.perf_counter()
+        again = r.ingest_documents(documents)
+        same = time.perf_counter() - start
+    return {
+        "documents_per_s": round(count / fresh, 1),
+        "passages_per_s": round(report.chunks / fresh, 1),
+        "unchanged_per_s": round(count / same, 0),
+        "unchanged_embeddings": again.embeddings,
+        "rss_idle_mb": idle,
+        "rss_after_mb": peak,
+    }
+
+
+def measure_sample() -> dict:
+    """Memory of the local pipeline over this project's own documents."""
+    from rag_pipeline.local import open_local
+
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as home, open_local(home=Path(home)) as pipeline:
+        pipeline.retriever.ingest([root / "docs", root / "README.md"])
+        start = time.perf_counter()
+        answer = pipeline.answer({"query": "Where does data live?"})
+        return {
+            "rss_mb": rss_mb(),
+            "first_answer_ms": round((time.perf_counter() - start) * 1000, 1),
+            "answerable": answer["answerable"],
+        }
+
+
+# -- the report -----------------------------------------------------------------------------------
+
+
+def child(*arguments: str) -> dict:
+    """Run one measurement in a fresh process and return what it found."""
+    run = subprocess.run(
+        [sys.executable, __file__, "--child", *arguments], check=True, stdout=subprocess.PIPE
+    )
+    return json.loads(run.stdout)
+
+
+def run_child(arguments: Sequence[str]) -> dict:
+    match arguments:
+        case ["search", system, size, clients]:
+            counts = [int(count) for count in clients.split(",") if count]
+            return measure_search(system, int(size), clients=counts)
+        case ["answers"]:
+            return measure_answers()
+        case ["ingest"]:
+            return measure_ingest()
+        case ["sample"]:
+            return measure_sample()
+    raise SystemExit(f"unknown measurement {arguments}")
+
+
+def tables(quick: bool) -> list[tuple[str, list[str], list[list[object]]]]:
+    """Measure everything; returns (title, header, rows)."""
+    sizes = SIZES[:2] if quick else SIZES
+    counts = ",".join(map(str, CLIENTS))
+    answers, ingest, sample = child("answers"), child("ingest"), child("sample")
+    base = {system: child("search", system, "5000", counts) for system in SYSTEMS}
+    grown = {
+        size: {s: base[s] if size == 5_000 else child("search", s, str(size), "") for s in SYSTEMS}
+        for size in sizes
+    }
+    result: list[tuple[str, list[str], list[list[object]]]] = [
+        (
+            "Question to verified answer, local, extractive, warm, 5,183 abstracts",
+            ["p50 ms", "p95 ms", "p99 ms", *(f"{c} clients, 1/s" for c in CLIENTS), "RSS MB", "loads"],
+            [[answers["p50"], answers["p95"], answers["p99"],
+              *(answers[f"rps_{c}"] for c in CLIENTS), answers["rss_mb"], answers["loads"]]],
+        ),
+        ("Milliseconds by step, median", list(answers["steps"]), [list(answers["steps"].values())]),
+        (
+            "Ingest, real model, 200 abstracts, and memory of the sample corpus",
+            ["documents/s", "passages/s", "unchanged/s", "embeddings when unchanged",
+             "RSS after ingest MB", "RSS sample corpus MB"],
+            [[ingest["documents_per_s"], ingest["passages_per_s"], ingest["unchanged_per_s"],
+              ingest["unchanged_embeddings"], ingest["rss_after_mb"], sample["rss_mb"]]],
+        ),
+        (
+            "Hybrid search over 5,000 passages, 10 results (ratio: ours = 1)",
+            ["system", "p50 ms", "p95 ms", "p99 ms", *(f"{c} clients, 1/s" for c in CLIENTS),
+             "RSS MB", "p50 ratio", "16 clients ratio"],
+            [[s, r["p50"], r["p95"], r["p99"], *(r[f"rps_{c}"] for c in CLIENTS), r["rss_mb"],
+              f"{r['p50'] / base['ours']['p50']:.2f}", f"{r['rps_16'] / base['ours']['rps_16']:.2f}"]
+             for s, r in base.items()],
+        ),
+        (
+            "Hybrid search as the collection grows, p50 / p95 ms (ratio of p50: ours = 1)",
+            ["passages", *(f"{s} p50 / p95" for s in SYSTEMS), *(f"{s} ratio" for s in SYSTEMS[1:]),
+             "ours RSS MB"],
+            [[f"{size:,}", *(f"{r[s]['p50']} / {r[s]['p95']}" for s in SYSTEMS),
+              *(f"{r[s]['p50'] / r['ours']['p50']:.2f}" for s in SYSTEMS[1:]), r["ours"]["rss_mb"]]
+             for size, r in grown.items()],
+        ),
+    ]  # fmt: skip
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="only the small collections")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(run_child(options.child)))
+        return
+    try:
+        scifact()
+    except DataMissing as error:
+        raise SystemExit(f"bench-speed: {error}") from None
+    measured = tables(options.quick)
+    console = Console()
+    for title, header, rows in measured:
+        table = Table(*header, title=title)
+        for row in rows:
+            table.add_row(*map(str, row))
+        console.print(table)
+    lines = [f"Measured {date.today()} on {machine()}, Python {platform.python_version()}."]
+    for title, header, rows in measured:
+        lines += [
+            "",
+            f"**{title}**",
+            "",
+            "| " + " | ".join(header) + " |",
+            "|---" * len(header) + "|",
+        ]
+        lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    write_section("speed", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The rules that keep the steps apart, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    "rag_retrieve": ROOT / "dagger/retrieve/src/rag_retrieve",
+    "rag_augment": ROOT / "dagger/augment/src/rag_augment",
+    "rag_generate": ROOT / "dagger/generate/src/rag_generate",
+    "rag_pipeline": ROOT / "dagger/rag/src/rag_pipeline",
+}
+FILES = [
+    pytest.param(package, path, id=f"{package}/{path.relative_to(folder)}")
+    for package, folder in PACKAGES.items()
+    for path in sorted(folder.rglob("*.py"))
+]
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the top-level name of every absolute import in a file, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_step_imports_no_other_step(package: str, path: Path) -> None:
+    """No package imports another one, but rag_pipeline/local.py, the embedded composite."""
+    others = set(imported(path)) & (PACKAGES.keys() - {package})
+
+    assert others == set() or path == PACKAGES["rag_pipeline"] / "local.py"
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_only_module_py_imports_dagger(package: str, path: Path) -> None:
+    """A step runs without the Dagger SDK: only module.py imports it."""
+    assert "dagger" not in set(imported(path)) or path.name == "module.py"
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_only_settings_py_reads_the_environment(package: str, path: Path) -> None:
+    """No file but settings.py touches environment variables."""
+    tree = ast.parse(path.read_text())
+    touched = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [node.attr]
+            if isinstance(node, ast.Attribute)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom) and node.module == "os"
+            else []
+        )
+    }
+
+    assert not touched & ENVIRONMENT or path.name == "settings.py"
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_only_settings_py_defines_settings(package: str, path: Path) -> None:
+    """No file but settings.py uses pydantic-settings, which reads the environment."""
+    assert "pydantic_settings" not in set(imported(path)) or path.name == "settings.py"
+
+
+def test_step_reads_no_clock_but_for_timings() -> None:
+    """The pure functions of retrieve, augment and generate import neither clock nor network."""
+    for package in ("rag_retrieve", "rag_augment", "rag_generate"):
+        names = set(imported(PACKAGES[package] / "step.py"))
+
+        assert not names & {"time", "datetime", "os", "socket", "httpx", "openai", "uuid"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_all_lists_the_public_names(package: str) -> None:
+    """`__all__` is sorted, and holds every public name of the package and nothing else."""
+    module = importlib.import_module(package)
+    public = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and getattr(value, "__module__", package) != "__future__"
+    }
+
+    assert set(module.__all__) == public | {"__version__"}
+    assert len(module.__all__) == len(set(module.__all__))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_have_docstrings(package: str) -> None:
+    """Everything that a package exports says what it is."""
+    module = importlib.import_module(package)
+
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{package}.{name}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("name", ["errors.py", "shapes.py"])
+def test_shared_file_is_the_same_everywhere(package: str, name: str) -> None:
+    """errors.py and shapes.py are the same in every package; `make sync` copies them."""
+    original = PACKAGES["rag_retrieve"] / name
+
+    assert (PACKAGES[package] / name).read_text() == original.read_text()
