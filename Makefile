@@ -17,7 +17,7 @@ run: setup-run ## index docs/ and README.md, answer a sample question, take more
 	@.venv/bin/rag demo docs README.md
 
 test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n auto
 
 check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edits nothing
 	@$(PYTHON) -m ruff check $(CODE)

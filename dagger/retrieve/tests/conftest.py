@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from qdrant_double import QdrantDouble
+
 from rag_retrieve import Retriever, RetrieveSettings
 from rag_retrieve.embedders import Embedder, open_embedder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment_without_settings() -> Iterator[None]:
+    """Take the caller's own settings out of the environment; those of the tests stay."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith("RAG_") and not name.startswith(("RAG_TEST_", "RAG_DATA")):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture
+def double() -> Iterator[QdrantDouble]:
+    """A double of the Qdrant REST API on loopback."""
+    with QdrantDouble() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

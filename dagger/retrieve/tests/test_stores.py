@@ -6,7 +6,6 @@ RAG_TEST_QDRANT_URL is set.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -16,11 +15,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from qdrant_double import QdrantDouble
 
 from rag_retrieve.errors import StepError
 from rag_retrieve.filters import parse_filters
@@ -28,17 +28,6 @@ from rag_retrieve.settings import RetrieveSettings
 from rag_retrieve.stores import Hit, Point, Sparse, Store, Stores, open_stores
 from rag_retrieve.stores.aliases import ServerStores
 from rag_retrieve.stores.folders import EdgeStores
-
-if TYPE_CHECKING:
-    from qdrant_double import QdrantDouble
-else:
-    _spec = importlib.util.spec_from_file_location(
-        "qdrant_double", Path(__file__).with_name("qdrant_double.py")
-    )
-    _module = importlib.util.module_from_spec(_spec)
-    sys.modules["qdrant_double"] = _module
-    _spec.loader.exec_module(_module)
-    QdrantDouble = _module.QdrantDouble
 
 REAL = os.environ.get("RAG_TEST_QDRANT_URL")
 
@@ -67,12 +56,6 @@ def _drop_all(stores: Stores) -> None:
     for name in stores.names():
         if name.startswith("test-"):
             stores.delete(name)
-
-
-@pytest.fixture
-def double() -> Iterator[QdrantDouble]:
-    with QdrantDouble() as running:
-        yield running
 
 
 def uid(number: int) -> str:
