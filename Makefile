@@ -24,6 +24,7 @@ check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edit
 	@$(PYTHON) -m ruff format --check $(CODE)
 	@$(PYTHON) -m mypy $(SOURCES)
 	@$(PYTHON) scripts/contract.py --check
+	@$(PYTHON) scripts/configuration.py --check
 	@$(PYTHON) scripts/shared.py --check
 	@scripts/lock-check . $(STEPS:%=dagger/%)
 
@@ -31,8 +32,9 @@ lint: setup ## mend what ruff can mend
 	@$(PYTHON) -m ruff check --fix $(CODE)
 	@$(PYTHON) -m ruff format $(CODE)
 
-contract: setup ## write contract/ from the models
+contract: setup ## write contract/ from the models and docs/configuration.md from the settings
 	@$(PYTHON) scripts/contract.py
+	@$(PYTHON) scripts/configuration.py
 
 sync: setup ## copy errors.py and shapes.py from rag_retrieve to the other steps
 	@$(PYTHON) scripts/shared.py

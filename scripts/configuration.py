@@ -1,0 +1,71 @@
+"""Write docs/configuration.md from the settings classes; `--check` fails when it is out of date."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+from rag_augment.settings import AugmentSettings
+from rag_generate.settings import Settings as GenerateSettings
+from rag_pipeline.settings import RagSettings
+from rag_retrieve.settings import RetrieveSettings
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+HEAD = """# Configuration
+
+Everything is configured by environment variables that are read once, when a process starts. A
+request can choose among configured things by name; it can never carry a host, a URL or a key.
+`rag doctor` tells what is configured, tries it, and says how to mend what does not work.
+
+Keys can be given in a variable or in a file. They never appear in logs, errors or answers.
+"""
+GROUPS: tuple[tuple[str, type[BaseSettings]], ...] = (
+    ("retrieve", RetrieveSettings),
+    ("augment", AugmentSettings),
+    ("generate", GenerateSettings),
+    ("rag, the composite", RagSettings),
+)
+SHOWN = {"home": "the platform's user data folder"}  # a default that differs by machine
+
+
+def table(settings: type[BaseSettings]) -> list[str]:
+    """Return the variables of one step as lines of a Markdown table."""
+    prefix = settings.model_config.get("env_prefix", "")
+    lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, field in settings.model_fields.items():
+        variable = f"{prefix}{name}".upper()
+        default = SHOWN.get(name) or _default(field.get_default(call_default_factory=True))
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        lines.append(f"| `{variable}` | {default} | {meaning} |")
+    return lines
+
+
+def _default(value: object) -> str:
+    return "" if value is None or value is PydanticUndefined else f"`{value}`"
+
+
+def document() -> str:
+    """Return the whole page."""
+    lines = [HEAD]
+    for title, settings in GROUPS:
+        lines += [f"## {title}", "", *table(settings), ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
+    if not parser.parse_args().check:
+        DOCUMENT.write_text(document(), encoding="utf-8")
+        return 0
+    if DOCUMENT.read_text(encoding="utf-8") == document():
+        return 0
+    print(f"{DOCUMENT} is out of date: run `make contract`", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
