@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
+
 from rag_augment.settings import AugmentSettings
 from rag_generate.settings import Settings as GenerateSettings
 from rag_pipeline.settings import RagSettings
