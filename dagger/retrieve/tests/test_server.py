@@ -178,5 +178,5 @@ def test_a_search_is_a_constant_number_of_requests(
         double.requests.clear()
         answers(retriever, "dense")
 
-    assert hybrid <= 4 * len(QUESTIONS)
-    assert len(double.requests) <= 3 * len(QUESTIONS)
+    assert hybrid == 5 * len(QUESTIONS)
+    assert len(double.requests) == 4 * len(QUESTIONS)

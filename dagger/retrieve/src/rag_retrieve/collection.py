@@ -160,6 +160,34 @@ class Found:
     completed: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """A passage chosen: its rank score and its scores by leg."""
+
+    id: str
+    score: float
+    scores: dict[str, float]
+
+
+def _found(legs: list[list[Hit]], completed: list[dict[str, float]]) -> list[Found]:
+    ids = {hit.id for leg in legs for hit in leg}
+    return [
+        Found(leg, {id_: score for id_, score in more.items() if id_ in ids})
+        for leg, more in zip(legs, completed, strict=True)
+    ]
+
+
+Pick = Callable[[list[Found]], list[Ranked]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Passages with their payloads, best first, and the manifest they were found under."""
+
+    passages: list[tuple[Ranked, dict[str, Any]]]
+    manifest: Manifest
+
+
 class Ledger(Protocol):
     """Where a collection's journal and manifest are kept."""
 
@@ -218,33 +246,39 @@ class Collection:
     # -- search ---------------------------------------------------------------------------
 
     def search(
-        self, legs: Sequence[Leg], condition: Condition | None, *, complete: bool = False
-    ) -> list[Found]:
-        """Run all legs as one request; every hit belongs to the published version of its document.
+        self,
+        legs: Sequence[Leg],
+        condition: Condition | None,
+        pick: Pick,
+        *,
+        complete: bool = False,
+        documents: bool = False,
+    ) -> Snapshot:
+        """Search all legs and load what `pick` chooses, all of one state of the collection.
 
         Args:
-            legs: What to search.
+            legs: What to search, as one request.
             condition: Filter on metadata, or None.
+            pick: Ranks and cuts what the legs found.
             complete: Score in each leg also what only another leg found; costs one more request.
-
-        Returns:
-            One `Found` per leg.
+            documents: `pick` needs to know the document of each hit.
 
         Raises:
             StepError: `retriever_…`, from the store.
         """
+        fields = ["document_id", "version"] if documents or not self._store.exclusive else []
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
-                found = self._store.search(list(legs), condition)
-                completed = self._complete(legs, found) if complete else [{} for _ in legs]
-            kept = found if self._store.exclusive else self._published_only(found)
-            if kept == found:
+                hits = self._store.search(list(legs), condition, fields)
+                completed = self._complete(legs, hits) if complete else [{} for _ in legs]
+                kept = hits if self._store.exclusive else self._published_only(hits)
+                ranking = pick(_found(kept, completed))
+                points = self._store.get([ranked.id for ranked in ranking])
+                manifest = self.manifest
+            if kept == hits and len(points) == len(ranking):
                 break
-        ids = {hit.id for leg in kept for hit in leg}
-        return [
-            Found(leg, {id_: score for id_, score in more.items() if id_ in ids})
-            for leg, more in zip(kept, completed, strict=True)
-        ]
+        found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
+        return Snapshot(found, manifest)
 
     def _complete(self, legs: Sequence[Leg], found: list[list[Hit]]) -> list[dict[str, float]]:
         everything = {hit.id for leg in found for hit in leg}

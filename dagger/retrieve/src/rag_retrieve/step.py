@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import JsonValue
 
-from .collection import Collection
+from .collection import Collection, Found, Ranked
 from .errors import StepError
 from .filters import parse_filters
 from .fusion import fuse_dbsf, fuse_rrf
 from .models import Result, RetrieveRequest, RetrieveResponse
-from .stores import Hit, Leg
+from .stores import Leg
 
 
 def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) -> RetrieveResponse:
@@ -30,31 +31,15 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
         StepError: `invalid_request` (filters), `retriever_…` or `embedder_…` from below.
     """
     options = request.retrieve
-    condition = parse_filters(request.filters)
-    hybrid = options.mode == "hybrid"
-    names = ["dense", "sparse"] if hybrid else [str(options.mode)]
-    legs = [_leg(name, request, collection) for name in names]
-    found = collection.search(legs, condition, complete=hybrid)
-    hits = {hit.id: hit for leg in found for hit in leg.hits}
-    returned = {
-        name: {hit.id: hit.score for hit in leg.hits}
-        for name, leg in zip(names, found, strict=True)
-    }
-    scores = {
-        name: {**returned[name], **leg.completed} for name, leg in zip(names, found, strict=True)
-    }
-    if not hybrid:
-        fused = scores[names[0]]
-    elif options.fusion == "dbsf":
-        fused = fuse_dbsf(scores)
-    else:
-        fused = fuse_rrf(returned, k=options.rrf_k)
-    ranked = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
-    if request.min_score is not None:
-        ranked = [point_id for point_id in ranked if fused[point_id] >= request.min_score]
-    if options.max_per_document is not None:
-        ranked = _cap(ranked, hits, options.max_per_document)
-    manifest = collection.manifest
+    names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
+    snapshot = collection.search(
+        [_leg(name, request, collection) for name in names],
+        parse_filters(request.filters),
+        lambda found: _rank(dict(zip(names, found, strict=True)), request),
+        complete=options.mode == "hybrid",
+        documents=options.max_per_document is not None,
+    )
+    manifest = snapshot.manifest
     provenance: dict[str, JsonValue] = {
         "version": version,
         "corpus_digest": manifest.corpus_digest,
@@ -66,10 +51,7 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
             "query": request.query,
             "collection": request.collection,
             "warnings": request.warnings,
-            "results": [
-                _result(hits[point_id], fused[point_id], scores)
-                for point_id in ranked[: request.top_k]
-            ],
+            "results": [_result(ranked, payload) for ranked, payload in snapshot.passages],
             "provenance": {**request.provenance, "retrieve": provenance},
         }
     )
@@ -82,30 +64,51 @@ def _leg(name: str, request: RetrieveRequest, collection: Collection) -> Leg:
     return ("sparse", collection.analyzer.sparse_query(request.query), limit)
 
 
-def _cap(ranked: list[str], hits: Mapping[str, Hit], most: int) -> list[str]:
+def _rank(found: Mapping[str, Found], request: RetrieveRequest) -> list[Ranked]:
+    """Fuse the legs, then apply threshold, document cap and top_k."""
+    options = request.retrieve
+    returned = {name: {hit.id: hit.score for hit in leg.hits} for name, leg in found.items()}
+    scores = {name: {**returned[name], **leg.completed} for name, leg in found.items()}
+    if len(scores) == 1:
+        (fused,) = scores.values()
+    elif options.fusion == "dbsf":
+        fused = fuse_dbsf(scores)
+    else:
+        fused = fuse_rrf(returned, k=options.rrf_k)
+    order = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
+    if request.min_score is not None:
+        order = [point_id for point_id in order if fused[point_id] >= request.min_score]
+    if options.max_per_document is not None:
+        order = _cap(order, found, options.max_per_document)
+    return [
+        Ranked(point_id, fused[point_id], {name: leg[point_id] for name, leg in scores.items()})
+        for point_id in order[: request.top_k]
+    ]
+
+
+def _cap(order: list[str], found: Mapping[str, Found], most: int) -> list[str]:
+    documents = {hit.id: hit.payload["document_id"] for leg in found.values() for hit in leg.hits}
     taken: Counter[str] = Counter()
     kept = []
-    for point_id in ranked:
-        document_id = hits[point_id].payload["document_id"]
-        taken[document_id] += 1
-        if taken[document_id] <= most:
+    for point_id in order:
+        taken[documents[point_id]] += 1
+        if taken[documents[point_id]] <= most:
             kept.append(point_id)
     return kept
 
 
-def _result(hit: Hit, score: float, scores: Mapping[str, Mapping[str, float]]) -> Result:
-    payload = hit.payload
+def _result(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
     try:
         return Result(
-            chunk_id=hit.id,
+            chunk_id=ranked.id,
             document_id=payload["document_id"],
             title=payload["title"],
             source=payload["source"],
             text=payload["text"],
             span=payload["span"],
             page=payload["page"],
-            score=score,
-            scores={name: leg[hit.id] for name, leg in scores.items() if hit.id in leg},
+            score=ranked.score,
+            scores=ranked.scores,
             metadata=payload["metadata"],
         )
     except (KeyError, ValueError) as error:

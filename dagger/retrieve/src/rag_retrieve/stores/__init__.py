@@ -95,10 +95,16 @@ class Store(Protocol):
         normalised to length 1.
         """
 
-    def search(self, legs: Sequence[Leg], condition: Condition | None = None) -> list[list[Hit]]:
-        """Search all legs in one call; each list is best first, ties by id, with payloads.
+    def search(
+        self,
+        legs: Sequence[Leg],
+        condition: Condition | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> list[list[Hit]]:
+        """Search all legs in one call; each list is best first, ties by id.
 
-        The condition, if any, is tested on the payload's `metadata`.
+        The condition, if any, is tested on the payload's `metadata`. `fields` names the payload
+        fields to load; None loads all, an empty list none.
         """
 
     def score(self, asked: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:

@@ -123,16 +123,21 @@ class EdgeStore:
                 found += self._open().retrieve(list(batch), _selector(fields), with_vectors)
         return {str(record.id): _point(record) for record in found}
 
-    def search(self, legs: Sequence[Leg], condition: Condition | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        legs: Sequence[Leg],
+        condition: Condition | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> list[list[Hit]]:
         """Search all legs in one call."""
         native = None if condition is None else to_edge(condition)
-        return search_settled(legs, lambda asked: self._fetch(asked, native))
+        return search_settled(legs, lambda asked: self._fetch(asked, native, _selector(fields)))
 
-    def _fetch(self, legs: Sequence[Leg], native: Any) -> list[list[Hit]]:
-        request = q.QueryBatchRequest([self._request(leg, native) for leg in legs])
+    def _fetch(self, legs: Sequence[Leg], native: Any, payload: Any) -> list[list[Hit]]:
+        request = q.QueryBatchRequest([self._request(leg, native, payload) for leg in legs])
         with self._lock.shared(), explained(self._path):
             answers = self._open().query_batch(request)
-        return [[Hit(str(p.id), p.score, p.payload) for p in found] for found in answers]
+        return [[Hit(str(p.id), p.score, p.payload or {}) for p in found] for found in answers]
 
     def score(self, asked: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
         """Score given points by each leg, in one call."""
@@ -143,16 +148,16 @@ class EdgeStore:
 
     def _scoring(self, leg: Leg, ids: Sequence[str]) -> Any:
         chosen = q.Filter(must=[q.HasIdCondition(set(ids))])
-        return self._request(with_limit(leg, max(1, len(ids))), chosen, with_payload=False)
+        return self._request(with_limit(leg, max(1, len(ids))), chosen, False)
 
-    def _request(self, leg: Leg, native: Any, *, with_payload: bool = True) -> Any:
+    def _request(self, leg: Leg, native: Any, payload: Any) -> Any:
         if leg[0] == "dense":
             nearest = q.Query.Nearest(check_vector(leg[1], self.dim, self.name), using="dense")
         else:
             nearest = q.Query.Nearest(_sparse(leg[1]), using="sparse")
         exact = q.SearchParams(exact=True)
         return q.QueryRequest(
-            limit=leg[2], query=nearest, filter=native, with_payload=with_payload, params=exact
+            limit=leg[2], query=nearest, filter=native, with_payload=payload, params=exact
         )
 
     def scroll(
@@ -281,7 +286,7 @@ def _config(dim: int) -> Any:
 
 
 def _selector(fields: Sequence[str] | None) -> Any:
-    return True if fields is None else list(fields)
+    return True if fields is None else list(fields) or False
 
 
 def _sparse(sparse: Sparse) -> Any:

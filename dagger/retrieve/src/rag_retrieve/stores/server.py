@@ -88,13 +88,20 @@ class ServerStore:
             self.name,
         )
 
-    def search(self, legs: Sequence[Leg], condition: Condition | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        legs: Sequence[Leg],
+        condition: Condition | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> list[list[Hit]]:
         """Search all legs in one round trip."""
         native = None if condition is None else to_client(condition)
-        return search_settled(legs, lambda asked: self._fetch(asked, native))
+        return search_settled(legs, lambda asked: self._fetch(asked, native, _selector(fields)))
 
-    def _fetch(self, legs: Sequence[Leg], native: models.Filter | None) -> list[list[Hit]]:
-        requests = [self._request(leg, native) for leg in legs]
+    def _fetch(
+        self, legs: Sequence[Leg], native: models.Filter | None, payload: Any
+    ) -> list[list[Hit]]:
+        requests = [self._request(leg, native, payload) for leg in legs]
         answers = read(lambda: self._reader.query_batch_points(self._remote, requests), self.name)
         if len(answers) != len(legs):
             raise bad_response(f"{len(answers)} answers to {len(legs)} searches")
@@ -110,11 +117,9 @@ class ServerStore:
 
     def _scoring(self, leg: Leg, ids: Sequence[str]) -> models.QueryRequest:
         chosen = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
-        return self._request(with_limit(leg, max(1, len(ids))), chosen, with_payload=False)
+        return self._request(with_limit(leg, max(1, len(ids))), chosen, False)
 
-    def _request(
-        self, leg: Leg, native: models.Filter | None, *, with_payload: bool = True
-    ) -> models.QueryRequest:
+    def _request(self, leg: Leg, native: models.Filter | None, payload: Any) -> models.QueryRequest:
         vector: Any
         vector = check_vector(leg[1], self.dim, self.name) if leg[0] == "dense" else _sparse(leg[1])
         # A filter may leave few passages, which a walk through the graph can miss.
@@ -125,7 +130,7 @@ class ServerStore:
             limit=leg[2],
             filter=native,
             params=params,
-            with_payload=with_payload,
+            with_payload=payload,
         )
 
     def scroll(
@@ -207,7 +212,7 @@ def _where(where: Mapping[str, str]) -> models.Filter:
 
 
 def _selector(fields: Sequence[str] | None) -> bool | list[str]:
-    return True if fields is None else list(fields)
+    return True if fields is None else list(fields) or False
 
 
 def _sparse(sparse: Sparse) -> models.SparseVector:
@@ -216,9 +221,7 @@ def _sparse(sparse: Sparse) -> models.SparseVector:
 
 
 def _hit(point: models.ScoredPoint) -> Hit:
-    if point.payload is None:
-        raise bad_response("a hit without a payload")
-    return Hit(str(point.id), _finite(point.score), point.payload)
+    return Hit(str(point.id), _finite(point.score), point.payload or {})
 
 
 def _finite(score: float) -> float:
