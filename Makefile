@@ -6,7 +6,7 @@ STEPS := retrieve augment generate rag
 SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src
 CODE := dagger tests scripts bench
 
-.PHONY: help run test check lint contract sync test-llm bench-quality bench-speed clean \
+.PHONY: help run test check lint contract sync test-llm bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -44,6 +44,9 @@ test-llm: setup-llm ## run the tests that need the local language model
 
 bench-quality: setup-bench ## retrieval and answer quality on public data sets
 	@$(PYTHON) bench/quality.py
+
+quality-gate: setup-bench ## retrieval quality on a subset, against bench/quality_floor.json
+	@$(PYTHON) bench/quality.py --subset --gate bench/quality_floor.json --without-data skip
 
 bench-speed: setup-bench ## latency, throughput, memory, next to other tools
 	@$(PYTHON) bench/speed.py

@@ -104,7 +104,8 @@ def _plots(sheet: Sheet) -> list[tuple[str, Any]]:
 
 
 def _bars(ndcg: dict[str, dict[str, Estimate]]) -> Any:
-    figure, axes = plt.subplots(1, len(ndcg), figsize=(4.5 * len(ndcg), 3.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(ndcg), figsize=(5 * len(ndcg), 3.6), squeeze=False)
+    figure.subplots_adjust(wspace=0.5)  # the published figures stand between the plots
     for axis, (name, modes) in zip(axes[0], ndcg.items(), strict=True):
         _with_intervals(axis, list(range(len(modes))), list(modes.values()), list(modes))
         axis.set_xticks(range(len(modes)), list(modes))
