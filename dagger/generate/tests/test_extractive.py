@@ -12,6 +12,7 @@ from rag_generate import generate
 from rag_generate.extractive import Extractive
 from rag_generate.markers import find_markers
 from rag_generate.models import Context, GenerateRequest, GenerateResponse
+from rag_generate.settings import MIN_SUPPORT
 
 Build = Callable[..., GenerateRequest]
 NONE = "Not found."
@@ -117,9 +118,88 @@ def test_passages_without_a_cosine_are_judged_by_words_alone(
     assert good.support > 0.5 > 0.25 > bad.support
 
 
+def passage(text: str, *, dense: float = 0.3, title: str = "") -> dict[str, object]:
+    return {"marker": 1, "chunk_id": "c", "document_id": "d", "title": title, "text": text,
+            "span": [0, len(text)], "score": 1.0, "scores": {"dense": dense}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "dense", "expected"),
+    [
+        (
+            "Where does data live?",
+            "Scores would be wrong.\n\n## Where data lives\n\nThe store keeps collections under "
+            "`$RAG_HOME`.",
+            0.17,
+            "The store keeps collections under `$RAG_HOME` [1].",
+        ),
+        (
+            "How long are receipts kept?",
+            "The allowance for meals is 28 euros.\nReceipts are kept for ten years.",
+            0.27,
+            "Receipts are kept for ten years [1].",
+        ),
+        (
+            "How long may a language model take to answer?",
+            "No language model is called when there is no context.\n\n## Deadlines\n\n"
+            "A model has 30 seconds to answer.",
+            0.4,
+            "A model has 30 seconds to answer [1].",
+        ),
+        (
+            "How are citations verified?",
+            "## Citations are verified\n\nAfter either generator the numbers are checked.",
+            0.5,
+            "After either generator the numbers are checked [1].",
+        ),
+        (
+            "Which place has the label printer?",
+            "device,place,number\nLabel printer Tick,post room,INV-0007\nPress Moka,hall,INV-2210",
+            0.5,
+            "Label printer Tick, post room, INV-0007 [1].",
+        ),
+        (
+            "What does rag doctor do?",
+            "| Command | What it does |\n|---|---|\n| `rag doctor` | names … what fails |",
+            0.5,
+            "`rag doctor`, names … what fails [1].",
+        ),
+    ],
+)
+def test_what_the_passage_says_is_found_at_the_default_threshold(
+    make_request: Build, query: str, text: str, dense: float, expected: str
+) -> None:
+    """Low cosines, headings, durations and rows: one passage is enough to answer."""
+    request = make_request(
+        query=query, contexts=[passage(text, dense=dense)], generate={"max_sentences": 1}
+    )
+
+    assert answer(request, least=MIN_SUPPORT).answer == expected
+
+
+@pytest.mark.parametrize("query", ["How tall is the moon?", "Who won the world cup in 1998?"])
+def test_unrelated_passages_support_nothing(make_request: Build, query: str) -> None:
+    """Whether one passage or three, a question off the topic gets no answer."""
+    text = "A lost badge is blocked for 20 francs. Receipts are kept for ten years."
+    few = answer(make_request(query=query, contexts=[passage(text, dense=0.05)]), MIN_SUPPORT)
+
+    assert few.finish_reason == "no_context"
+    assert few.support is not None
+    assert few.support < 0.1
+
+
+def test_only_headings_and_column_names_leave_little_to_say(make_request: Build) -> None:
+    """A heading is quoted when nothing else is there, column names never."""
+    heading = answer(make_request(contexts=[passage("# Contracts the board may sign")]))
+    header = answer(make_request(contexts=[passage("| Contracts | Sign |\n|---|---|\n")]))
+
+    assert heading.answer == "Contracts the board may sign [1]."
+    assert header.finish_reason == "no_context"
+
+
 WORDS = st.sampled_from(
     ["who", "signs", "contracts", "Board", ".", "?", "\n", "# ", "[1]", "[[2]1]", "`", "- ", "```",
-     "1932", "é", "｀", "【3】", "the", "[2019]"]
+     "1932", "é", "｀", "【3】", "the", "[2019]", "|", "|---|", ",a,b", "---"]
 )  # fmt: skip
 TEXT = st.lists(WORDS, min_size=1, max_size=20).map(" ".join)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_generate.sentences import MAX_SENTENCE_CHARS, split_sentences
+from rag_generate.sentences import MAX_SENTENCE_CHARS, row_cells, split_sentences
 
 
 def texts(text: str) -> list[str]:
@@ -42,6 +42,42 @@ def texts(text: str) -> list[str]:
 def test_text_is_split_where_a_reader_would(text: str, expected: list[str]) -> None:
     """Abbreviations, decimals, initials, quotes, Markdown and wrapped lines are understood."""
     assert texts(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("| a | b |\n|---|---|\n| c. D … e | f |", [("| a | b |", "header"), ("| c. D … e | f |", "table")]),
+        ("[--json] | answer … |\nText.", [("[--json] | answer … |", "table"), ("Text.", "prose")]),
+        ("name,place\nLumen 40,hall\nTick 2,\"a, b\"",
+         [("name,place", "header"), ("Lumen 40,hall", "table"), ('Tick 2,"a, b"', "table")]),
+        ("Lumen 40,hall,INV-1", [("Lumen 40,hall,INV-1", "table")]),
+        ("It costs 2,000 euros, or less,\nsays the head, who knows.",
+         [("It costs 2,000 euros, or less,\nsays the head, who knows.", "prose")]),
+        ("---\ntitle: Rules\nyear: 2024\n---\n# Rules\nNo smoking.",
+         [("Rules", "heading"), ("No smoking.", "prose")]),
+        ("---\nNot a field.\n---\nMore.", [("Not a field.", "prose"), ("More.", "prose")]),
+    ],
+)  # fmt: skip
+def test_rows_column_names_and_front_matter_are_told_from_prose(
+    text: str, expected: list[tuple[str, str]]
+) -> None:
+    """A row is one unit, whatever punctuation stands in it; front matter is none."""
+    assert [(text[s.start : s.end], s.kind) for s in split_sentences(text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        ("| `rag ask` | answers \\| asks | |", ["`rag ask`", "answers \\| asks"]),
+        ("[--json] | answer |", ["[--json]", "answer"]),
+        ('Tick 2,"a, b",2024-06', ["Tick 2", "a, b", "2024-06"]),
+        ("a\tb, c", ["a", "b, c"]),
+    ],
+)
+def test_a_row_is_cut_into_its_cells(row: str, cells: list[str]) -> None:
+    """Escaped pipes and quoted commas stay inside their cell."""
+    assert row_cells(row) == cells
 
 
 def test_a_run_without_full_stop_is_cut_at_a_space() -> None:

@@ -87,7 +87,7 @@ def _claims(text: str, known: frozenset[int]) -> list[_Claim]:
         places.append((len(plain), marker.numbers))
         last = marker.end
     plain += text[last:]
-    sentences = [s for s in split_sentences(plain) if s.kind != "heading"]
+    sentences = [s for s in split_sentences(plain) if s.kind not in ("heading", "header")]
     carried: list[list[int]] = [[] for _ in sentences]
     for place, numbers in places:
         owner = max((i for i, s in enumerate(sentences) if s.start < place), default=0)
@@ -103,7 +103,7 @@ def _claims(text: str, known: frozenset[int]) -> list[_Claim]:
 
 def _support(context: Context, marker: int, claims: Sequence[_Claim]) -> list[Quote]:
     """Return the sentence of the passage that shares the most terms with each claim it backs."""
-    sentences = [s for s in split_sentences(context.text) if s.kind != "heading"]
+    sentences = [s for s in split_sentences(context.text) if s.kind not in ("heading", "header")]
     terms = [set(content_terms(context.text[s.start : s.end])) for s in sentences]
     quotes: dict[Quote, None] = {}
     for claim in claims:

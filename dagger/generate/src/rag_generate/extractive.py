@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from .generator import Draft, Quote
 from .markers import strip_markers
 from .models import Context, GenerateRequest
-from .scoring import Candidate, read_question, score_sentences, support_of
+from .scoring import Candidate, answering, read_question, score_sentences, support_of
+from .sentences import row_cells
 from .terms import words
 
 # Log-odds; a sentence this much worse than the best is left out. On the even lines of CLAP NQ dev,
@@ -37,6 +38,7 @@ class Extractive:
         options = request.generate
         least = self._min_support if options.min_support is None else options.min_support
         candidates, evidence = score_sentences(read_question(request.query), request.contexts)
+        candidates = answering(candidates)
         support = support_of(evidence) if candidates else 0.0
         if not candidates or support < least:
             yield Draft("", "no_context", support=support)
@@ -82,6 +84,8 @@ def _write(candidate: Candidate, context: Context) -> str:
     text = context.text[candidate.start : candidate.end]
     if candidate.kind == "code":
         return f"`{text.replace('`', '')}` [{context.marker}]."
+    if candidate.kind == "table":
+        text = ", ".join(row_cells(text))
     # a lone backtick could hide the number from the check
     text = text if text.count("`") % 2 == 0 else text.replace("`", "")
     text = re.sub(r"\s+", " ", strip_markers(text)).strip()

@@ -1,18 +1,21 @@
 """Split text into sentences with exact character offsets.
 
-Handles abbreviations, initials, decimals, closing quotes, Markdown headings, list items, tables and
-code fences, hard-wrapped and unwrapped lines. It is a set of rules for English and similar scripts
-(plus the full stops of Chinese and Japanese); it does not parse Markdown and learns nothing.
+Handles abbreviations, initials, decimals, closing quotes, Markdown headings, list items, tables,
+front matter and code fences, rows of CSV, hard-wrapped and unwrapped lines. It is a set of rules for
+English and similar scripts (plus the full stops of Chinese and Japanese); it does not parse Markdown
+and learns nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["prose", "heading", "code"]
+Kind = Literal["prose", "heading", "code", "table", "header"]  # a row of a table, its column names
 
+DELIMITERS = "\t;,"  # of the cells of a row, the likelier first
 MAX_SENTENCE_CHARS = 600  # characters; longer runs without a full stop are cut at a space
 WRAP_CHARS = 40  # characters; a shorter line without a full stop ends its sentence
 
@@ -39,6 +42,11 @@ _FENCE = re.compile(r"\s*(```|~~~)")
 _HEADING = re.compile(r"\s*#{1,6}\s+")
 _ITEM = re.compile(r"\s*(?:[-*+•]|[0-9]{1,3}[.)])\s+")
 _RULE = re.compile(r"\s*(?:[-=*_|:]\s*){3,}$")
+_FRONT_MATTER = re.compile(
+    r"---[ \t]*\n(?:(?:[\w.-]+:|[ \t]|- |#).*\n)+(?:---|\.\.\.)[ \t]*(?:\n|$)"
+)
+_QUOTED_CELL = re.compile(r'"[^"\n]*"')
+_THOUSANDS = re.compile(r"(?<=[ $€£])[0-9]{1,3}(?:,[0-9]{3})+")
 _WORD_BEFORE = re.compile(r"[^\s(\[\"'“‘]*$")
 _WORD_AFTER = re.compile(r"\s*[\"'“‘(\[]*(\w+)?")
 
@@ -53,8 +61,11 @@ class Sentence(NamedTuple):
 
 def split_sentences(text: str) -> list[Sentence]:
     """Return the sentences of `text` in order; they never overlap and none is blank."""
+    rows = _delimited_rows(text)
+    if rows:
+        return rows
     found: list[Sentence] = []
-    for start, end, kind in _blocks(text):
+    for start, end, kind in _blocks(text, _length(_FRONT_MATTER, text)):
         if kind == "prose":
             found += [
                 Sentence(first, last, kind)
@@ -68,21 +79,87 @@ def split_sentences(text: str) -> list[Sentence]:
     return found
 
 
-def _blocks(text: str) -> Iterator[tuple[int, int, Kind]]:
-    """Yield runs of prose (one paragraph or list item), headings and lines of code."""
-    start: int | None = None
-    offset, fenced = 0, False
-    previous = ""
+def row_cells(row: str) -> list[str]:
+    """Return the cells of a row of a table, Markdown or CSV, that are not empty."""
+    stripped = row.strip()
+    if stripped.startswith("|") or stripped.endswith("|"):
+        cells = re.split(r"(?<!\\)\|", stripped)
+    else:
+        delimiter = next((one for one in DELIMITERS if len(_split_row(row, one)) > 1), ",")
+        cells = _split_row(stripped, delimiter)
+    return [cell for cell in (cell.strip().strip('"').strip() for cell in cells) if cell]
+
+
+def _split_row(row: str, delimiter: str) -> list[str]:
+    """Cut a row at the delimiters outside of quotes and of numbers such as 2,000."""
+    masked = _THOUSANDS.sub(_mask, _QUOTED_CELL.sub(_mask, row))
+    cells, start = [], 0
+    for part in masked.split(delimiter):
+        cells.append(row[start : start + len(part)])
+        start += len(part) + 1
+    return cells
+
+
+def _mask(match: re.Match[str]) -> str:
+    return "x" * len(match.group())
+
+
+def _delimited_rows(text: str) -> list[Sentence]:
+    """Return each line as a row when the whole text is CSV or TSV, else nothing."""
+    lines: list[tuple[int, str]] = []
+    offset = 0
     for line in text.splitlines(keepends=True):
+        if line.strip():
+            lines.append((offset, line))
+        offset += len(line)
+    tables = (
+        [_split_row(line.strip("\r\n"), one) for _, line in lines]
+        for one in DELIMITERS
+        if all(one in line for _, line in lines)
+    )
+    table = next((table for table in tables if _is_table(table)), None)
+    if table is None:
+        return []
+    headed = _has_header(table)
+    return [
+        Sentence(*_trim(text, start, start + len(line)), "header" if headed and not n else "table")
+        for n, (start, line) in enumerate(lines)
+    ]
+
+
+def _is_table(rows: list[list[str]]) -> bool:
+    """Whether rows cut at a delimiter are cells of a table and not prose with commas."""
+    widths = {len(row) for row in rows}
+    if len(widths) != 1 or max(widths) < (2 if len(rows) > 1 else 3):
+        return False
+    spaced = any(cell[:1] == " " for row in rows for cell in row[1:])
+    return not spaced and sum(row[-1].rstrip()[-1:] in tuple(".!?:") for row in rows) * 2 < len(
+        rows
+    )
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names columns: it alone holds no digit, as in most exported tables."""
+    digits = [any(character.isdigit() for cell in row for character in cell) for row in rows]
+    return len(rows) > 1 and not digits[0] and all(digits[1:])
+
+
+def _blocks(text: str, offset: int) -> Iterator[tuple[int, int, Kind]]:
+    """Yield runs of prose (one paragraph or list item), headings, rows and lines of code."""
+    start: int | None = None
+    fenced = False
+    previous = ""
+    lines = text[offset:].splitlines(keepends=True)
+    for line, following in itertools.zip_longest(lines, lines[1:], fillvalue=""):
         end = offset + len(line)
-        special = _special(line, fenced)
+        special = _special(line, following, fenced)
         if start is not None and (special or not line.strip() or _breaks(previous, line)):
             yield start, offset, "prose"
             start = None
         if special == "fence":
             fenced = not fenced
-        elif special == "code":
-            yield offset, end, "code"
+        elif special in ("code", "table", "header"):
+            yield offset, end, special
         elif special == "heading":
             yield offset + _length(_HEADING, line), end, "heading"
         elif special == "item":
@@ -94,7 +171,9 @@ def _blocks(text: str) -> Iterator[tuple[int, int, Kind]]:
         yield start, offset, "prose"
 
 
-def _special(line: str, fenced: bool) -> str | None:
+def _special(
+    line: str, following: str, fenced: bool
+) -> Literal["fence", "code", "heading", "rule", "table", "header", "item"] | None:
     if _FENCE.match(line):
         return "fence"
     if fenced:
@@ -103,7 +182,15 @@ def _special(line: str, fenced: bool) -> str | None:
         return "heading"
     if _RULE.match(line):
         return "rule"
+    if _is_row(line):
+        return "header" if "|" in following and _RULE.match(following) else "table"
     return "item" if _ITEM.match(line) else None
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line is a row of a Markdown table, which a passage may cut at either end."""
+    stripped = line.strip()
+    return len(stripped) > 1 and (stripped.startswith("|") or stripped.endswith("|"))
 
 
 def _length(pattern: re.Pattern[str], line: str) -> int:
@@ -114,8 +201,6 @@ def _length(pattern: re.Pattern[str], line: str) -> int:
 def _breaks(previous: str, line: str) -> bool:
     """Whether a new line also starts a new sentence, though no full stop ended the one before."""
     before, after = previous.rstrip(), line.lstrip()
-    if before.endswith("|") or after.startswith("|"):
-        return True
     return len(before) < WRAP_CHARS and bool(after) and not after[0].islower()
 
 

@@ -10,14 +10,22 @@ import snowballstemmer  # type: ignore[import-untyped]
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _STEMMER = snowballstemmer.stemmer("english")
 
+# What only says which kind of answer is asked for: "how long", "what year", "which kind of".
+_ASKING = re.compile(
+    r"\bhow (?:many|much|long|far|tall|big|high|old|often|fast|large|deep|wide|soon|late|early)\b"
+    r"|\b(?:what|which) (?:kind|type|sort|year|date|day|month|time|number)s?\b(?: of\b)?",
+    re.IGNORECASE,
+)
+
 _STOP_WORDS = """
 a about above after again all also am an and any are as at be because been before being below
 between both but by can could did do does doing done down during each few for from further get gets
-getting got had has have having he her here hers him his how i if in into is it its itself just let
-ll like made make makes many me mean means might more most much must my no nor not now of off on
-once only or other our out over own please re s same say says shall she should so some such t tell
-than that the their them then there these they this those through to too under until up us use used
-ve very was we were what when where which while who whom whose why will with would you your
+getting got had happen happened happens has have having he her here hers him his how i if in into is
+it its itself just let ll like made make makes many may me mean means might more most much must my
+no nor not now of off on once only or other our out over own please re s same say says shall she
+should so some such t take taken takes tell than that the their them then there these they this
+those through to too under until up us use used ve very was we were what when where which while who
+whom whose why will with would you your
 """
 # Words that ask or glue; they say nothing about what a passage is about.
 STOP_WORDS = frozenset(_STOP_WORDS.split())
@@ -40,3 +48,10 @@ def content_terms(text: str) -> list[str]:
     found = words(text)
     content = [word for word in found if word not in STOP_WORDS] or found
     return list(dict.fromkeys(stem(word) for word in content))
+
+
+def question_terms(query: str) -> list[str]:
+    """Return the content terms of a question without what only says which kind of answer it wants."""
+    found = words(_ASKING.sub(" ", query))
+    asked = " ".join(word for word in found if word not in STOP_WORDS)
+    return content_terms(asked or query)
