@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
+from rag_retrieve.embedders import Embedder, Vectors
 
 
 def ask(retriever: Retriever, query: str, **fields: object) -> list[tuple[str, str]]:
@@ -234,3 +236,35 @@ def test_nothing_is_loaded_on_the_request_path(settings: RetrieveSettings, folde
 
         assert (retriever.counters.model_loads, retriever.counters.store_opens) == before == (1, 1)
         assert retriever.counters.queries_embedded == 10
+
+
+def test_a_reindex_that_fails_leaves_the_collection_as_it_was(
+    settings: RetrieveSettings, minilm: Embedder, folder: Path
+) -> None:
+    """When the embedder fails half way, the old passages still answer and a retry works."""
+
+    class Failing:
+        """A double of an embedding service that goes away after one call."""
+
+        model, identity, dim = minilm.model, "another", minilm.dim
+        calls = 0
+
+        def embed(self, texts: Sequence[str]) -> Vectors:
+            self.calls += 1
+            if self.calls == 1:
+                raise StepError("embedder_unavailable", "gone")
+            return minilm.embed(texts)
+
+        def embed_query(self, query: str) -> Vectors:
+            return minilm.embed_query(query)
+
+    with Retriever(settings, embedder=minilm) as first:
+        first.ingest([folder])
+    with Retriever(settings, embedder=Failing()) as second:
+        with pytest.raises(StepError, match="gone"):
+            second.reindex("default")
+        with pytest.raises(StepError) as caught:
+            ask(second, "moons")
+        assert caught.value.code == "collection_mismatch"
+        second.reindex("default")
+        assert ask(second, "How many moons has Mars?")[0][0] == "notes/mars.md"

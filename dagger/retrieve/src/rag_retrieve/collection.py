@@ -13,143 +13,40 @@ journal tells which passages belong to none; `recover` removes those.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from qdrant_edge import Bm25, Bm25Config
 
-from .chunker import Chunk, chunk, embedding_text
-from .embedders import Embedder, Vectors
+from .analyzer import Analyzer
+from .chunker import embedding_text
+from .embedders import Vectors
 from .errors import StepError
 from .filters import Condition
-from .loaders import Heading, LoadedDocument
+from .loaders import LoadedDocument
 from .locks import SharedLock
-from .manifest import Manifest, Recipe, read_manifest
-from .reports import Counters, DocumentInfo, StoredDocument
-from .stores import Hit, Leg, Point, Sparse, Store
+from .manifest import Manifest, read_manifest
+from .points import (
+    Change,
+    Version,
+    chunk_point,
+    content_hash,
+    document_point,
+    document_point_id,
+    loaded_document,
+)
+from .reports import DocumentInfo, StoredDocument
+from .stores import Hit, Leg, Point, Store
 
-NAMESPACE = uuid.UUID("6b1d2c52-5f0e-5c3a-9d61-6f0a3c2b7e11")
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
 ]  # fmt: skip
 JOURNAL_LEASE_S = 900.0  # a server store's journal older than this belongs to a dead process
 READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
-
-
-def document_point_id(document_id: str) -> str:
-    """Return the id of a document's point."""
-    return str(uuid.uuid5(NAMESPACE, f"document\0{document_id}"))
-
-
-def chunk_ids(document_id: str, content_hash: str, chunks: int) -> list[str]:
-    """Return the ids of a version's passages; they follow from the content alone."""
-    return [
-        str(uuid.uuid5(NAMESPACE, f"chunk\0{document_id}\0{content_hash}\0{index}"))
-        for index in range(chunks)
-    ]
-
-
-def content_hash(document: LoadedDocument) -> str:
-    """Return the digest of everything that is stored of a document."""
-    content = [
-        document.document_id, document.title, document.source, document.text,
-        document.content_type, document.metadata, *_structure(document).values(),
-    ]  # fmt: skip
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _structure(document: LoadedDocument) -> dict[str, Any]:
-    return {
-        "pages": list(document.pages),
-        "breaks": list(document.breaks),
-        "headings": [list(heading) for heading in document.headings],
-    }
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a document: enough to find all its passages."""
-
-    document_id: str
-    content_hash: str
-    chunks: int
-
-    def chunk_ids(self) -> list[str]:
-        """Return the ids of this version's passages."""
-        return chunk_ids(self.document_id, self.content_hash, self.chunks)
-
-
-@dataclass
-class Change:
-    """A document on its way in (`new`) or out (`new` is None), replacing `old` if there was one."""
-
-    document_id: str
-    old: Version | None
-    new: Version | None
-    points: list[Point] = field(default_factory=list)
-    record: Point | None = None
-
-
-class Analyzer:
-    """Cuts documents and turns text into the vectors that a collection's recipe asks for."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        embedder: Embedder,
-        count_tokens: Callable[[str], int],
-        counters: Counters,
-    ) -> None:
-        self.recipe = recipe
-        self.embedder = embedder
-        self._count_tokens = count_tokens
-        self.counters = counters
-        self._bm25 = Bm25(
-            Bm25Config(
-                k=recipe.bm25_k,
-                b=recipe.bm25_b,
-                avg_len=recipe.bm25_avg_len,
-                language=recipe.language,
-            )
-        )
-
-    def dense_query(self, query: str) -> Vectors:
-        """Embed a query."""
-        self.counters.queries_embedded += 1
-        return self.embedder.embed_query(query)
-
-    def sparse_query(self, query: str) -> Sparse:
-        """Weigh a query's terms; every term counts 1."""
-        vector = self._bm25.embed_query(query)
-        return Sparse(list(vector.indices), list(vector.values))
-
-    def sparse_document(self, text: str) -> Sparse:
-        """Weigh a passage's terms by BM25, without the IDF that the store adds at search."""
-        vector = self._bm25.embed_document(text)
-        return Sparse(list(vector.indices), list(vector.values))
-
-    def cut(self, document: LoadedDocument) -> list[Chunk]:
-        """Cut a document into passages."""
-        return chunk(
-            document,
-            count_tokens=self._count_tokens,
-            max_tokens=self.recipe.chunk_tokens,
-            overlap_tokens=self.recipe.chunk_overlap_tokens,
-        )
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed N passages; returns N × dim."""
-        self.counters.texts_embedded += len(texts)
-        return self.embedder.embed(texts)
 
 
 @dataclass(frozen=True)
@@ -332,18 +229,7 @@ class Collection:
     def stored(self) -> Iterator[LoadedDocument]:
         """Give every document as it was loaded, to build the collection anew."""
         for info in self.documents():
-            payload = self._record_of(info.document_id).payload
-            yield LoadedDocument(
-                document_id=info.document_id,
-                title=info.title,
-                source=info.source,
-                text=payload["text"],
-                content_type=info.content_type,
-                pages=tuple(payload["pages"]),
-                metadata=info.metadata,
-                breaks=tuple(payload["breaks"]),
-                headings=tuple(Heading(*heading) for heading in payload["headings"]),
-            )
+            yield loaded_document(self._record_of(info.document_id).payload)
 
     def versions(self, document_ids: Sequence[str]) -> dict[str, Version]:
         """Give the published version of each document that is there."""
@@ -375,17 +261,17 @@ class Collection:
             for piece in pieces
         ]
         vectors = iter(self._embed(texts))
+        sparse = map(self.analyzer.sparse_document, texts)
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
             points = [
-                self._chunk_point(document, piece, point_id, new.content_hash, next(vectors))
+                chunk_point(document, piece, point_id, new, next(vectors), next(sparse))
                 for piece, point_id in zip(pieces, new.chunk_ids(), strict=True)
             ]
-            changes.append(
-                Change(document.document_id, old.get(document.document_id), new, points,
-                       self._record(document, new))
-            )  # fmt: skip
+            before = old.get(document.document_id)
+            record = document_point(document, new)
+            changes.append(Change(document.document_id, before, new, points, record))
         return changes
 
     def _embed(self, texts: Sequence[str]) -> Vectors:
@@ -394,39 +280,6 @@ class Collection:
             rows.append(self.analyzer.embed(texts[at : at + 64]))
             self._on_step("embedded")
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
-
-    def _chunk_point(
-        self, document: LoadedDocument, piece: Chunk, point_id: str, version: str, dense: Vectors
-    ) -> Point:
-        payload: dict[str, Any] = {
-            "kind": "chunk",
-            "document_id": document.document_id,
-            "version": version,
-            "title": document.title,
-            "source": document.source,
-            "text": piece.text,
-            "span": list(piece.span),
-            "page": piece.page,
-            "metadata": document.metadata,
-        }
-        sparse = self.analyzer.sparse_document(embedding_text(document, piece))
-        return Point(point_id, payload, dense, sparse)
-
-    def _record(self, document: LoadedDocument, version: Version) -> Point:
-        payload: dict[str, Any] = {
-            "kind": "document",
-            "document_id": document.document_id,
-            "content_hash": version.content_hash,
-            "chunks": version.chunks,
-            "title": document.title,
-            "source": document.source,
-            "content_type": document.content_type,
-            "characters": len(document.text),
-            "metadata": document.metadata,
-            "text": document.text,
-            **_structure(document),
-        }
-        return Point(document_point_id(document.document_id), payload, None, None)
 
     def removals(self, document_ids: Sequence[str]) -> list[Change]:
         """Give the changes that delete documents; ids that are not there give none."""
@@ -538,7 +391,7 @@ class Collection:
 
     def refresh(self) -> None:
         """Read the manifest again where other processes may have changed it."""
-        if not self._store.exclusive:
+        if not self._store.exclusive and not self._uncertain:
             raw = self._ledger.read_manifest(self.manifest.name)
             self.manifest = read_manifest(raw or {}, self.manifest.name)
 

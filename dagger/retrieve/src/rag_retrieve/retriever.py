@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .collection import Analyzer, Collection, Draft
+from .analyzer import Analyzer
+from .collection import Collection, Draft
 from .embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
 from .errors import StepError
 from .ingest import Ingest, OnProgress, find_files
@@ -174,14 +175,24 @@ class Retriever:
             old = self._collection(collection, any_recipe=True)
             manifest = Manifest(name=collection, recipe=self._recipe)
             generation, store = self._stores.begin_generation(collection, self._recipe.dim)
-            draft = Collection(Draft(), store, manifest, self._analyzer(), on_step=self._on_step)
-            run = Ingest(draft, progress)
-            run.documents(old.stored())
+            try:
+                draft = Collection(
+                    Draft(), store, manifest, self._analyzer(), on_step=self._on_step
+                )
+                run = Ingest(draft, progress)
+                run.documents(old.stored())
+            except BaseException:
+                store.close()  # gives the unfinished generation up
+                raise
 
             def publish() -> None:
                 self._stores.publish_generation(collection, generation, draft.manifest.model_dump())
 
-            old.replace(draft, publish)
+            try:
+                old.replace(draft, publish)
+            except BaseException:
+                self._collections.pop(collection, None)  # the next use opens what is there
+                raise
         return run.report
 
     def close(self) -> None:

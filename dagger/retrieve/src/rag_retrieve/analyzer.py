@@ -1,0 +1,67 @@
+"""What a collection's recipe makes of documents and queries: passages and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from qdrant_edge import Bm25, Bm25Config
+
+from .chunker import Chunk, chunk
+from .embedders import Embedder, Vectors
+from .loaders import LoadedDocument
+from .manifest import Recipe
+from .reports import Counters
+from .stores import Sparse
+
+
+class Analyzer:
+    """Cuts documents and turns text into the vectors that a collection's recipe asks for."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        embedder: Embedder,
+        count_tokens: Callable[[str], int],
+        counters: Counters,
+    ) -> None:
+        self.recipe = recipe
+        self.embedder = embedder
+        self._count_tokens = count_tokens
+        self.counters = counters
+        self._bm25 = Bm25(
+            Bm25Config(
+                k=recipe.bm25_k,
+                b=recipe.bm25_b,
+                avg_len=recipe.bm25_avg_len,
+                language=recipe.language,
+            )
+        )
+
+    def dense_query(self, query: str) -> Vectors:
+        """Embed a query."""
+        self.counters.queries_embedded += 1
+        return self.embedder.embed_query(query)
+
+    def sparse_query(self, query: str) -> Sparse:
+        """Weigh a query's terms; every term counts 1."""
+        vector = self._bm25.embed_query(query)
+        return Sparse(list(vector.indices), list(vector.values))
+
+    def sparse_document(self, text: str) -> Sparse:
+        """Weigh a passage's terms by BM25, without the IDF that the store adds at search."""
+        vector = self._bm25.embed_document(text)
+        return Sparse(list(vector.indices), list(vector.values))
+
+    def cut(self, document: LoadedDocument) -> list[Chunk]:
+        """Cut a document into passages."""
+        return chunk(
+            document,
+            count_tokens=self._count_tokens,
+            max_tokens=self.recipe.chunk_tokens,
+            overlap_tokens=self.recipe.chunk_overlap_tokens,
+        )
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed N passages; returns N × dim."""
+        self.counters.texts_embedded += len(texts)
+        return self.embedder.embed(texts)
