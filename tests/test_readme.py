@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = [ROOT / "README.md", ROOT / "dagger" / "retrieve" / "README.md"]
+READMES = [
+    ROOT / "README.md",
+    *(ROOT / "dagger" / s / "README.md" for s in ("retrieve", "generate")),
+]
 EXAMPLE = re.compile(r"```python\n(.*?)```\s*```(?:text)?\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
