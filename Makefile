@@ -12,7 +12,7 @@ CODE := dagger tests scripts bench
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
-run: export RAG_HOME ?= $(CURDIR)/.rag
+run: export RAG_HOME := $(or $(RAG_HOME),$(CURDIR)/.rag)
 run: setup-run ## index docs/ and README.md, answer a sample question, take more on a terminal
 	@.venv/bin/rag demo docs README.md
 

@@ -15,7 +15,9 @@ from .errors import StepError
 class RetrieveSettings(BaseSettings):
     """Settings of `retrieve`, from arguments or `RAG_…` environment variables."""
 
-    model_config = SettingsConfigDict(env_prefix="RAG_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rag", appauthor=False)),
