@@ -81,7 +81,8 @@ class Ingest:
         self._on_progress = on_progress or (lambda progress: None)
         self.report = IngestReport(collection=collection.manifest.name)
         self._seen: set[str] = set()
-        self._total = 0
+        self._total = 0  # documents of the files read so far
+        self._left = 0  # files not read yet
         self._commits = 0
 
     def files(self, files: Sequence[File]) -> None:
@@ -94,7 +95,6 @@ class Ingest:
                 self._left = left
                 yield from loaded
 
-        self._left = len(files)
         self.documents(documents())
 
     def documents(self, documents: Iterable[LoadedDocument]) -> None:
@@ -134,8 +134,6 @@ class Ingest:
             self._collection.commit(self._collection.removals(batch))
             self.report.deleted += batch
         self._collection.checkpoint()
-
-    _left = 0
 
     def _load(self, file: File) -> list[LoadedDocument]:
         try:

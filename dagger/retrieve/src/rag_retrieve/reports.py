@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import BaseModel, Field, JsonValue
 
@@ -76,5 +76,5 @@ class Counters:
 
     model_loads: int = 0
     store_opens: int = 0
-    texts_embedded: int = field(default=0)
-    queries_embedded: int = field(default=0)
+    texts_embedded: int = 0
+    queries_embedded: int = 0

@@ -160,7 +160,6 @@ class Retriever:
     def delete_collection(self, name: str) -> None:
         """Delete a collection and all it holds; raises `collection_not_found`."""
         with self._writing, self._opening:
-            self._require(name)
             if opened := self._collections.pop(name, None):
                 opened.close()
             self._stores.delete(name)
@@ -243,17 +242,7 @@ class Retriever:
         return Analyzer(self._recipe, self._embedder, self._count_tokens, self.counters)
 
     def _manifest(self, name: str) -> Manifest:
-        self._require(name)
         return read_manifest(self._stores.read_manifest(name) or {}, name)
-
-    def _require(self, name: str) -> None:
-        if not self._stores.exists(name):
-            raise StepError(
-                "collection_not_found",
-                f"collection '{name}' does not exist; `rag collections list` shows the ones there are, "
-                f"`rag index PATH --collection {name}` makes it",
-                param="collection",
-            )
 
     def _count_tokens(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -286,7 +286,8 @@ def not_found(name: str) -> StepError:
     """Return the error for a collection that does not exist."""
     return StepError(
         "collection_not_found",
-        f"collection '{name}' does not exist; `rag collections list` shows those that do",
+        f"collection '{name}' does not exist; `rag collections list` shows the ones there are, "
+        f"`rag index PATH --collection {name}` makes it",
         param="collection",
     )
 
