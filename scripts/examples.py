@@ -138,6 +138,8 @@ def differences(expected: Any, actual: Any, at: str = "") -> list[str]:
     if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         pairs = enumerate(zip(expected, actual, strict=True))
         return [line for n, (one, two) in pairs for line in differences(one, two, f"{at}[{n}]")]
+    if at.endswith(".results_digest"):  # holds scores: another processor, another digest
+        return []
     if at.startswith("timings_ms.") or (at == "id" and str(expected).startswith("rag_")):
         return []
     if isinstance(expected, float) and isinstance(actual, int | float):

@@ -12,7 +12,8 @@ import rag_doubles as doubles
 from rag_doubles import BODIES, StepDouble
 
 from rag_pipeline import StepError, __version__, answer, search
-from rag_pipeline.models import RagRequest, RagResponse
+from rag_pipeline.models import RagRequest, RagResponse, Result
+from rag_pipeline.step import digest_results
 
 
 def ask(request: dict[str, Any], **bodies: Any) -> tuple[RagResponse, dict[str, Any]]:
@@ -65,7 +66,11 @@ def test_provenance_and_warnings_of_all_steps_are_merged() -> None:
         "retrieve": {"version": "0.1.0", "corpus_digest": "sha256:1"},
         "augment": {"version": "0.1.0"},
         "generate": {"version": "0.1.0"},
-        "rag": {"version": __version__},
+        "rag": {
+            "version": __version__,
+            "request": {"top_k": 5, "filters": None, "min_score": None, "retrieve": {}},
+            "results_digest": digest_results([Result.model_validate(doubles.PASSAGE)]),
+        },
     }
     assert response.warnings == ["slow store", "one passage left out"]
 
@@ -249,6 +254,41 @@ def test_search_calls_retrieve_alone() -> None:
         "warnings": ["slow store"],
         "provenance": {
             "retrieve": {"version": "0.1.0", "corpus_digest": "sha256:1"},
-            "rag": {"version": __version__},
+            "rag": {
+                "version": __version__,
+                "request": {"top_k": 2, "filters": None, "min_score": None, "retrieve": {}},
+                "results_digest": digest_results([Result.model_validate(doubles.PASSAGE)]),
+            },
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"score": 0.8100001}, True),
+        ({"title": "Another"}, True),
+        ({"score": 0.81001}, False),
+        ({"span": [101, 125]}, False),
+        ({"chunk_id": "c9"}, False),
+        ({"document_id": "other.md"}, False),
+    ],
+)
+def test_the_digest_tells_ids_spans_and_scores_to_six_decimals(
+    change: dict[str, Any], same: bool
+) -> None:
+    """What makes it the same finding counts; the noise of a processor and a title do not."""
+    one = digest_results([Result.model_validate(doubles.PASSAGE)])
+    other = digest_results([Result.model_validate({**doubles.PASSAGE, **change})])
+
+    assert one.startswith("sha256:") and len(one) == 71
+    assert (one == other) is same
+
+
+def test_the_digest_tells_the_order() -> None:
+    """The same passages in another order are another finding."""
+    results = [
+        Result.model_validate({**doubles.PASSAGE, "chunk_id": chunk_id}) for chunk_id in ("a", "b")
+    ]
+
+    assert digest_results(results) != digest_results(results[::-1])

@@ -1,13 +1,136 @@
-"""The composite as a command and as a server."""
+"""The composite as a command and as a server; `eval`, `replay` and `conformance` as commands."""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
-from .shapes import command
-from .wire import open_step
+import pydantic_core
 
-ABOUT = "Answer a question from your documents, with citations: retrieve, augment, generate."
+from .errors import StepError
+from .shapes import command, dump_error, error_of
+from .wire import open_pipeline, open_step
+
+PROG = "python -m rag_pipeline"
+ABOUT = (
+    "Answer a question from your documents, with citations: retrieve, augment, generate. "
+    f"`{PROG} eval`, `replay` and `conformance` measure and check; each has --help."
+)
+
+
+def evaluate_command(arguments: list[str]) -> int:
+    """Measure the answers to a dataset and write the report."""
+    from .evaluate import evaluate, read_dataset
+
+    parser = _parser("eval", "Measure answers on questions whose answers are known.")
+    parser.add_argument("--dataset", type=Path, required=True, metavar="FILE", help="JSON Lines")
+    parser.add_argument("--collection", default="default", help="default: %(default)s")
+    parser.add_argument("--top-k", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--concurrency", type=int, default=1, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+
+    def report() -> str:
+        questions = read_dataset(options.dataset.read_bytes())
+        with open_pipeline(preload=True) as pipeline:
+            measured = pipeline.portal.call(
+                partial(
+                    evaluate,
+                    questions,
+                    answer=pipeline.handler.serve,
+                    top_k=options.top_k,
+                    request={"collection": options.collection},
+                    concurrency=options.concurrency,
+                    progress=lambda at: print(f"{at.done}/{at.total}", file=sys.stderr),
+                )
+            )
+        return measured.model_dump_json()
+
+    return _write("eval", report, options.output)
+
+
+def replay_command(arguments: list[str]) -> int:
+    """Run an answer's retrieval again and write the report."""
+    from .replay import replay
+
+    parser = _parser("replay", "Run an answer's retrieval again and compare.")
+    parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="an answer")
+    options = parser.parse_args(arguments)
+
+    def report() -> str:
+        with open_pipeline() as pipeline:
+            raw = options.input.read_bytes()
+            return pipeline.portal.call(partial(replay, raw, retrieve=pipeline.retrieve))
+
+    return _write("replay", report, options.output, passed="identical")
+
+
+def conformance_command(arguments: list[str]) -> int:
+    """Check a step against the contract and write the report."""
+    from .conformance import QUERY, check_url
+    from .promises import OUTPUTS
+
+    parser = _parser("conformance", "Check a step of your own against the contract.")
+    parser.add_argument("step", choices=list(OUTPUTS))
+    parser.add_argument("--url", required=True, help="where it serves POST /run")
+    parser.add_argument("--collection", default="default", help="default: %(default)s")
+    parser.add_argument("--query", default=QUERY, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+
+    def report() -> str:
+        checked = check_url(
+            options.step, options.url, collection=options.collection, query=options.query
+        )
+        return asyncio.run(checked).model_dump_json()
+
+    return _write("conformance", report, options.output, passed="passed")
+
+
+def _parser(name: str, about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"{PROG} {name}", description=about)
+    parser.add_argument("--output", default="-", metavar="FILE", help="default: standard output")
+    return parser
+
+
+def _write(name: str, report: Callable[[], str], target: str, *, passed: str | None = None) -> int:
+    """Write a report, or an error envelope; returns the exit code.
+
+    Returns:
+        0; 1 for an envelope, or when the field `passed` is false; 2 when a file is unusable.
+    """
+    try:
+        text = report()
+    except StepError as error:
+        text = dump_error(error, step="rag")
+    except OSError as error:
+        print(f"{PROG} {name}: cannot read {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        if target == "-":
+            print(text)
+        else:
+            Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"{PROG} {name}: cannot write {target}: {error.strerror}", file=sys.stderr)
+        return 2
+    data = pydantic_core.from_json(text)
+    if failed := error_of(data):
+        print(f"{PROG} {name}: {failed['code']}: {failed['message']}", file=sys.stderr)
+        return 1
+    return 0 if passed is None or data[passed] else 1
+
+
+COMMANDS = {"eval": evaluate_command, "replay": replay_command, "conformance": conformance_command}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of COMMANDS, `serve`, or answer one request."""
+    own = COMMANDS.get(arguments[0]) if arguments else None
+    return own(arguments[1:]) if own else command("rag", PROG, ABOUT, open_step, arguments)
+
 
 if __name__ == "__main__":
-    sys.exit(command("rag", "python -m rag_pipeline", ABOUT, open_step))
+    sys.exit(main(sys.argv[1:]))

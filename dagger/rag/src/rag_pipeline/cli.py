@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import screen
+from . import judging, screen
 from .frame import (
     AsJson,
     Collection,
@@ -222,6 +222,9 @@ def doctor(as_json: AsJson = False) -> None:
             write_checks(checks)
         if any(check.status == "fails" for check in checks):
             raise typer.Exit(1)
+
+
+judging.add_to(app)
 
 
 def main() -> None:

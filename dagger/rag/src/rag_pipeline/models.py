@@ -154,7 +154,9 @@ class RagResponse(BaseModel):
     timings_ms: dict[str, float] = Field(description="Milliseconds by step, and in total.")
     warnings: list[str] = Field(description="What the caller should know.")
     provenance: dict[str, dict[str, JsonValue]] = Field(
-        description="Who made what, by step: versions, corpus digest, model, template digest."
+        description="Who made what, by step: versions, corpus digest, model, template digest; "
+        "`rag` holds what `replay` needs: the retrieval part of the request, and a digest of what "
+        "was found."
     )
     prompt: list[Message] | None = Field(
         None, description="The prompt built, when debug was asked."
@@ -172,4 +174,6 @@ class SearchResponse(BaseModel):
     results: list[Result] = Field(description="Best first.")
     timings_ms: dict[str, float] = Field(description="Milliseconds by step, and in total.")
     warnings: list[str] = Field(description="What the caller should know.")
-    provenance: dict[str, dict[str, JsonValue]] = Field(description="Who made what, by step.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        description="Who made what, by step; `rag` as in an answer."
+    )

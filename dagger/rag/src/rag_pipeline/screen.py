@@ -15,6 +15,7 @@ from rich.text import Text
 from .errors import StepError, envelope
 
 if TYPE_CHECKING:
+    from .evaluate import Progress as Asked
     from .local import Progress
 
 PLAIN_WIDTH = 200  # columns when there is no terminal to ask
@@ -175,8 +176,61 @@ def write_report(report: dict[str, Any]) -> None:
         )
 
 
+def write_metrics(report: dict[str, Any]) -> None:
+    """Print each metric with its interval, then the questions that failed."""
+    rows = [
+        (name, *(_figure(metric[key]) for key in ("value", "low", "high")), metric["n"])
+        for name, metric in report["metrics"].items()
+    ]
+    write_table(["metric", "value", "95 % from", "to", "questions"], rows)
+    if report["failures"]:
+        out().print()
+        failed = [(item["id"], item["code"], item["message"]) for item in report["failures"]]
+        write_table(["failed", "code", "reason"], failed)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def write_missed(missed: Sequence[str]) -> None:
+    """Write to stderr which metrics are too low."""
+    for sentence in missed:
+        err().print(Text.assemble(("too low: ", "bold red"), sentence), soft_wrap=True)
+
+
+def write_replay(report: dict[str, Any]) -> None:
+    """Print whether retrieval was identical, and each difference."""
+    console = out()
+    style = ("identical", "bold green") if report["identical"] else ("different", "bold red")
+    digest = report["results_digest"]
+    console.print(Text.assemble(style, f": the passages for “{one_line(report['query'])}”"))
+    console.print(f"digest {digest['before']}" if report["identical"] else _digests(digest))
+    for difference in report["differences"]:
+        console.print(Text(f"- {one_line(difference['message'])}"), soft_wrap=True)
+
+
+def _digests(digest: dict[str, str]) -> str:
+    return f"digest {one_line(digest['before'])}, now {digest['after']}"
+
+
+def write_conformance(report: dict[str, Any]) -> None:
+    """Print each check, and what was expected and came instead where it failed."""
+    console = out()
+    for check in report["checks"]:
+        mark = ("passed", "green") if check["passed"] else ("failed", "bold red")
+        line = Text.assemble(mark, f"  {check['id']}")
+        if not check["passed"]:
+            field = f" in {check['field']}" if check["field"] else ""
+            line.append(f"\n        expected {check['expected']}")
+            line.append(f"\n        got{field}: {one_line(check['got'])}")
+        console.print(line, soft_wrap=True)
+    failed = sum(not check["passed"] for check in report["checks"])
+    console.print(f"{report['step']}: {len(report['checks'])} checks, {failed} failed")
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[Progress], None]]:
+def progress(what: str) -> Iterator[Callable[[Progress | Asked], None]]:
     """Yield a function that moves a progress bar on stderr; without a terminal it shows nothing."""
     from rich import progress as rich_progress
 
@@ -190,7 +244,7 @@ def progress(what: str) -> Iterator[Callable[[Progress], None]]:
     with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
-        def tick(state: Progress) -> None:
+        def tick(state: Progress | Asked) -> None:
             bar.update(task, completed=state.done, total=state.total)
 
         yield tick

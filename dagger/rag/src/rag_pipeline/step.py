@@ -6,10 +6,11 @@ given as functions from JSON text to JSON text.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Generic, TypeVar
@@ -18,7 +19,7 @@ import pydantic_core
 from pydantic import JsonValue, ValidationError
 
 from .errors import CODES, StepError
-from .models import RagRequest, RagResponse, SearchResponse
+from .models import RagRequest, RagResponse, Result, SearchResponse
 from .outputs import AugmentOutput, GenerateOutput, Output, RetrieveOutput
 from .shapes import error_of, explain
 
@@ -28,6 +29,8 @@ __version__ = version("rag-pipeline")
 Step = Callable[[str], Awaitable[str]]
 """A step as JSON text in, JSON text out."""
 Shape = TypeVar("Shape", bound=Output)
+SCORE_DIGITS = 6  # decimals of a score that count in a digest
+ASKED = {"top_k", "filters", "min_score", "retrieve"}  # what retrieval depends on besides the query
 
 
 def new_request_id() -> str:
@@ -80,7 +83,7 @@ async def answer(
         usage={**reply.usage, "context_tokens": prompt.context_usage.context_tokens},
         timings_ms=run.timings(),
         warnings=_merge_warnings(found.output, prompt, reply),
-        provenance=_merge_provenance(found.output, prompt, reply),
+        provenance=_merge_provenance(request, found.output, prompt, reply),
         prompt=prompt.prompt if request.debug else None,
     )
 
@@ -102,7 +105,7 @@ async def search(
         results=found.results,
         timings_ms=run.timings(),
         warnings=_merge_warnings(found),
-        provenance=_merge_provenance(found),
+        provenance=_merge_provenance(request, found),
     )
 
 
@@ -142,8 +145,8 @@ class _Run:
                 step=name,
             ) from error
         self.spent[name] = self.clock() - began
-        data = _read(name, reply)
-        output = _check(name, shape, data)
+        data = read_reply(name, reply)
+        output = check_reply(name, shape, data)
         dropped = {key: value for key, value in self.sent.items() if key not in data}
         return _Reply(output, _dump({**data, **dropped}) if dropped else reply)
 
@@ -156,8 +159,12 @@ def _dump(data: dict[str, Any]) -> str:
     return pydantic_core.to_json(data).decode()
 
 
-def _read(name: str, reply: str) -> dict[str, Any]:
-    """Return a step's response as an object, or raise the error it holds."""
+def read_reply(name: str, reply: str) -> dict[str, Any]:
+    """Return a step's response as an object, or raise the error it holds.
+
+    Raises:
+        StepError: The step's own; `module_bad_output` when the reply is no response at all.
+    """
     try:
         data = pydantic_core.from_json(reply, allow_inf_nan=False)
     except (TypeError, ValueError) as error:
@@ -173,7 +180,12 @@ def _read(name: str, reply: str) -> dict[str, Any]:
     raise StepError(code, message, param=param if isinstance(param, str) else None, step=name)
 
 
-def _check(name: str, shape: type[Shape], data: dict[str, Any]) -> Shape:
+def check_reply(name: str, shape: type[Shape], data: dict[str, Any]) -> Shape:
+    """Return what the composite needs of a step's response.
+
+    Raises:
+        StepError: `module_bad_output`; `param` is the first field off contract.
+    """
     try:
         return shape.model_validate(data, strict=True)
     except ValidationError as error:
@@ -200,6 +212,29 @@ def _merge_warnings(*outputs: Output) -> list[str]:
     return list(dict.fromkeys(warning for output in outputs for warning in output.warnings))
 
 
-def _merge_provenance(*outputs: Output) -> dict[str, dict[str, JsonValue]]:
-    merged = {step: made for output in outputs for step, made in output.provenance.items()}
-    return {**merged, "rag": {"version": __version__}}
+def digest_results(results: Sequence[Result]) -> str:
+    """Return a SHA-256 over the passages in their order: ids, span, and score to 6 decimals."""
+    rows = [
+        [found.chunk_id, found.document_id, found.span, round(found.score, SCORE_DIGITS) + 0.0]
+        for found in results
+    ]
+    return f"sha256:{hashlib.sha256(pydantic_core.to_json(rows)).hexdigest()}"
+
+
+def with_fields(items: Any, *names: str) -> Any:
+    """Return the objects of a list that have all the fields; what is no list as it is."""
+    if not isinstance(items, list):
+        return items
+    return [item for item in items if isinstance(item, dict) and item.keys() >= set(names)]
+
+
+def _merge_provenance(
+    request: RagRequest, found: RetrieveOutput, *later: Output
+) -> dict[str, dict[str, JsonValue]]:
+    merged = {step: made for output in (found, *later) for step, made in output.provenance.items()}
+    ours: dict[str, JsonValue] = {
+        "version": __version__,
+        "request": request.model_dump(include=ASKED),
+        "results_digest": digest_results(found.results),
+    }
+    return {**merged, "rag": ours}

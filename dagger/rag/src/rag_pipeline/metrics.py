@@ -1,0 +1,94 @@
+"""The formulae of `rag eval`: pure functions from rankings and values to figures."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CUTOFF = 10  # documents; nDCG@10 and MRR@10 are what public leaderboards give
+RESAMPLES = 1000  # of the bootstrap
+SEED = 7  # the same answers give the same interval
+
+
+class Metric(BaseModel):
+    """A mean or percentile over questions, with its 95 % interval; null for no question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int = Field(description="How many questions it is taken over.")
+
+
+def ndcg(ranking: Sequence[str], gains: Mapping[str, int], cutoff: int = CUTOFF) -> float:
+    """Return the discounted cumulative gain over that of the best possible ranking, 0 to 1.
+
+    DCG = sum over ranks r = 1 … cutoff of  grade(r) / log2(r + 1)
+
+    Args:
+        ranking: Document ids, best first, each once.
+        gains: Grade by document id, > 0; at least one. Others have grade 0.
+        cutoff: Ranks that count.
+
+    Source: Järvelin & Kekäläinen, TOIS 20(4), 2002, with the discount of trec_eval's `ndcg_cut`.
+    """
+    best = sorted(gains.values(), reverse=True)
+    return _dcg([gains.get(document_id, 0) for document_id in ranking], cutoff) / _dcg(best, cutoff)
+
+
+def _dcg(grades: Sequence[int], cutoff: int) -> float:
+    return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades[:cutoff], 1))
+
+
+def recall(ranking: Sequence[str], gains: Mapping[str, int]) -> float:
+    """Return the share of the relevant documents that the ranking holds (trec_eval `recall`)."""
+    return sum(document_id in gains for document_id in ranking) / len(gains)
+
+
+def reciprocal_rank(
+    ranking: Sequence[str], gains: Mapping[str, int], cutoff: int = CUTOFF
+) -> float:
+    """Return 1 / rank of the first relevant document, 0.0 when none is among the first `cutoff`.
+
+    Source: Voorhees, TREC-8 question answering track, 1999; MRR is its mean over questions.
+    """
+    ranks = (rank for rank, found in enumerate(ranking[:cutoff], 1) if found in gains)
+    return 1 / next(ranks, math.inf)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return a percentile, linear between the two nearest values (NumPy's default); N >= 1."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean; N >= 1."""
+    return math.fsum(values) / len(values)
+
+
+def measure(
+    values: Sequence[float], statistic: Callable[[Sequence[float]], float] = mean
+) -> Metric:
+    """Return a statistic of one value per question with its percentile bootstrap interval.
+
+    The questions are drawn anew, with replacement, RESAMPLES times with a fixed seed; the interval
+    holds the middle 95 % of the draws. Source: Efron & Tibshirani, 1993, chapter 13.
+    """
+    if not values:
+        return Metric(value=None, low=None, high=None, n=0)
+    rng = random.Random(SEED)  # noqa: S311, no secret
+    draws = [statistic(rng.choices(values, k=len(values))) for _ in range(RESAMPLES)]
+    return Metric(
+        value=statistic(values),
+        low=percentile(draws, 2.5),
+        high=percentile(draws, 97.5),
+        n=len(values),
+    )
