@@ -4,9 +4,10 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 STEPS := retrieve augment generate rag
 SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src
-CODE := dagger tests scripts bench
+EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
+CODE := dagger examples tests scripts bench
 
-.PHONY: help run test check lint contract sync test-llm bench-quality quality-gate bench-speed clean \
+.PHONY: help run test check lint contract sync test-llm test-superlinked test-engine release bench-engine bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -17,7 +18,7 @@ run: setup-run ## index docs/ and README.md, answer a sample question, take more
 	@.venv/bin/rag demo docs README.md
 
 test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
-	@$(PYTHON) -m pytest -n auto
+	@$(PYTHON) -m pytest -n auto --dist loadgroup
 
 check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edits nothing
 	@$(PYTHON) -m ruff check $(CODE)
@@ -26,7 +27,7 @@ check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edit
 	@$(PYTHON) scripts/contract.py --check
 	@$(PYTHON) scripts/configuration.py --check
 	@$(PYTHON) scripts/shared.py --check
-	@scripts/lock-check . $(STEPS:%=dagger/%)
+	@scripts/lock-check . $(STEPS:%=dagger/%) dagger/retrieve/superlinked $(EXAMPLES:%/dagger.json=%)
 
 lint: setup ## mend what ruff can mend
 	@$(PYTHON) -m ruff check --fix $(CODE)
@@ -36,11 +37,22 @@ contract: setup ## write contract/ from the models and docs/configuration.md fro
 	@$(PYTHON) scripts/contract.py
 	@$(PYTHON) scripts/configuration.py
 
-sync: setup ## copy errors.py and shapes.py from rag_retrieve to the other steps
+sync: setup ## copy errors.py, image.py and shapes.py from rag_retrieve to the other steps
 	@$(PYTHON) scripts/shared.py
 
 test-llm: setup-llm ## run the tests that need the local language model
 	@$(PYTHON) -m pytest -m llm
+
+test-superlinked: setup ## run the Superlinked server's tests, and retrieve with it, in its own environment
+	@scripts/uv sync --quiet --locked --project dagger/retrieve/superlinked
+	@cd dagger/retrieve/superlinked && .venv/bin/python -m pytest
+	@$(PYTHON) -m pytest dagger/retrieve/tests/test_superlinked_real.py
+
+test-engine: setup ## run the tests that need a Dagger engine, one after the other
+	@$(PYTHON) -m pytest tests/engine
+
+release: setup ## check a release and tag it, one tag a module; CHECK=1: only say so
+	@$(PYTHON) scripts/release.py $(if $(CHECK),--dry-run)
 
 bench-quality: setup-bench ## retrieval and answer quality on public data sets
 	@$(PYTHON) bench/quality.py
@@ -51,9 +63,12 @@ quality-gate: setup-bench ## retrieval quality on a subset, against bench/qualit
 bench-speed: setup-bench ## latency, throughput, memory, next to other tools
 	@$(PYTHON) bench/speed.py
 
+bench-engine: setup ## what a question costs in each form on a Dagger engine
+	@$(PYTHON) bench/engine.py
+
 clean: ## remove the environment, caches and the sample store
-	rm -rf .venv .tools .rag .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find dagger tests scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv dagger/retrieve/superlinked/.venv .tools .rag .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find dagger examples tests scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-run:
 	@scripts/setup --no-default-groups

@@ -1,4 +1,4 @@
-"""Keep errors.py and shapes.py the same in every step package: steps never import each other.
+"""Keep errors.py, image.py and shapes.py the same in every step package: steps never import each other.
 
 `python scripts/shared.py` copies them from rag_retrieve, `--check` only reports copies that differ.
 """
@@ -15,12 +15,15 @@ COPIES = [
     ROOT / "dagger/generate/src/rag_generate",
     ROOT / "dagger/rag/src/rag_pipeline",
 ]
-FILES = ["errors.py", "shapes.py"]
+FILES = ["errors.py", "image.py", "shapes.py"]
+# A server in an environment of its own, which is no module.
+SUPERLINKED = ROOT / "dagger/retrieve/superlinked/src/rag_superlinked"
 
 
 def differing() -> list[tuple[Path, Path]]:
     """Return (original, copy) for each copy that is missing or not equal to the original."""
     pairs = [(ORIGINAL / name, package / name) for package in COPIES for name in FILES]
+    pairs += [(ORIGINAL / name, SUPERLINKED / name) for name in ("errors.py", "shapes.py")]
     return [
         (original, copy)
         for original, copy in pairs

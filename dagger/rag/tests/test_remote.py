@@ -31,6 +31,8 @@ class ServerDouble(ThreadingHTTPServer):
         self.reply = reply
         self.connections = 0
         self.requests = 0
+        self.asked_ready = 0
+        self.readiness: list[tuple[int, str]] = []
         super().__init__(("127.0.0.1", 0), _Exchange)
 
     @property
@@ -50,6 +52,15 @@ class _Exchange(BaseHTTPRequestHandler):
         self.server.requests += 1
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         status, text = self.server.reply(body)
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        self.server.asked_ready += 1
+        status, text = self.server.readiness.pop(0)
         data = text.encode()
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
@@ -196,3 +207,40 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch)
 
     assert caught.value.code == "misconfigured"
     assert "password" not in caught.value.message
+
+
+LOADING = (503, json.dumps({"error": {"code": "not_ready", "message": "still loading"}}))
+
+
+def open_ready(retrieve: ServerDouble, augment: ServerDouble, generate: ServerDouble) -> None:
+    """Open the composite over three servers as its own server does: when all are ready."""
+    settings = RagSettings(
+        retrieve_url=retrieve.url, augment_url=augment.url, generate_url=generate.url
+    )
+    with open_pipeline(settings, preload=True) as pipeline:
+        assert pipeline.answer({"query": "Who may sign?"})["answerable"] is True
+
+
+def test_a_preloaded_composite_waits_until_every_step_is_ready() -> None:
+    """No question meets a step that still loads: /readyz is asked until it answers 200."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(good(name))) for name in BODIES]
+        for server in servers:
+            server.readiness = [LOADING, LOADING, (200, "{}")]
+
+        open_ready(*servers)
+
+        assert [server.asked_ready for server in servers] == [3, 3, 3]
+
+
+def test_a_step_that_cannot_start_ends_the_wait_with_its_reason() -> None:
+    """A step whose configuration is wrong is named at once, with what it says of itself."""
+    failed = (500, json.dumps({"error": {"code": "misconfigured", "message": "no such model"}}))
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(good(name))) for name in BODIES]
+        servers[0].readiness = [LOADING, failed]
+
+        with pytest.raises(StepError, match="retrieve cannot start: no such model") as caught:
+            open_ready(*servers)
+
+        assert caught.value.code == "not_ready"

@@ -1,4 +1,5 @@
-"""A double of the Qdrant REST API: a loopback HTTP server that speaks just what our client uses.
+"""A double of the Qdrant REST API: a loopback HTTP server that speaks just what our clients use:
+the step's own store, and Superlinked's connector.
 
 It is not Qdrant. It parses the same JSON and answers in the same shapes, and keeps each
 collection in a real shard of the engine (`qdrant_edge`), so scores, filters and term statistics
@@ -103,6 +104,8 @@ class QdrantDouble:
                 return self._create(name, body)
             case "DELETE", ["collections", name]:
                 return self._delete(name)
+            case "GET", ["collections", name, "exists"]:
+                return {"exists": self.aliases.get(name, name) in self.collections}
             case _, ["collections", name, *rest]:
                 return self._collection(name).answer(method, rest, body)
         raise ProblemError(404, f"no such path: {path}")
@@ -158,7 +161,7 @@ class Collection:
             name: q.EdgeSparseVectorParams(
                 modifier=q.Modifier.Idf if params.get("modifier") == "idf" else None
             )
-            for name, params in body["sparse_vectors"].items()
+            for name, params in (body.get("sparse_vectors") or {}).items()
         }
         config = q.EdgeConfig(vectors=vectors, sparse_vectors=sparse, max_search_threads=1)
         self.shard = q.EdgeShard.create(str(folder), config)
@@ -186,13 +189,27 @@ class Collection:
             case "POST", ["points", "count"]:
                 request = q.CountRequest(exact=body["exact"], filter=_filter(body.get("filter")))
                 return {"count": self.shard.count(request)}
+            case "POST", ["points", "batch"]:
+                return [self._operation(one) for one in body["operations"]]
+            case "POST", ["points", "query"]:
+                (found,) = self._search([body])
+                return found
             case "POST", ["points", "query", "batch"]:
-                batch = q.QueryBatchRequest([_query(one) for one in body["searches"]])
-                return [
-                    {"points": [{**_record(hit), "version": 0, "score": hit.score} for hit in hits]}
-                    for hits in self.shard.query_batch(batch)
-                ]
+                return self._search(body["searches"])
         raise ProblemError(404, f"no such path: {rest}")
+
+    def _search(self, searches: list[Any]) -> list[dict[str, Any]]:
+        batch = q.QueryBatchRequest([_query(one) for one in searches])
+        return [
+            {"points": [{**_record(hit), "version": 0, "score": hit.score} for hit in hits]}
+            for hits in self.shard.query_batch(batch)
+        ]
+
+    def _operation(self, raw: Any) -> dict[str, Any]:
+        if upsert := raw.get("upsert"):
+            points = list(map(_point, upsert["points"]))
+            return self._update(q.UpdateOperation.upsert_points(points))
+        raise ProblemError(400, f"no such operation here: {list(raw)}")
 
     def _update(self, operation: Any) -> dict[str, Any]:
         self.shard.update(operation)
@@ -226,7 +243,7 @@ class Collection:
             "config": {
                 "params": {
                     "vectors": self.body["vectors"],
-                    "sparse_vectors": self.body["sparse_vectors"],
+                    "sparse_vectors": self.body.get("sparse_vectors"),
                 },
                 "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
                 "optimizer_config": {
@@ -280,6 +297,7 @@ def _query(raw: Any) -> Any:
         query=q.Query.Nearest(_vector(query), using=raw["using"]),
         filter=_filter(raw.get("filter")),
         with_payload=_selector(raw.get("with_payload")),
+        with_vector=bool(raw.get("with_vector")),
         params=q.SearchParams(hnsw_ef=params.get("hnsw_ef"), exact=params.get("exact") or False),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,11 +18,15 @@ import typer
 from . import judging, screen
 from .frame import (
     AsJson,
+    Category,
+    Chosen,
     Collection,
     Filter,
     Mode,
+    RetrieverName,
     SearchMode,
     TopK,
+    Weights,
     failures,
     finish,
     finish_report,
@@ -111,15 +115,16 @@ def ask(
     top_k: TopK = 5,
     filters: Filter = None,
     mode: SearchMode = None,
+    retriever: RetrieverName = None,
+    weights: Weights = None,
+    category: Category = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question with numbered citations: document, page, characters, quote."""
-    from .wire import open_pipeline
-
     if question is None and (as_json or not _on_terminal()):
         raise typer.BadParameter('no question given; try: rag ask "Who may sign?"')
-    request = _request(collection, top_k, filters, mode)
-    with failures(as_json), loaded(open_pipeline()) as pipeline:
+    request = _request(collection, top_k, filters, mode, weights, category)
+    with failures(as_json), loaded(_open(retriever)) as pipeline:
         if question is None:
             converse(pipeline, request)
         else:
@@ -133,26 +138,60 @@ def search(
     top_k: TopK = 5,
     filters: Filter = None,
     mode: SearchMode = None,
+    retriever: RetrieverName = None,
+    weights: Weights = None,
+    category: Category = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the passages found for a question with their scores, without an answer."""
-    from .wire import open_pipeline
-
-    request = {"query": question, **_request(collection, top_k, filters, mode)}
-    with failures(as_json), loaded(open_pipeline()) as pipeline:
+    options = _request(collection, top_k, filters, mode, weights, category)
+    request = {"query": question, **options}
+    with failures(as_json), loaded(_open(retriever)) as pipeline:
         finish(pipeline.search(request), as_json, screen.write_results)
 
 
-def _request(collection: str, top_k: int, filters: str | None, mode: Mode | None) -> dict[str, Any]:
+def _request(
+    collection: str,
+    top_k: int,
+    filters: str | None,
+    mode: Mode | None,
+    weights: str | None,
+    category: str | None,
+) -> dict[str, Any]:
     request: dict[str, Any] = {"collection": collection, "top_k": top_k}
     if filters is not None:
-        try:
-            request["filters"] = json.loads(filters)
-        except ValueError as error:
-            raise typer.BadParameter(f"--filter is not valid JSON: {error}") from None
+        request["filters"] = _json("--filter", filters)
+    options: dict[str, Any] = {}
     if mode is not None:
-        request["retrieve"] = {"mode": mode.value}
-    return request
+        options["mode"] = mode.value
+    if weights is not None:
+        options["weights"] = _json("--weights", weights)
+    if category is not None:
+        options["category"] = category
+    return {**request, "retrieve": options} if options else request
+
+
+def _json(option: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} is not valid JSON: {error}") from None
+
+
+def _open(retriever: Chosen | None) -> AbstractContextManager[Pipeline]:
+    if retriever is None:
+        from .wire import open_pipeline
+
+        return open_pipeline()
+    from .local import open_local
+    from .settings import read_settings
+
+    if read_settings().step_urls():
+        raise typer.BadParameter(
+            "--retriever chooses how this process searches, but RAG_RETRIEVE_URL names a running "
+            "step; set RAG_RETRIEVER where that one runs"
+        )
+    return open_local(retriever=retriever.value)
 
 
 def _on_terminal() -> bool:

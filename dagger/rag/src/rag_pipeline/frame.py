@@ -41,6 +41,23 @@ class Mode(StrEnum):
 SearchMode = Annotated[Mode | None, typer.Option("--mode", help="By words, by meaning, or both.")]
 
 
+class Chosen(StrEnum):
+    """Which retriever searches."""
+
+    builtin = "builtin"
+    superlinked = "superlinked"
+
+
+RetrieverName = Annotated[
+    Chosen | None, typer.Option("--retriever", help="Instead of the configured one.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="JSON", help="For superlinked, e.g. '{\"recency\": 0.3}'."),
+]
+Category = Annotated[str | None, typer.Option(help="For superlinked: the category to prefer.")]
+
+
 @contextmanager
 def failures(as_json: bool = False) -> Iterator[None]:
     """Turn every failure inside into `error: …` and exit code 1; with JSON into an envelope too."""

@@ -40,12 +40,15 @@ class LocalPipeline(Pipeline):
 
 
 @contextmanager
-def open_local(*, home: Path | None = None, preload: bool = False) -> Iterator[LocalPipeline]:
+def open_local(
+    *, home: Path | None = None, preload: bool = False, retriever: str | None = None
+) -> Iterator[LocalPipeline]:
     """Yield the composite over the three steps, each opened once: model, tokenizer, store.
 
     Args:
         home: An embedded store there instead of the configured one.
         preload: Open every collection now, so that no request has to.
+        retriever: "builtin" or "superlinked" instead of the configured one.
 
     Raises:
         StepError: What keeps a step from opening, e.g. `misconfigured` or `store_locked`.
@@ -53,16 +56,16 @@ def open_local(*, home: Path | None = None, preload: bool = False) -> Iterator[L
     with our_errors(), ExitStack() as stack:
         # Closes last: closing the steps is what ends an answer that was given up.
         pool = stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="rag"))
-        opening = pool.submit(_enter, stack, lambda: _retriever(home, preload))
+        opening = pool.submit(_enter, stack, lambda: _retriever(home, preload, retriever))
         augment = pool.submit(_enter, stack, _open_augment)
         generate = pool.submit(_enter, stack, _open_generate)
-        retriever = opening.result()
+        opened = opening.result()
         yield LocalPipeline(
-            _on(pool, _retrieve_handler(retriever)),
+            _on(pool, _retrieve_handler(opened)),
             _on(pool, augment.result()),
             _on(pool, generate.result()),
             stack.enter_context(start_blocking_portal()),
-            retriever,
+            opened,
         )
 
 
@@ -106,15 +109,19 @@ def _enter(stack: ExitStack, opener: Callable[[], AbstractContextManager[Opened]
         raise misconfigured(error) from None
 
 
-def _retriever(home: Path | None = None, preload: bool = False) -> Retriever:
+def _retriever(
+    home: Path | None = None, preload: bool = False, retriever: str | None = None
+) -> Retriever:
     from rag_retrieve.retriever import Retriever
     from rag_retrieve.settings import RetrieveSettings
 
-    settings = RetrieveSettings(home=home, store="embedded") if home else RetrieveSettings()
-    retriever = Retriever.open(settings)
+    given: dict[str, Any] = {"home": home, "store": "embedded"} if home else {}
+    if retriever is not None:
+        given["retriever"] = retriever
+    opened = Retriever.open(RetrieveSettings(**given))
     if preload:
-        retriever.preload()
-    return retriever
+        opened.preload()
+    return opened
 
 
 def _retrieve_handler(retriever: Retriever) -> Callable[[str], str]:

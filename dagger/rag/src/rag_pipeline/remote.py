@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import anyio
 import httpx
 import pydantic_core
 from anyio.from_thread import start_blocking_portal
@@ -17,6 +19,8 @@ from .settings import RagSettings
 from .shapes import error_of
 
 CONNECT_S = 2.0  # seconds
+READY_S = 120.0  # seconds a step may take to load
+POLL_S = 0.05  # seconds between two looks whether it has
 KEEP_OPEN_S = 4.0  # seconds; below the 5 s after which uvicorn closes, so no request meets a close
 
 
@@ -45,6 +49,31 @@ class RemoteStep:
         posted = asyncio.run_coroutine_threadsafe(self._post(text), self.loop)
         return await asyncio.wrap_future(posted)
 
+    async def ready(self) -> None:
+        """Return when the step answers `GET /readyz` with 200.
+
+        Raises:
+            StepError: Why it never will, or `not_ready` after READY_S seconds.
+        """
+        said = "it cannot be reached"
+        with anyio.move_on_after(READY_S):
+            while True:
+                try:
+                    response = await self.client.get(f"{self.url.rstrip('/')}/readyz")
+                except httpx.TransportError:
+                    await anyio.sleep(POLL_S)
+                    continue
+                if response.status_code == 200:
+                    return
+                failed = _envelope(response.content)
+                said = str((failed or {}).get("message", f"HTTP {response.status_code}"))
+                if failed and failed.get("code") != "not_ready":
+                    raise StepError("not_ready", f"the step {self.name} cannot start: {said}")
+                await anyio.sleep(POLL_S)
+        raise StepError(
+            "not_ready", f"the step {self.name} is not ready after {READY_S:g} s: {said}"
+        )
+
     async def _post(self, text: str) -> str:
         try:
             async with asyncio.timeout(self.deadline_s):
@@ -57,7 +86,7 @@ class RemoteStep:
             raise self._late() from None
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
-        if response.status_code != 200 and not _is_envelope(response.content):
+        if response.status_code != 200 and _envelope(response.content) is None:
             raise StepError(
                 "module_bad_output",
                 f"the step {self.name} answered HTTP {response.status_code} without an error "
@@ -84,21 +113,28 @@ class RemoteStep:
         )
 
 
-def _is_envelope(content: bytes) -> bool:
+def _envelope(content: bytes) -> dict[str, Any] | None:
+    """Return the error a body holds, or None when it holds none."""
     try:
         data = pydantic_core.from_json(content)
     except ValueError:
-        return False
-    return isinstance(data, dict) and error_of(data) is not None
+        return None
+    return error_of(data) if isinstance(data, dict) else None
 
 
 @contextmanager
-def open_remote(settings: RagSettings, urls: Mapping[str, str]) -> Iterator[Pipeline]:
-    """Yield the composite over the servers at `urls` (by step); nothing is sent before a request.
+def open_remote(
+    settings: RagSettings, urls: Mapping[str, str], *, wait: bool = False
+) -> Iterator[Pipeline]:
+    """Yield the composite over the servers at `urls` (by step).
 
     Args:
         settings: Holds the deadline of one call.
         urls: `retrieve`, `augment` and `generate`.
+        wait: First wait until all three are ready; otherwise nothing is sent before a request.
+
+    Raises:
+        StepError: `not_ready`, when one of them does not become ready.
     """
     client = httpx.AsyncClient(
         timeout=httpx.Timeout(settings.step_deadline_s, connect=CONNECT_S),
@@ -111,6 +147,9 @@ def open_remote(settings: RagSettings, urls: Mapping[str, str]) -> Iterator[Pipe
             name: RemoteStep(name, url, client, loop, settings.step_deadline_s)
             for name, url in urls.items()
         }
+        if wait:
+            for step in steps.values():
+                portal.call(step.ready)
         yield Pipeline(steps["retrieve"], steps["augment"], steps["generate"], portal)
 
 

@@ -17,7 +17,8 @@ def open_pipeline(
 
     Args:
         settings: None: from the environment.
-        preload: Open every local collection now, so that no request has to.
+        preload: Open every local collection now, or wait until the servers are ready, so that no
+            request has to.
 
     Raises:
         StepError: `misconfigured`, or what keeps a step from opening.
@@ -27,7 +28,7 @@ def open_pipeline(
     if urls:
         from .remote import open_remote
 
-        return open_remote(settings, urls)
+        return open_remote(settings, urls, wait=preload)
     from .local import open_local
 
     return open_local(preload=preload)

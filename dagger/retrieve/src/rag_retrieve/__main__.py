@@ -1,16 +1,65 @@
 """`python -m rag_retrieve`: the step as a command and as a resident server."""
 
+import argparse
 import sys
+from pathlib import Path
 
-from .shapes import command
+from .errors import StepError
+from .retriever import Retriever
+from .shapes import command, dump_error
 from .wire import open_step
 
-if __name__ == "__main__":
-    sys.exit(
-        command(
-            "retrieve",
-            "python -m rag_retrieve",
-            "Find passages for a question in a collection under $RAG_HOME.",
-            open_step,
-        )
+PROG = "python -m rag_retrieve"
+
+
+def index(arguments: list[str]) -> int:
+    """Bring files and folders into a collection; prints the report, or the error envelope."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROG} index",
+        description="Bring files and folders into a collection under $RAG_HOME; unchanged "
+        "documents compute no embedding.",
     )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
+    parser.add_argument("--collection", default="default", help="default: %(default)s")
+    parser.add_argument(
+        "--prune", action="store_true", help="delete documents whose file is gone from the folder"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report there, too")
+    options = parser.parse_args(arguments)
+    try:
+        with Retriever.open() as retriever:
+            report = retriever.ingest(
+                options.paths,
+                collection=options.collection,
+                prune=options.prune,
+                progress=lambda at: print(
+                    f"{at.done}/{at.total} {at.document_id}", file=sys.stderr
+                ),
+            )
+    except StepError as error:
+        text = dump_error(error, step="retrieve")
+        failures = [f"{PROG} index: {error.code}: {error.message}"]
+    else:
+        text = report.model_dump_json()
+        failures = [f"{each.document_id}: {each.code}: {each.message}" for each in report.failed]
+    print(text)
+    if options.report:
+        options.report.write_text(text + "\n", encoding="utf-8")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run `index`, `serve`, or answer one request."""
+    if arguments[:1] == ["index"]:
+        return index(arguments[1:])
+    about = (
+        "Find passages for a question in a collection under $RAG_HOME; "
+        f"`{PROG} index --help` tells how to bring documents in."
+    )
+    return command("retrieve", PROG, about, open_step, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

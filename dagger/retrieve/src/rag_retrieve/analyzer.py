@@ -8,6 +8,7 @@ from qdrant_edge import Bm25, Bm25Config
 
 from .chunker import Chunk, chunk
 from .embedders import Embedder, Vectors
+from .embedding_cache import EmbeddingCache
 from .loaders import LoadedDocument
 from .manifest import Recipe
 from .reports import Counters
@@ -23,11 +24,13 @@ class Analyzer:
         embedder: Embedder,
         count_tokens: Callable[[str], int],
         counters: Counters,
+        cache: EmbeddingCache | None = None,
     ) -> None:
         self.recipe = recipe
         self.embedder = embedder
         self._count_tokens = count_tokens
         self.counters = counters
+        self._cache = cache
         self._bm25 = Bm25(
             Bm25Config(
                 k=recipe.bm25_k,
@@ -63,5 +66,9 @@ class Analyzer:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed N passages; returns N × dim."""
-        self.counters.texts_embedded += len(texts)
-        return self.embedder.embed(texts)
+        if self._cache is None:
+            vectors, computed = self.embedder.embed(texts), len(texts)
+        else:
+            vectors, computed = self._cache.fill(texts, self.embedder.embed)
+        self.counters.texts_embedded += computed
+        return vectors

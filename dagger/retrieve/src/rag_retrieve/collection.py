@@ -198,7 +198,35 @@ class Collection:
             for leg in found
         ]
 
+    def score(self, leg: Leg, ids: Sequence[str]) -> dict[str, float]:
+        """Score given passages by one leg; those that are not there get none."""
+        if not ids:
+            return {}
+        with self._lock.shared():
+            (scores,) = self._store.score([(leg, ids)])
+        return scores
+
     # -- documents ------------------------------------------------------------------------
+
+    def passages(self, size: int) -> Iterator[list[Point]]:
+        """Give every published passage with its payload and dense vector, at most `size` at a time.
+
+        Each list is of one state of the collection; when `manifest.corpus_digest` is the same
+        before and after, all of them are of the same.
+        """
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "chunk"}, ["document_id", "version"]))
+            documents = self._store.scroll({"kind": "document"}, ["document_id", "content_hash"])
+            live = {one.payload["document_id"]: one.payload["content_hash"] for one in documents}
+        ids = [
+            point.id
+            for point in points
+            if live.get(point.payload["document_id"]) == point.payload["version"]
+        ]
+        for at in range(0, len(ids), size):
+            with self._lock.shared():
+                found = self._store.get(ids[at : at + size], with_vectors=True)
+            yield [found[id_] for id_ in ids[at : at + size] if id_ in found]
 
     def documents(self) -> Iterator[DocumentInfo]:
         """Give the documents, ordered by id."""

@@ -11,6 +11,24 @@ from .shapes import check_query, refuse_misplaced
 COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 
 
+class Weights(BaseModel):
+    """How much each signal counts, for the retriever `superlinked`; negative: the opposite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    text: float = Field(1.0, ge=-10, le=10, description="Likeness of meaning.")
+    recency: float = Field(0.0, ge=-10, le=10, description="How new the document is.")
+    category: float | None = Field(
+        None, ge=-10, le=10, description="Being of `category`; null: 1 when a category is given."
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> Weights:
+        if self.text == 0 and self.recency == 0 and self.category == 0:
+            raise ValueError("one weight at least must not be 0")
+        return self
+
+
 class RetrieveOptions(BaseModel):
     """How to search; unknown options are refused."""
 
@@ -28,6 +46,16 @@ class RetrieveOptions(BaseModel):
     )
     max_per_document: int | None = Field(
         None, ge=1, le=100, description="At most this many results from one document; null: no cap."
+    )
+    weights: Weights | None = Field(
+        None,
+        description="What counts how much; only where the retriever `superlinked` is configured.",
+    )
+    category: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="The category to prefer; only where the retriever `superlinked` is configured.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Self
 from .analyzer import Analyzer
 from .collection import Collection, Draft
 from .embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
+from .embedding_cache import EmbeddingCache
 from .errors import StepError
 from .ingest import Ingest, OnProgress, find_files
 from .loaders import LoadedDocument
@@ -20,7 +22,10 @@ from .reports import CollectionInfo, Counters, DocumentInfo, IngestReport, Store
 from .settings import RetrieveSettings
 from .step import retrieve
 from .stores import Stores, open_stores
+from .superlinked import Superlinked
 from .version import __version__
+
+LOG = logging.getLogger(__name__)
 
 
 class Retriever:
@@ -52,6 +57,16 @@ class Retriever:
         self._tokenizer = load_tokenizer(tokenizer_path())
         self._recipe = Recipe.of(settings, self._embedder)
         self._stores: Stores = open_stores(settings)
+        self._cache = (
+            EmbeddingCache(
+                settings.embedding_cache,
+                identity=self._embedder.identity,
+                dim=self._embedder.dim,
+            )
+            if settings.embedding_cache
+            else None
+        )
+        self._superlinked = Superlinked(settings) if settings.retriever == "superlinked" else None
         self._collections: dict[str, Collection] = {}
         self._opening = threading.Lock()
         self._writing = threading.Lock()
@@ -66,17 +81,29 @@ class Retriever:
         return cls(settings or RetrieveSettings())
 
     def preload(self) -> None:
-        """Open every collection now, so that no request has to; one that does not fit is left."""
+        """Open every collection now, so that no request has to; one that does not fit is left.
+
+        The Superlinked server, where one is configured, is brought up to date; when it does not
+        answer yet, the first request does that.
+        """
         for name in self._stores.names():
             try:
-                self._collection(name)
+                collection = self._collection(name)
             except StepError as error:
                 if error.code not in ("collection_mismatch", "store_corrupt"):
                     raise
+                continue
+            if self._superlinked is not None:
+                try:
+                    self._superlinked.update(collection)
+                except StepError as error:
+                    LOG.warning("collection '%s': %s: %s", name, error.code, error.message)
 
     def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
         """Find the passages that fit the question; see `rag_retrieve.step.retrieve`."""
         collection = self._collection(request.collection)
+        if self._superlinked is not None:
+            return self._superlinked.retrieve(request, collection=collection, version=__version__)
         return retrieve(request, collection=collection, version=__version__)
 
     # -- documents ------------------------------------------------------------------------
@@ -201,6 +228,8 @@ class Retriever:
                 collection.close()
             self._collections.clear()
             self._stores.close()
+            if self._superlinked is not None:
+                self._superlinked.close()
 
     def __enter__(self) -> Self:
         return self
@@ -239,7 +268,9 @@ class Retriever:
         return Collection(self._stores, store, manifest, self._analyzer(), on_step=self._on_step)
 
     def _analyzer(self) -> Analyzer:
-        return Analyzer(self._recipe, self._embedder, self._count_tokens, self.counters)
+        return Analyzer(
+            self._recipe, self._embedder, self._count_tokens, self.counters, self._cache
+        )
 
     def _manifest(self, name: str) -> Manifest:
         return read_manifest(self._stores.read_manifest(name) or {}, name)

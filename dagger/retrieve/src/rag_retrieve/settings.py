@@ -30,6 +30,29 @@ class RetrieveSettings(BaseSettings):
     qdrant_api_key: SecretStr | None = Field(None, description="Its key.")
     qdrant_api_key_file: Path | None = Field(None, description="File that holds its key.")
     qdrant_timeout_s: float = Field(2.0, gt=0, description="Seconds a search may take there.")
+    retriever: Literal["builtin", "superlinked"] = Field(
+        "builtin",
+        description="builtin: dense, sparse and hybrid search in the store; superlinked: text, recency "
+        "and category, weighted per request, on a Superlinked server that is filled from the store.",
+    )
+    superlinked_url: str | None = Field(
+        None, pattern=r"^https?://[^\s/]+", description="URL of the Superlinked server."
+    )
+    superlinked_timeout_s: float = Field(10.0, gt=0, description="Seconds a search may take there.")
+    superlinked_date_fields: str = Field(
+        "date,timestamp",
+        description="Metadata fields that recency reads, the first one that holds an ISO date or "
+        "seconds since 1970.",
+    )
+    superlinked_category_field: str = Field(
+        "category", description="Metadata field that holds a document's category, as text."
+    )
+    superlinked_period_days: float = Field(
+        365.0,
+        gt=0,
+        le=36500,
+        description="Documents older than this, before the newest one, score 0 in recency.",
+    )
     embedder: Literal["minilm", "openai", "fastembed"] = Field(
         "minilm",
         description="minilm: packaged; openai: any OpenAI-compatible /v1/embeddings; fastembed: extra.",
@@ -41,6 +64,10 @@ class RetrieveSettings(BaseSettings):
     embedding_timeout_s: float = Field(30.0, gt=0, description="Seconds one call may take.")
     embedding_path: Path | None = Field(
         None, description="Folder with model.onnx and tokenizer.json, for minilm or fastembed."
+    )
+    embedding_cache: Path | None = Field(
+        None,
+        description="Folder of vectors computed before, for stores that are built anew; none: off.",
     )
     chunk_tokens: int = Field(200, ge=16, le=2048, description="Longest passage, in tokens.")
     chunk_overlap_tokens: int = Field(0, ge=0, le=512, description="Tokens two passages share.")

@@ -12,6 +12,7 @@ from .collection import Collection, Found, Ranked
 from .errors import StepError
 from .filters import parse_filters
 from .fusion import fuse_dbsf, fuse_rrf
+from .manifest import Manifest
 from .models import Result, RetrieveRequest, RetrieveResponse
 from .stores import Leg
 
@@ -28,9 +29,18 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
         At most `top_k` results, by descending score, ties by chunk id.
 
     Raises:
-        StepError: `invalid_request` (filters), `retriever_…` or `embedder_…` from below.
+        StepError: `invalid_request` (filters, or options of another retriever), `retriever_…` or
+            `embedder_…` from below.
     """
     options = request.retrieve
+    for name, value in (("weights", options.weights), ("category", options.category)):
+        if value is not None:
+            raise StepError(
+                "invalid_request",
+                f"'{name}' is an option of the retriever 'superlinked', but 'builtin' is configured; "
+                "leave it out, or set RAG_RETRIEVER=superlinked and RAG_SUPERLINKED_URL",
+                param=f"retrieve.{name}",
+            )
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     snapshot = collection.search(
         [_leg(name, request, collection) for name in names],
@@ -39,9 +49,18 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
         complete=options.mode == "hybrid",
         documents=options.max_per_document is not None,
     )
-    manifest = snapshot.manifest
-    provenance: dict[str, JsonValue] = {
-        "version": version,
+    results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
+    return respond(request, results, snapshot.manifest, {"version": version})
+
+
+def respond(
+    request: RetrieveRequest,
+    results: list[Result],
+    manifest: Manifest,
+    provenance: dict[str, JsonValue],
+) -> RetrieveResponse:
+    """Return the response: the request's fields, the results, and where they come from."""
+    provenance |= {
         "corpus_digest": manifest.corpus_digest,
         "embedding_model": manifest.recipe.embedding_model,
     }
@@ -51,7 +70,7 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
             "query": request.query,
             "collection": request.collection,
             "warnings": request.warnings,
-            "results": [_result(ranked, payload) for ranked, payload in snapshot.passages],
+            "results": results,
             "provenance": {**request.provenance, "retrieve": provenance},
         }
     )
@@ -97,7 +116,8 @@ def _cap(order: list[str], found: Mapping[str, Found], most: int) -> list[str]:
     return kept
 
 
-def _result(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
+def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
+    """Return a passage as a result; raises `retriever_bad_response` when its payload is not whole."""
     try:
         return Result(
             chunk_id=ranked.id,

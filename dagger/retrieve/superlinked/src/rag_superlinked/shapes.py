@@ -1,0 +1,374 @@
+"""The shapes around a step: JSON handler, command and resident server.
+
+    request JSON -> Handler -> the step's pure function -> response JSON
+
+The handler is the only place that validates. The command and the server only carry its text.
+This file is the same in every step package (`make sync` copies it from `rag_retrieve`,
+`make check` fails when a copy differs): steps never import each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pydantic_core
+from pydantic import BaseModel, ValidationError
+
+from .errors import CODES, StepError, envelope
+
+MAX_BODY_BYTES = 4 * 1024 * 1024  # a step's input carries passages; a question alone is far smaller
+MAX_QUERY_BYTES = 8 * 1024
+MAX_DEPTH = 32  # nesting of JSON containers
+LOG = logging.getLogger(__name__)
+
+
+def parse(raw: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object; NaN, Infinity, invalid UTF-8 and too deep or too large input are refused.
+
+    Raises:
+        StepError: `invalid_request` or `body_too_large`, with what to change.
+    """
+    size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
+    if size > MAX_BODY_BYTES:
+        raise StepError(
+            "body_too_large", f"the request has {size} bytes; at most {MAX_BODY_BYTES} are accepted"
+        )
+    try:
+        data = pydantic_core.from_json(raw, allow_inf_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise StepError("invalid_request", f"the request is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise StepError(
+            "invalid_request", f"the request must be a JSON object, but is {_json_type(data)}"
+        )
+    _check_values(data)
+    return data
+
+
+def _json_type(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _check_values(data: dict[str, Any]) -> None:
+    layer: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        values = [
+            child for item in layer for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if any(isinstance(value, float) and not isfinite(value) for value in values):
+            raise StepError("invalid_request", "a number is too large for a 64-bit float")
+        layer = [value for value in values if isinstance(value, (dict, list))]
+        if not layer:
+            return
+    raise StepError("invalid_request", f"the request nests deeper than {MAX_DEPTH} levels")
+
+
+def check_query(value: str) -> str:
+    """Return the query, or raise ValueError when it is blank, too long or not valid Unicode."""
+    if not value.strip():
+        raise ValueError('the query is empty; ask something, e.g. "Who may sign?"')
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError("the query holds a lone surrogate; send valid Unicode") from None
+    if size > MAX_QUERY_BYTES:
+        raise ValueError(f"the query has {size} bytes; at most {MAX_QUERY_BYTES} are accepted")
+    return value
+
+
+def refuse_misplaced(data: Any, step: str, options: type[BaseModel]) -> Any:
+    """Raise ValueError when an option of the step stands where it would be ignored."""
+    if isinstance(data, dict):
+        for name in options.model_fields:
+            if name in data:
+                raise ValueError(
+                    f'\'{name}\' is an option of {step}: send it as {{"{step}": {{"{name}": …}}}}'
+                )
+    return data
+
+
+def explain(error: ValidationError) -> StepError:
+    """Turn a validation error into `invalid_request`: the field at fault, its value, the rule."""
+    first = error.errors(include_url=False)[0]
+    param = ".".join(str(part) for part in first["loc"]) or None
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+    elif first["type"] == "extra_forbidden":
+        text = "unknown option; see the request schema in contract/ for the known ones"
+    elif first["type"] == "missing":
+        text = "required, but missing"
+    else:
+        text = f"{first['msg']}, but got {_short(first['input'])}"
+    return StepError("invalid_request", f"{param}: {text}" if param else text, param=param)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A step as JSON in, JSON out: always a response or an error envelope, never an exception.
+
+    Args:
+        step: Name of the step, for the envelope.
+        request: Model the input is validated against.
+        run: The step's function bound to its resident parts; plain or a coroutine function.
+    """
+
+    step: str
+    request: type[BaseModel]
+    run: Callable[[Any], Any]
+
+    def __call__(self, raw: str | bytes) -> str:
+        """Answer one request, blocking."""
+        if iscoroutinefunction(self.run):
+            return asyncio.run(self.serve(raw))
+        with self._envelope() as answer:
+            answer.text = self.run(self._accept(raw, answer)).model_dump_json()
+        return answer.text
+
+    async def serve(self, raw: str | bytes) -> str:
+        """Answer one request from an event loop; a plain function runs in a worker thread."""
+        if not iscoroutinefunction(self.run):
+            return await asyncio.to_thread(self, raw)
+        with self._envelope() as answer:
+            response = await self.run(self._accept(raw, answer))
+            answer.text = response.model_dump_json()
+        return answer.text
+
+    def _accept(self, raw: str | bytes, answer: _Answer) -> BaseModel:
+        data = parse(raw)
+        request_id = data.get("request_id")
+        answer.request_id = request_id if isinstance(request_id, str) else None
+        try:
+            return self.request.model_validate(data, strict=True)
+        except ValidationError as error:
+            raise explain(error) from None
+
+    @contextmanager
+    def _envelope(self) -> Iterator[_Answer]:
+        answer = _Answer()
+        try:
+            yield answer
+        except StepError as error:
+            answer.text = dump_error(error, step=self.step, request_id=answer.request_id)
+        except Exception as error:
+            LOG.exception("%s: unexpected error", self.step)
+            unexpected = StepError(
+                "internal_error",
+                f"{self.step} failed unexpectedly ({type(error).__name__}); its log has the details",
+            )
+            answer.text = dump_error(unexpected, step=self.step, request_id=answer.request_id)
+
+
+@dataclass
+class _Answer:
+    text: str = ""
+    request_id: str | None = None
+
+
+def dump_error(error: StepError, *, step: str, request_id: str | None = None) -> str:
+    """Return the error envelope of `error` as JSON text."""
+    return pydantic_core.to_json(envelope(error, step=step, request_id=request_id)).decode()
+
+
+def error_of(response: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the `error` object when `response` is an error envelope, else None."""
+    error = response.get("error")
+    only = response.keys() == {"error"} and isinstance(error, dict) and "code" in error
+    return error if only else None
+
+
+Open = Callable[[], AbstractContextManager[Handler]]
+"""Opens the step's resident parts (model, store) once and gives its handler while they are open."""
+
+
+def command(
+    step: str, prog: str, about: str, open_step: Open, argv: list[str] | None = None
+) -> int:
+    """Run the step's command line; returns the exit code (0, 1 error envelope written, 2 usage).
+
+    `--input in.json --output out.json` answers one request; `-` is standard input or output.
+    `serve` keeps the step resident behind HTTP.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog, description=about, epilog=f"`{prog} serve --help` tells how to keep it running."
+    )
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["serve"]:
+        parser = argparse.ArgumentParser(
+            prog=f"{prog} serve",
+            description=f"Keep the step resident: POST /run, GET /healthz, GET /readyz. {about}",
+        )
+        parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+        parser.add_argument("--port", type=int, default=8080, help="port (default: %(default)s)")
+        options = parser.parse_args(arguments[1:])
+        return serve(open_step, step=step, host=options.host, port=options.port)
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help="request JSON, - for standard input"
+    )
+    parser.add_argument(
+        "--output", default="-", metavar="FILE", help="response JSON (default: standard output)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        raw = sys.stdin.buffer.read() if options.input == "-" else Path(options.input).read_bytes()
+    except OSError as error:
+        print(f"{prog}: cannot read --input {options.input}: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        with open_step() as handler:
+            text = handler(raw)
+    except StepError as error:
+        text = dump_error(error, step=step)
+    try:
+        _write(options.output, text)
+    except OSError as error:
+        print(f"{prog}: cannot write --output {options.output}: {error.strerror}", file=sys.stderr)
+        return 2
+    failed = error_of(pydantic_core.from_json(text))
+    if failed:
+        print(f"{prog}: {failed['code']}: {failed['message']}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        print(text)
+        return
+    path = Path(target)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def serve(open_step: Open, *, step: str, host: str, port: int) -> int:
+    """Serve the step until a signal; returns the exit code.
+
+    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        application(open_step, step=step), host=host, port=port, log_level="info", access_log=False
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def application(open_step: Open, *, step: str) -> Any:
+    """Return the step's ASGI application: POST /run, GET /healthz, GET /readyz."""
+    import anyio
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    parts: dict[str, Any] = {}
+
+    def reply(body: object, status: int = 200) -> Response:
+        text = body if isinstance(body, str) else pydantic_core.to_json(body)
+        headers = {"Retry-After": "1"} if status == 503 else None
+        return Response(text, status, headers, media_type="application/json")
+
+    def refuse(error: StepError) -> Response:
+        return reply(envelope(error, step=step), error.status)
+
+    def loading() -> StepError:
+        error: StepError | None = parts.get("error")
+        return error or StepError("not_ready", f"{step} is still loading; ask /readyz")
+
+    async def load() -> None:
+        def enter() -> None:
+            parts["context"] = open_step()
+            parts["handler"] = parts["context"].__enter__()
+
+        try:
+            await anyio.to_thread.run_sync(enter)
+        except StepError as error:
+            LOG.error("%s: %s: %s", step, error.code, error.message)
+            parts["error"] = error
+        except Exception as error:
+            LOG.exception("%s: cannot start", step)
+            parts["error"] = StepError(
+                "internal_error", f"{step} cannot start ({type(error).__name__}); see its log"
+            )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(load)
+            yield
+            tasks.cancel_scope.cancel()
+        if "handler" in parts:
+            parts["context"].__exit__(None, None, None)
+
+    async def run(request: Request) -> Response:
+        if "handler" not in parts:
+            return refuse(loading())
+        body = bytearray()
+        async for block in request.stream():
+            body += block
+            if len(body) > MAX_BODY_BYTES:
+                return refuse(
+                    StepError("body_too_large", f"the request has more than {MAX_BODY_BYTES} bytes")
+                )
+        handler: Handler = parts["handler"]
+        text = await handler.serve(bytes(body))
+        failed = error_of(pydantic_core.from_json(text)) if text.startswith('{"error"') else None
+        return reply(text, CODES[failed["code"]].status if failed else 200)
+
+    async def healthz(_: Request) -> Response:
+        return reply({"status": "ok", "step": step})
+
+    async def readyz(_: Request) -> Response:
+        if "handler" in parts:
+            return reply({"status": "ready", "step": step})
+        return refuse(loading())
+
+    async def unknown(request: Request, _: Exception) -> Response:
+        return refuse(
+            StepError(
+                "not_found",
+                f"there is no {request.url.path}; use POST /run, GET /healthz or GET /readyz",
+            )
+        )
+
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        answer = refuse(
+            StepError("method_not_allowed", f"{request.url.path} does not take {request.method}")
+        )
+        answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "")
+        return answer
+
+    return Starlette(
+        exception_handlers={404: unknown, 405: wrong_method},
+        routes=[
+            Route("/run", run, methods=["POST"]),
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/readyz", readyz, methods=["GET"]),
+        ],
+        lifespan=lifespan,
+    )
