@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -23,6 +24,7 @@ FILES = [
     for package, folder in PACKAGES.items()
     for path in sorted(folder.rglob("*.py"))
 ]
+WITH_SDK = ("module.py", "image.py", "services.py")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 
 
@@ -45,8 +47,8 @@ def test_step_imports_no_other_step(package: str, path: Path) -> None:
 
 @pytest.mark.parametrize(("package", "path"), FILES)
 def test_only_module_py_imports_dagger(package: str, path: Path) -> None:
-    """A step runs without the Dagger SDK: only module.py imports it."""
-    assert "dagger" not in set(imported(path)) or path.name == "module.py"
+    """A step runs without the Dagger SDK: only the module and what it is made of import it."""
+    assert "dagger" not in set(imported(path)) or path.name in WITH_SDK
 
 
 @pytest.mark.parametrize(("package", "path"), FILES)
@@ -84,18 +86,22 @@ def test_step_reads_no_clock_but_for_timings() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_all_lists_the_public_names(package: str) -> None:
-    """`__all__` is sorted, and holds every public name of the package and nothing else."""
+    """`__all__` is sorted, and every public name in it is loaded at first use."""
     module = importlib.import_module(package)
-    public = {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and not isinstance(value, ModuleType)
-        and getattr(value, "__module__", package) != "__future__"
-    }
 
-    assert set(module.__all__) == public | {"__version__"}
-    assert len(module.__all__) == len(set(module.__all__))
+    assert module.__all__ == sorted(module._HOME)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        module.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_package_loads_no_library(package: str) -> None:
+    """A module call is a new process: the package itself imports nothing but the standard library."""
+    code = f"import sys, {package}; print([n for n in ('pydantic', 'numpy', 'httpx') if n in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert run.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -110,9 +116,9 @@ def test_public_names_have_docstrings(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-@pytest.mark.parametrize("name", ["errors.py", "shapes.py"])
+@pytest.mark.parametrize("name", ["errors.py", "image.py", "shapes.py"])
 def test_shared_file_is_the_same_everywhere(package: str, name: str) -> None:
-    """errors.py and shapes.py are the same in every package; `make sync` copies them."""
+    """errors.py, image.py and shapes.py are the same in every package; `make sync` copies them."""
     original = PACKAGES["rag_retrieve"] / name
 
     assert (PACKAGES[package] / name).read_text() == original.read_text()

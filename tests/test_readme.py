@@ -41,7 +41,12 @@ def test_the_python_example_prints_what_the_readme_shows(readme: Path, tmp_path:
 
 @pytest.mark.parametrize(
     "document",
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("dagger/*/README.md")],
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("dagger/*/README.md"),
+        *ROOT.glob("examples/**/README.md"),
+    ],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_every_relative_link_leads_somewhere(document: Path) -> None:

@@ -8,6 +8,7 @@ Passages keep their fields as they are; only their copy in the prompt is cleaned
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import JsonValue
@@ -30,7 +31,7 @@ from .prompt import NO_CONTEXT_TEXT, build_prompt, passage_body
 from .template import Template
 from .tokenizer import Tokenizer
 
-__version__ = "0.1.0"
+__version__ = version("rag-augment")
 
 
 def augment(

@@ -1,6 +1,21 @@
 """Answer a prompt over numbered passages, with citations that are checked."""
 
-from .errors import StepError
-from .step import __version__, generate, stream
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import StepError
+    from .step import __version__, generate, stream
+
+# Loaded at first use: the Dagger module starts a process per call and needs none of them.
+_HOME = {"StepError": "errors", "__version__": "step", "generate": "step", "stream": "step"}
 
 __all__ = ["StepError", "__version__", "generate", "stream"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Load a public name (PEP 562)."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -6,6 +6,7 @@ import re
 from collections import abc
 from collections.abc import Mapping
 from contextlib import closing
+from importlib.metadata import version
 
 from pydantic import JsonValue
 
@@ -16,7 +17,7 @@ from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
 from .scoring import read_question, score_sentences, support_of
 from .terms import words
 
-__version__ = "0.1.0"
+__version__ = version("rag-generate")
 
 REFUSAL_WORDS = 60  # words; a longer answer is one, whatever it opens with
 # What models write in place of the sentence they were told to (lower-case, straight apostrophes):

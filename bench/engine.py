@@ -1,0 +1,267 @@
+"""What a question costs in each form, on a Dagger engine, with the one-process figure beside it.
+
+    python bench/engine.py [--calls 5] [--write]
+
+The engine is found as `dagger` finds it. Every question is a new one, so nothing is answered from a
+cache; before each form is timed, it is called once. Forms:
+
+    one process       rag_pipeline.local, as `make run`
+    resident          POST /run to the composite's service, through the tunnel to this machine
+    rag.run           one function call in an open session
+    steps by hand     retrieve.run, augment.run, generate.run called one after the other (the naive chain)
+    containers        the three images' commands chained over the core API in one query, no module call
+    shell             `dagger call rag run`, a process, a session and the module's load each time
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests/engine")]
+
+import httpx
+from engine_kit import QUIET, Session, copy_of
+from report import machine, write_section
+from rich.console import Console
+from rich.table import Table
+
+from rag_pipeline.local import open_local
+
+QUESTIONS = count(1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One form and its times, in seconds."""
+
+    form: str
+    first: float
+    seconds: list[float]
+
+    def cells(self) -> list[str]:
+        """Return the row as text: median, fastest, slowest, the call before them."""
+        times = (statistics.median(self.seconds), min(self.seconds), max(self.seconds))
+        return [self.form, *(spoken(each) for each in times), spoken(self.first)]
+
+
+def spoken(seconds: float) -> str:
+    """Return a time in the unit a person would use."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def question() -> str:
+    """Return a question never asked before."""
+    return (
+        f"How does retrieval fuse dense and sparse results, asked for the {next(QUESTIONS)}. time?"
+    )
+
+
+def timed(form: str, ask: Callable[[str], dict[str, Any]], calls: int) -> Row:
+    """Ask once, then `calls` times; every answer must have a citation."""
+    seconds = []
+    for _ in range(calls + 1):
+        began = time.perf_counter()
+        answer = ask(question())
+        seconds.append(time.perf_counter() - began)
+        assert answer["citations"], answer
+    print(f"{form}: {' '.join(spoken(each) for each in seconds)}", file=sys.stderr, flush=True)
+    return Row(form, seconds[0], seconds[1:])
+
+
+@contextmanager
+def session(repository: Path, *modules: str) -> Iterator[Session]:
+    """Open a session with modules loaded."""
+    opened = Session(repository)
+    try:
+        for module in modules:
+            opened.load(module)
+        yield opened
+    finally:
+        opened.close()
+
+
+def one_process(calls: int) -> Row:
+    """Time the embedded default over docs/."""
+    with tempfile.TemporaryDirectory() as home, open_local(home=Path(home)) as rag:
+        rag.retriever.ingest([ROOT / "docs"])
+        return timed("one process", lambda text: rag.answer({"query": text}), calls)
+
+
+def resident(opened: Session, calls: int) -> Row:
+    """Time the composite's service through the tunnel."""
+    service = opened.ask("{ rag { serve { id } } }")["rag"]["serve"]["id"]
+    tunnel = opened.ask(
+        "query($s: ID!) { host { tunnel(service: $s, ports: [{frontend: 0, backend: 8080}]) { id } } }",
+        s=service,
+    )["host"]["tunnel"]["id"]
+    opened.ask("query($t: ID!) { node(id: $t) { ... on Service { start } } }", t=tunnel)
+    url = opened.ask(
+        'query($t: ID!) { node(id: $t) { ... on Service { endpoint(scheme: "http") } } }', t=tunnel
+    )["node"]["endpoint"]
+    with httpx.Client(trust_env=False, timeout=120) as client:
+        while client.get(f"{url}/readyz").status_code != 200:
+            pass
+
+        def ask(text: str) -> dict[str, Any]:
+            answer: dict[str, Any] = client.post(f"{url}/run", json={"query": text}).json()
+            return answer
+
+        return timed("resident", ask, calls)
+
+
+def in_session(opened: Session, calls: int) -> Row:
+    """Time `rag.run` in an open session."""
+
+    def ask(text: str) -> dict[str, Any]:
+        data = opened.ask("query($q: String!) { rag { run(query: $q) } }", q=text)
+        answer: dict[str, Any] = json.loads(data["rag"]["run"])
+        return answer
+
+    return timed("rag.run in a session", ask, calls)
+
+
+def index_of(opened: Session) -> str:
+    """Return the id of the index of docs/, as a directory."""
+    made: str = opened.ask("{ rag { index { id } } }")["rag"]["index"]["id"]
+    return made
+
+
+def by_hand(opened: Session, store: str, calls: int) -> Row:
+    """Time the three module functions one after the other."""
+    queries = {
+        "retrieve": "query($i: String!, $s: ID!) { retrieve(store: $s) { run(inputJson: $i) } }",
+        "augment": "query($i: String!) { augment { run(inputJson: $i) } }",
+        "generate": "query($i: String!) { generate { run(inputJson: $i) } }",
+    }
+
+    def ask(text: str) -> dict[str, Any]:
+        carried = json.dumps({"query": text})
+        for step, query in queries.items():
+            more = {"s": store} if step == "retrieve" else {}
+            carried = opened.ask(query, i=carried, **more)[step]["run"]
+        answer: dict[str, Any] = json.loads(carried)
+        return answer
+
+    return timed("steps by hand, three module calls", ask, calls)
+
+
+def containers(opened: Session, store: str, calls: int) -> Row:
+    """Time the pipeline without module calls: three commands in three images, file to file."""
+    images = {
+        step: opened.ask(f"{{ {step} {{ container {{ id }} }} }}")[step]["container"]["id"]
+        for step in ("retrieve", "augment", "generate")
+    }
+    mounted = opened.ask(
+        "query($c: ID!, $s: ID!) { node(id: $c) { ... on Container {"
+        ' withMountedDirectory(path: "/data", source: $s, owner: "10001:10001") { id } } } }',
+        c=images["retrieve"],
+        s=store,
+    )
+    images["retrieve"] = mounted["node"]["withMountedDirectory"]["id"]
+    run = (
+        'withExec(args: ["--input", "/tmp/i", "--output", "/tmp/o"], useEntrypoint: true)'
+        ' { file(path: "/tmp/o")'
+    )
+    first = (
+        "query($c: ID!, $t: String!) { node(id: $c) { ... on Container {"
+        f' withNewFile(path: "/tmp/i", contents: $t) {{ {run} {{ id }} }} }} }} }} }}'
+    )
+    later = (
+        "query($c: ID!, $f: ID!) { node(id: $c) { ... on Container {"
+        f' withMountedFile(path: "/tmp/i", source: $f, owner: "10001:10001") {{ {run} {{ %s }} }} }} }} }} }}'
+    )
+
+    def file(data: dict[str, Any], step: str) -> dict[str, Any]:
+        found: dict[str, Any] = data["node"][step]["withExec"]["file"]
+        return found
+
+    def ask(text: str) -> dict[str, Any]:
+        request = json.dumps({"query": text})
+        made = file(opened.ask(first, c=images["retrieve"], t=request), "withNewFile")
+        made = file(opened.ask(later % "id", c=images["augment"], f=made["id"]), "withMountedFile")
+        made = file(
+            opened.ask(later % "contents", c=images["generate"], f=made["id"]), "withMountedFile"
+        )
+        answer: dict[str, Any] = json.loads(made["contents"])
+        return answer
+
+    return timed("three container steps, chained", ask, calls)
+
+
+def shell(repository: Path, calls: int, *at: str) -> Row:
+    """Time `dagger call`."""
+
+    def ask(text: str) -> dict[str, Any]:
+        done = subprocess.run(
+            ["dagger", "-s", *at, "run", "--query", text],
+            cwd=repository,
+            env={**os.environ, **QUIET},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=900,
+            stdin=subprocess.DEVNULL,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    return timed(f"dagger {' '.join(at)} run", ask, calls)
+
+
+def table(rows: list[Row]) -> str:
+    """Return the table as Markdown."""
+    lines = [f"Measured {date.today()} on {machine()}.", ""]
+    lines += ["| Form | median | fastest | slowest | call before |", "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(row.cells())} |" for row in rows]
+    added = statistics.median(rows[1].seconds) - statistics.median(rows[0].seconds)
+    lines += ["", f"The resident pipeline adds {added * 1000:.1f} ms to the one process (medians)."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, and with --write put the table into docs/benchmarks.md."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=5, help="calls of a slow form (default 5)")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md, too")
+    options = parser.parse_args()
+    fast = 40 * options.calls
+    rows = [one_process(fast)]
+    with tempfile.TemporaryDirectory() as folder:
+        repository = copy_of(ROOT, Path(folder))
+        with session(repository, "dagger/rag") as opened:
+            rows.append(resident(opened, fast))
+            rows.append(in_session(opened, options.calls))
+        modules = ("dagger/rag", "dagger/retrieve", "dagger/augment", "dagger/generate")
+        with session(repository, *modules) as opened:
+            store = index_of(opened)
+            rows.append(containers(opened, store, options.calls))
+            rows.append(by_hand(opened, store, options.calls))
+        rows.append(shell(repository, options.calls, "-m", "dagger/rag", "call"))
+        rows.append(shell(repository, options.calls, "call", "rag"))
+    shown = Table("form", "median", "fastest", "slowest", "call before")
+    for row in rows:
+        shown.add_row(*row.cells())
+    Console(width=110).print(shown)
+    text = table(rows)
+    print(text)
+    if options.write:
+        write_section("engine", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""`rag` as a Dagger module: it composes the modules it depends on.
+
+The steps run in their own containers; this process starts them and hands a question through.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import typing
+from typing import Annotated, Any
+
+import dagger
+from dagger import DefaultPath, Doc, check, enum_type, function, interface, object_type
+
+from . import image
+
+PACKAGE = "rag_pipeline"
+dag: Any = dagger.dag  # the dependencies' functions are generated where the module is loaded
+
+
+@enum_type
+class Ranking(enum.Enum):
+    """Who ranks the passages."""
+
+    builtin = "builtin"
+    """Dense and BM25, fused; needs nothing else."""
+
+    superlinked = "superlinked"
+    """Text, recency and category, weighed per question."""
+
+
+@interface
+class Retriever(typing.Protocol):
+    """A step that finds passages; any module whose object has this function fits."""
+
+    @function
+    async def run(self, input_json: str) -> str:
+        """Take a retrieve request as JSON, give a retrieve response as JSON."""
+        ...
+
+
+@interface
+class Augmenter(typing.Protocol):
+    """A step that builds a prompt; any module whose object has this function fits."""
+
+    @function
+    async def run(self, input_json: str) -> str:
+        """Take an augment request as JSON, give an augment response as JSON."""
+        ...
+
+
+@interface
+class Generator(typing.Protocol):
+    """A step that answers; any module whose object has this function fits."""
+
+    @function
+    async def run(self, input_json: str) -> str:
+        """Take a generate request as JSON, give a generate response as JSON."""
+        ...
+
+
+Query = Annotated[str, Doc('The question, e.g. "Who may sign?".')]
+InputJson = Annotated[
+    str,
+    Doc('More of the request as JSON, e.g. {"messages": […], "retrieve": {"mode": "dense"}}.'),
+]
+TopK = Annotated[int, Doc("Passages at most; 0: as the request says, else 5.")]
+Filters = Annotated[str, Doc('Conditions on metadata as JSON, e.g. {"year": {"$gte": 2024}}.')]
+RetrieveWith = Annotated[
+    Retriever | None, Doc("Another module's retriever, from code: dag.rag().run(…).")
+]
+AugmentWith = Annotated[Augmenter | None, Doc("Another module's augmenter, from code.")]
+GenerateWith = Annotated[Generator | None, Doc("Another module's generator, from code.")]
+
+
+@object_type
+class Rag:
+    """Ask documents: retrieve, augment and generate as one question and one answer with verified citations.
+
+    `dagger call rag run --query "…"` asks this project's own docs;
+    `dagger call rag --docs ./my-docs run --query "…"` asks yours. A call starts containers and costs
+    seconds; `dagger call rag serve up` keeps all steps resident and answers in milliseconds.
+    """
+
+    docs: Annotated[
+        dagger.Directory,
+        DefaultPath("/docs"),
+        Doc("Folder with your documents; without it, this project's own docs."),
+    ]
+    store: Annotated[
+        dagger.Directory | None, Doc("An index made by `index` before, instead of documents.")
+    ] = None
+    docs_name: Annotated[
+        str, Doc("Name of that folder in document ids: docs gives docs/report.pdf.")
+    ] = "docs"
+    collection: Annotated[str, Doc("Name of the collection.")] = "default"
+    retriever: Annotated[
+        Ranking,
+        Doc("Who ranks: builtin, or superlinked (weights per question; its own container)."),
+    ] = Ranking.builtin
+    qdrant_url: Annotated[
+        str, Doc("Search a Qdrant server at this URL instead of documents; fill it with `ingest`.")
+    ] = ""
+    qdrant: Annotated[
+        dagger.Service | None,
+        Doc(
+            "A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."
+        ),
+    ] = None
+    qdrant_api_key: Annotated[
+        dagger.Secret | None, Doc("Key of the Qdrant server, e.g. env:QDRANT_API_KEY.")
+    ] = None
+    llm_base_url: Annotated[
+        str, Doc("OpenAI-compatible server, e.g. http://llm:8000/v1; none: extractive answers.")
+    ] = ""
+    llm_model: Annotated[str, Doc("Name of the model on that server.")] = ""
+    llm_api_key: Annotated[
+        dagger.Secret | None, Doc("Its key, where it wants one, e.g. env:OPENAI_API_KEY.")
+    ] = None
+    llm: Annotated[
+        dagger.Service | None,
+        Doc("The server as a service, reached as host llm, e.g. tcp://localhost:8000."),
+    ] = None
+
+    @function(cache=image.FRESH)
+    async def run(
+        self,
+        query: Query = "",
+        top_k: TopK = 0,
+        filters: Filters = "",
+        input_json: InputJson = "",
+        retrieve_with: RetrieveWith = None,
+        augment_with: AugmentWith = None,
+        generate_with: GenerateWith = None,
+    ) -> str:
+        """Answer a question with verified citations; returns the answer, or an error envelope, as JSON."""
+        from .services import answer_with
+
+        request = self._request(query, top_k, filters, input_json)
+        steps = {
+            "retrieve": retrieve_with or image.resident(self._retrieve()),
+            "augment": augment_with or dag.augment().serve(),
+            "generate": generate_with or image.resident(self._generate()),
+        }
+        return await answer_with(steps, request)
+
+    @function(cache=image.FRESH)
+    async def search(
+        self,
+        query: Query = "",
+        top_k: TopK = 0,
+        filters: Filters = "",
+        input_json: InputJson = "",
+        retrieve_with: RetrieveWith = None,
+    ) -> str:
+        """Find passages for a question, without an answer; returns them, or an error envelope, as JSON."""
+        from .services import search_with
+
+        request = self._request(query, top_k, filters, input_json)
+        return await search_with(self._retriever(retrieve_with), request)
+
+    @function(cache=image.PURE)
+    def index(
+        self,
+        docs: Annotated[
+            dagger.Directory | None, Doc("Folder with documents; none: those of the constructor.")
+        ] = None,
+    ) -> dagger.Directory:
+        """Build the embedded store of the documents, to export or to ask; what is unchanged costs nothing."""
+        folder: dagger.Directory = dag.retrieve().index(
+            docs=docs or self.docs, collection=self.collection, name=self.docs_name
+        )
+        return folder
+
+    @function(cache=image.FRESH)
+    async def ingest(
+        self,
+        docs: Annotated[
+            dagger.Directory | None, Doc("Folder with documents; none: those of the constructor.")
+        ] = None,
+        prune: Annotated[bool, Doc("Delete documents whose file is gone from the folder.")] = False,
+    ) -> str:
+        """Bring documents into the Qdrant server; returns the report, or an error envelope, as JSON."""
+        report: str = await self._retrieve_module().ingest(
+            docs=docs or self.docs, collection=self.collection, name=self.docs_name, prune=prune
+        )
+        return report
+
+    @function(cache="session")
+    def serve(
+        self,
+        retrieve: Annotated[
+            dagger.Service | None, Doc("Your own resident retriever (POST /run on port 8080).")
+        ] = None,
+        augment: Annotated[
+            dagger.Service | None, Doc("Your own resident augmenter (POST /run on port 8080).")
+        ] = None,
+        generate: Annotated[
+            dagger.Service | None, Doc("Your own resident generator (POST /run on port 8080).")
+        ] = None,
+    ) -> dagger.Service:
+        """Keep the pipeline resident, each step in its own container: POST /run, GET /readyz on port 8080."""
+        return image.resident(self._composite(retrieve, augment, generate))
+
+    @function(cache=image.FRESH)
+    async def eval(
+        self,
+        dataset: Annotated[
+            dagger.File, Doc('One JSON object a line: {"query": "…", "relevant": ["docs/a.md"]}.')
+        ],
+        top_k: Annotated[int, Doc("Passages at most, and the k of recall@k.")] = 10,
+    ) -> str:
+        """Measure answers and retrieval on your own questions; returns metrics with intervals as JSON."""
+        ran = (
+            image.fresh(self._composite())
+            .with_mounted_file(image.INPUT, dataset, owner=image.USER)
+            .with_exec(
+                [
+                    *("eval", "--dataset", image.INPUT, "--output", image.OUTPUT),
+                    *("--collection", self.collection, "--top-k", str(top_k)),
+                ],
+                use_entrypoint=True,
+                expect=dagger.ReturnType.ANY,
+            )
+        )
+        return await image.read("rag", ran.file(image.OUTPUT))
+
+    @function(cache=image.FRESH)
+    async def replay(
+        self,
+        answer: Annotated[dagger.File, Doc("An answer given by `run` or `search`, as a file.")],
+        retrieve_with: RetrieveWith = None,
+    ) -> str:
+        """Run an answer's retrieval again and say whether it is identical, and if not, what changed."""
+        from .replay import replay
+        from .services import open_steps
+
+        async with open_steps(self._retriever(retrieve_with)) as steps:
+            return await replay(await answer.contents(), **steps)
+
+    @function(cache=image.FRESH)
+    async def conformance(
+        self,
+        retrieve_with: RetrieveWith = None,
+        augment_with: AugmentWith = None,
+        generate_with: GenerateWith = None,
+        query: Annotated[str, Doc("A question your retriever finds passages for.")] = "What is it?",
+    ) -> str:
+        """Check steps of your own against the contract before you use them; returns a report as JSON."""
+        from .conformance import check_step
+        from .services import open_steps
+
+        given = {"retrieve": retrieve_with, "augment": augment_with, "generate": generate_with}
+        async with open_steps({n: step for n, step in given.items() if step}) as steps:
+            reports = [
+                await check_step(name, step, collection=self.collection, query=query)
+                for name, step in steps.items()
+            ]
+        return json.dumps({"steps": [report.model_dump(mode="json") for report in reports]})
+
+    @function(cache=image.PURE)
+    def container(self) -> dagger.Container:
+        """The composite's slim image: it wants RAG_RETRIEVE_URL, RAG_AUGMENT_URL and RAG_GENERATE_URL."""
+        return image.build(PACKAGE)
+
+    @function(cache=image.FRESH)
+    async def publish(
+        self,
+        address: Annotated[
+            str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-pipeline.")
+        ],
+        tag: Annotated[str, Doc("Tag to give the image.")] = "latest",
+        username: Annotated[str, Doc("Who pushes; leave out for a registry without login.")] = "",
+        password: Annotated[
+            dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")
+        ] = None,
+    ) -> str:
+        """Push the composite's image; returns its reference by digest."""
+        return await image.push(image.build(PACKAGE), address, tag, username, password)
+
+    @function(cache=image.FRESH)
+    @check
+    async def check(self) -> str:
+        """Run the composite's own tests in its container; returns pytest's summary."""
+        return await image.run_tests(PACKAGE)
+
+    def _request(self, query: str, top_k: int, filters: str, input_json: str) -> str:
+        from .services import request_of
+
+        given: dict[str, Any] = {"query": query} if query else {}
+        given |= {"top_k": top_k} if top_k else {}
+        if filters:
+            given["filters"] = _json_or_text(filters)
+        return request_of(input_json, default={"collection": self.collection}, given=given)
+
+    def _retriever(self, given: Retriever | None) -> dict[str, Any]:
+        return {"retrieve": given or image.resident(self._retrieve())}
+
+    def _remote_store(self) -> bool:
+        return bool(self.qdrant_url) or self.qdrant is not None
+
+    def _retrieve_module(self) -> Any:
+        return dag.retrieve(
+            qdrant_url=self.qdrant_url, qdrant=self.qdrant, qdrant_api_key=self.qdrant_api_key
+        )
+
+    def _retrieve(self) -> dagger.Container:
+        store = None if self._remote_store() else self.store or self.index()
+        container = image.over_store(
+            dag.retrieve().container(),
+            store=store,
+            qdrant_url=self.qdrant_url,
+            qdrant=self.qdrant,
+            qdrant_api_key=self.qdrant_api_key,
+        )
+        if self.retriever == Ranking.superlinked:
+            container = image.over_superlinked(container, self._retrieve_module().superlinked())
+        return container
+
+    def _generate(self) -> dagger.Container:
+        return image.over_llm(
+            dag.generate().container(),
+            llm_base_url=self.llm_base_url,
+            llm_model=self.llm_model,
+            llm_api_key=self.llm_api_key,
+            llm=self.llm,
+        )
+
+    def _composite(
+        self,
+        retrieve: dagger.Service | None = None,
+        augment: dagger.Service | None = None,
+        generate: dagger.Service | None = None,
+    ) -> dagger.Container:
+        services = {
+            "retrieve": retrieve or image.resident(self._retrieve()),
+            "augment": augment or dag.augment().serve(),
+            "generate": generate or image.resident(self._generate()),
+        }
+        composite = image.build(PACKAGE)
+        for step, service in services.items():
+            composite = composite.with_service_binding(step, service)
+            composite = composite.with_env_variable(
+                f"RAG_{step.upper()}_URL", f"http://{step}:{image.PORT}"
+            )
+        return composite
+
+
+def _json_or_text(text: str) -> Any:
+    """Return JSON as what it is, and anything else as text, for the handler to refuse."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,202 @@
+"""`retrieve` as a Dagger module: it translates, the step's own code works in the step's container."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Annotated
+
+import dagger
+from dagger import Doc, Name, check, dag, enum_type, function, object_type
+
+from . import image
+
+PACKAGE = "rag_retrieve"
+REPORT = "ingest-report.json"
+
+
+@enum_type
+class Ranking(enum.Enum):
+    """Who ranks the passages."""
+
+    builtin = "builtin"
+    """Dense and BM25, fused; needs nothing else."""
+
+    superlinked = "superlinked"
+    """Text, recency and category, weighed per question."""
+
+
+@object_type
+class Retrieve:
+    """Ingest documents and find passages for a question: dense, BM25 or both, on Qdrant.
+
+    JSON in, JSON out. `dagger call index --docs ./docs export --path ./store` builds an index,
+    `dagger call --store ./store run --input-json '{"query": "…"}'` searches it.
+    """
+
+    store: Annotated[
+        dagger.Directory | None,
+        Doc("An index made by `index`: searched by the embedded store. Not with Qdrant."),
+    ] = None
+    qdrant_url: Annotated[
+        str, Doc("URL of a Qdrant server, e.g. https://qdrant.example.com:6333.")
+    ] = ""
+    qdrant: Annotated[
+        dagger.Service | None,
+        Doc(
+            "A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."
+        ),
+    ] = None
+    qdrant_api_key: Annotated[
+        dagger.Secret | None, Doc("Key of the Qdrant server, e.g. env:QDRANT_API_KEY.")
+    ] = None
+    retriever: Annotated[
+        Ranking,
+        Doc("Who ranks: builtin, or superlinked (weights per question; its own container)."),
+    ] = Ranking.builtin
+
+    @function(cache=image.FRESH)
+    async def run(
+        self,
+        input_json: Annotated[
+            str, Doc('The request, e.g. {"query": "Who may sign?", "top_k": 3}; see contract/.')
+        ] = "",
+        input: Annotated[  # noqa: A002, the name of the option
+            dagger.File | None, Name("input"), Doc("The request as a file, instead.")
+        ] = None,
+    ) -> str:
+        """Find passages for one request; returns the response, or an error envelope, as JSON."""
+        container = self._container()
+        if self.qdrant_url or self.qdrant or self.retriever == Ranking.superlinked:
+            container = image.fresh(container)
+        return await image.ask("retrieve", container, input_json, input)
+
+    @function(cache=image.PURE)
+    async def index(
+        self,
+        docs: Annotated[
+            dagger.Directory, Doc("Folder with txt, md, html, pdf, docx, csv and json files.")
+        ],
+        collection: Annotated[str, Doc("Name of the collection to make.")] = "default",
+        name: Annotated[
+            str, Doc("Name of the folder in document ids: docs gives docs/report.pdf.")
+        ] = "docs",
+    ) -> dagger.Directory:
+        """Build the embedded store of a folder: the same documents give the stored result at once.
+
+        Only texts never embedded before are embedded. Documents that cannot be read are left out
+        and named in ingest-report.json, which stands beside the collection.
+        """
+        cache = dag.cache_volume("rag-embeddings")
+        ran = image.build(PACKAGE).with_mounted_cache("/cache", cache, owner=image.USER)
+        ran = self._ingest(
+            ran.with_env_variable("RAG_EMBEDDING_CACHE", "/cache"), docs, collection, name
+        )
+        store = ran.directory(image.HOME)
+        report = await image.read("retrieve", store.file(REPORT))
+        if error := json.loads(report).get("error"):
+            raise ValueError(f"{error['code']}: {error['message']}")
+        return store
+
+    @function(cache=image.FRESH)
+    async def ingest(
+        self,
+        docs: Annotated[
+            dagger.Directory, Doc("Folder with txt, md, html, pdf, docx, csv and json files.")
+        ],
+        collection: Annotated[str, Doc("Collection to bring them into.")] = "default",
+        name: Annotated[str, Doc("Name of the folder in document ids.")] = "docs",
+        prune: Annotated[bool, Doc("Delete documents whose file is gone from the folder.")] = False,
+    ) -> str:
+        """Bring a folder into a collection on the Qdrant server; returns the report, or an error envelope.
+
+        Unchanged documents compute no embedding.
+        """
+        if not (self.qdrant_url or self.qdrant):
+            return image.envelope_of(
+                "retrieve",
+                "retriever_misconfigured",
+                "no Qdrant server is given; set --qdrant-url or --qdrant, or use index",
+            )
+        ran = self._ingest(image.fresh(self._over_store()), docs, collection, name, prune=prune)
+        return await image.read("retrieve", ran.file(f"{image.HOME}/{REPORT}"))
+
+    @function(cache=image.PURE)
+    def container(self) -> dagger.Container:
+        """The step's slim image: locked dependencies, not root, no build tools, no Dagger SDK."""
+        return image.build(PACKAGE)
+
+    @function(cache="session")
+    def serve(self) -> dagger.Service:
+        """Keep the step resident: POST /run, GET /healthz, GET /readyz on port 8080."""
+        return image.resident(self._container())
+
+    @function(cache=image.PURE)
+    def superlinked_container(self) -> dagger.Container:
+        """The image of the Superlinked retriever, a project of its own: its dependencies fit no other."""
+        return image.build("rag_superlinked", folder="superlinked")
+
+    @function(cache="session")
+    def superlinked(self) -> dagger.Service:
+        """Keep the Superlinked retriever resident, on the Qdrant server given or in memory."""
+        return image.resident(
+            image.over_qdrant(
+                image.build("rag_superlinked", folder="superlinked"),
+                qdrant_url=self.qdrant_url,
+                qdrant=self.qdrant,
+                qdrant_api_key=self.qdrant_api_key,
+            )
+        )
+
+    @function(cache=image.FRESH)
+    async def publish(
+        self,
+        address: Annotated[
+            str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-retrieve.")
+        ],
+        tag: Annotated[str, Doc("Tag to give the image.")] = "latest",
+        username: Annotated[str, Doc("Who pushes; leave out for a registry without login.")] = "",
+        password: Annotated[
+            dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")
+        ] = None,
+    ) -> str:
+        """Push the step's image; returns its reference by digest."""
+        return await image.push(image.build(PACKAGE), address, tag, username, password)
+
+    @function(cache=image.FRESH)
+    @check
+    async def check(self) -> str:
+        """Run the step's own tests in its container; returns pytest's summary."""
+        return await image.run_tests(PACKAGE)
+
+    def _ingest(
+        self,
+        container: dagger.Container,
+        docs: dagger.Directory,
+        collection: str,
+        name: str,
+        *,
+        prune: bool = False,
+    ) -> dagger.Container:
+        options = ["--collection", collection, "--report", f"{image.HOME}/{REPORT}"]
+        folder = f"/documents/{name}"
+        return container.with_mounted_directory(folder, docs, owner=image.USER).with_exec(
+            ["index", folder, *options, *(["--prune"] if prune else [])],
+            use_entrypoint=True,
+            expect=dagger.ReturnType.ANY,  # a document that cannot be read is in the report
+        )
+
+    def _over_store(self) -> dagger.Container:
+        return image.over_store(
+            image.build(PACKAGE),
+            store=self.store,
+            qdrant_url=self.qdrant_url,
+            qdrant=self.qdrant,
+            qdrant_api_key=self.qdrant_api_key,
+        )
+
+    def _container(self) -> dagger.Container:
+        container = self._over_store()
+        if self.retriever == Ranking.superlinked:
+            container = image.over_superlinked(container, self.superlinked())
+        return container

@@ -1,0 +1,1 @@
+"""Finds passages in a small catalogue by their words."""

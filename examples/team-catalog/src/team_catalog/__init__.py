@@ -1,0 +1,1 @@
+"""Questions to a catalogue, found by a retriever of one's own."""

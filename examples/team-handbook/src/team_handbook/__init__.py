@@ -1,0 +1,1 @@
+"""Questions to a team's own handbook."""

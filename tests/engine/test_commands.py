@@ -1,0 +1,270 @@
+"""The commands of the guide, literally, on a real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from engine_kit import QUIET, Dagger, Session, free_port, running
+
+from rag_pipeline.local import open_local
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "contract/examples"
+QUESTION = "How does retrieval fuse dense and sparse results?"
+
+
+def comparable(answer: dict[str, Any]) -> dict[str, Any]:
+    """Take out what differs by nature: a new id, the time it took."""
+    return {key: value for key, value in answer.items() if key not in ("id", "timings_ms")}
+
+
+def locally(docs: Path, request: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Answer in one process, over a folder that is called docs."""
+    with open_local(home=home) as rag:
+        rag.retriever.ingest([docs])
+        return rag.answer(request)
+
+
+def test_functions_lists_the_composite(dagger_cli: Dagger) -> None:
+    """`dagger functions` at the root names what can be called there."""
+    ran = dagger_cli("functions")
+
+    assert ran.code == 0, ran.log
+    assert re.search(r"^rag\s+\S", ran.out, re.MULTILINE)
+
+
+def test_a_question_with_no_other_argument_is_answered_from_the_projects_docs(
+    dagger_cli: Dagger, repository: Path, tmp_path: Path
+) -> None:
+    """The answer has citations, and is the one that one process gives."""
+    answer = dagger_cli("call", "rag", "run", "--query", QUESTION).json
+
+    assert answer["citations"][0]["document_id"].startswith("docs/")
+    expected = locally(repository / "docs", {"query": QUESTION}, tmp_path)
+    assert comparable(answer) == comparable(expected)
+
+
+def test_a_users_folder_is_asked(dagger_cli: Dagger, my_docs: Path) -> None:
+    """`--docs` takes a folder of the caller's machine."""
+    ran = dagger_cli(
+        *("call", "rag", "--docs", str(my_docs), "run", "--query", "How much holds the kettle?")
+    )
+
+    assert ran.json["answer"] == "The kettle on the third floor holds 1.7 litres [1]."
+    assert ran.json["citations"][0]["document_id"] == "docs/kettle.md"
+
+
+def test_search_gives_passages_without_an_answer(dagger_cli: Dagger) -> None:
+    """`search` is retrieval only."""
+    found = dagger_cli("call", "rag", "search", "--query", QUESTION, "--top-k", "2").json
+
+    assert len(found["results"]) == 2
+    assert "answer" not in found
+
+
+def test_an_exported_index_is_the_store_of_the_embedded_default(
+    dagger_cli: Dagger, my_docs: Path, tmp_path: Path
+) -> None:
+    """`index … export` writes a folder that one process opens and asks."""
+    store = tmp_path / "store"
+    index = ("index", "--docs", str(my_docs), "export", "--path", str(store))
+    ran = dagger_cli("call", "rag", *index)
+
+    assert ran.code == 0, ran.log[-3000:]
+    assert json.loads((store / "ingest-report.json").read_text())["embeddings"] <= 2
+    with open_local(home=store) as rag:
+        answer = rag.answer({"query": "Where are bicycles parked?"})
+    assert answer["citations"][0]["document_id"] == "docs/bicycles.md"
+    again = dagger_cli(
+        *("call", "rag", "--store", str(store), "run", "--query", "Where are bicycles parked?")
+    ).json
+    assert comparable(again) == comparable(answer)
+
+
+def test_serve_up_gives_the_resident_pipeline_on_localhost(repository: Path, my_docs: Path) -> None:
+    """`serve up` answers `POST /run` on this machine, and says when it is ready."""
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            *("dagger", "--progress=plain", "call", "rag", "--docs", str(my_docs)),
+            *("serve", "up", "--ports", f"{port}:8080"),
+        ],
+        cwd=repository,
+        env={**os.environ, **QUIET},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    with running(process), httpx.Client(trust_env=False, timeout=120) as client:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "tunnel started" in line:
+                break
+        url = f"http://127.0.0.1:{port}"
+        while client.get(f"{url}/readyz").status_code != 200:
+            assert process.poll() is None
+        answer = client.post(f"{url}/run", json={"query": "Where are bicycles parked?"}).json()
+
+    assert answer["answer"] == "Bicycles are parked behind the east gate [1]."
+
+
+@pytest.mark.parametrize(
+    ("step", "name"), [("augment", "numbered"), ("generate", "cited")], ids=["augment", "generate"]
+)
+def test_a_step_answers_a_request_as_text_and_as_a_file(
+    dagger_cli: Dagger, step: str, name: str
+) -> None:
+    """`-m dagger/STEP call run` takes `--input-json` and `--input`, and gives the step's response."""
+    request = EXAMPLES / step / f"ok-{name}.request.json"
+    expected = json.loads((EXAMPLES / step / f"ok-{name}.response.json").read_text())
+
+    by_text = dagger_cli("-m", f"dagger/{step}", "call", "run", "--input-json", request.read_text())
+    by_file = dagger_cli("-m", f"dagger/{step}", "call", "run", "--input", str(request))
+
+    assert by_text.json == expected
+    assert by_file.json == expected
+
+
+def test_retrieve_answers_over_an_index(dagger_cli: Dagger, my_docs: Path, tmp_path: Path) -> None:
+    """`retrieve` builds an index and searches it; what is wrong is an envelope, not a stack trace."""
+    store = tmp_path / "store"
+    at = ("-m", "dagger/retrieve", "call")
+    built = dagger_cli(*at, "index", "--docs", str(my_docs), "export", "--path", str(store))
+    assert built.code == 0, built.log[-3000:]
+
+    found = dagger_cli(*at, "--store", str(store), "run", "--input-json", '{"query": "kettle"}')
+    bad = dagger_cli(*at, "run", "--input-json", '{"query": "kettle", "top_k": 0}')
+    none = dagger_cli(*at, "run", "--input-json", '{"query": "kettle", "collection": "no"}')
+
+    assert found.json["results"][0]["document_id"] == "docs/kettle.md"
+    assert bad.json["error"]["param"] == "top_k"
+    assert none.json["error"]["code"] == "collection_not_found"
+    assert "Traceback" not in bad.out + none.out
+
+
+@pytest.mark.parametrize("module", ["retrieve", "augment", "generate", "rag"])
+def test_help_tells_every_function_and_option(dagger_cli: Dagger, module: str) -> None:
+    """`--help` has a line for each; none is empty."""
+    ran = dagger_cli("-m", f"dagger/{module}", "call", "--help")
+
+    assert ran.code == 0, ran.log
+    options = re.findall(r"^ +--([a-z-]+) +\w+ +(.*)$", ran.out, re.MULTILINE)
+    assert all(told for _, told in options), options
+    functions = re.findall(r"^  ([a-z-]+) {2,}(.*)$", ran.out, re.MULTILINE)
+    assert {"run", "container", "serve", "publish", "check"} <= {name for name, _ in functions}
+    assert all(told for _, told in functions), functions
+
+
+def test_the_steps_image_has_no_sdk_no_tools_and_is_not_root(session: Session) -> None:
+    """Each image holds the step and its locked dependencies, and little else."""
+    probe = (
+        "import importlib.util as u, os, shutil;"
+        "print([n for n in ('dagger', 'gql', 'pytest') if u.find_spec(n)],"
+        "[t for t in ('gcc', 'cc', 'make', 'uv', 'git') if shutil.which(t)], os.getuid())"
+    )
+    query = (
+        """query($probe: [String!]!) { rag { container { withExec(args: $probe) { stdout } } } }"""
+    )
+
+    printed = session.ask(query, probe=["python", "-c", probe])
+
+    assert printed["rag"]["container"]["withExec"]["stdout"] == "[] [] 10001\n"
+
+
+def test_check_runs_the_steps_own_tests_in_its_container(dagger_cli: Dagger) -> None:
+    """`dagger check` runs pytest inside the step's image."""
+    ran = dagger_cli("-m", "dagger/augment", "call", "check")
+
+    assert ran.code == 0, ran.log[-3000:]
+    assert re.search(r"\d+ passed", ran.out)
+    assert "failed" not in ran.out
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A registry on this machine: RAG_TEST_REGISTRY, or Debian's docker-registry when installed."""
+    if given := os.environ.get("RAG_TEST_REGISTRY"):
+        yield given
+        return
+    binary = shutil.which("docker-registry")
+    if binary is None:
+        pytest.skip("no registry: set RAG_TEST_REGISTRY or install docker-registry")
+    port = free_port()
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/images}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n"
+    )
+    process = subprocess.Popen(
+        [binary, "serve", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with running(process):
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "listening on" in line:
+                break
+        yield f"localhost:{port}"
+
+
+def test_publish_gives_a_reference_by_digest_that_can_be_pulled(
+    dagger_cli: Dagger, session: Session, registry: str
+) -> None:
+    """`publish` pushes the image; what comes back names exactly that image."""
+    ran = dagger_cli(
+        *("-m", "dagger/augment", "call", "publish"),
+        *("--address", f"{registry}/team/rag-augment", "--tag", "v9"),
+    )
+
+    assert ran.code == 0, ran.log[-3000:]
+    reference = ran.out.strip()
+    assert re.fullmatch(rf"{registry}/team/rag-augment:v9@sha256:[0-9a-f]{{64}}", reference)
+    query = "query($ref: String!) { container { from(address: $ref) { entrypoint user } } }"
+    pulled = session.ask(query, ref=reference)["container"]["from"]
+    assert pulled == {"entrypoint": ["python", "-m", "rag_augment"], "user": "10001:10001"}
+
+
+def test_an_answer_is_replayed(dagger_cli: Dagger, my_docs: Path, tmp_path: Path) -> None:
+    """`replay` says identical on the same documents, and names what changed on others."""
+    at = ("call", "rag", "--docs", str(my_docs))
+    answer = dagger_cli(*at, "run", "--query", "How much holds the kettle?")
+    file = tmp_path / "answer.json"
+    file.write_text(answer.out)
+
+    same = dagger_cli(*at, "replay", "--answer", str(file)).json
+    (my_docs / "kettle.md").write_text("# Kettle\n\nThe kettle holds 2 litres.\n")
+    other = dagger_cli(*at, "replay", "--answer", str(file)).json
+
+    assert (same["identical"], same["differences"]) == (True, [])
+    assert other["identical"] is False
+    assert other["differences"]
+
+
+def test_answers_are_measured_on_a_users_own_questions(
+    dagger_cli: Dagger, my_docs: Path, tmp_path: Path
+) -> None:
+    """`eval` asks every question of a dataset and gives metrics with their number of questions."""
+    dataset = tmp_path / "questions.jsonl"
+    dataset.write_text(
+        '{"query": "How much holds the kettle?", "relevant": ["docs/kettle.md"]}\n'
+        '{"query": "Where are bicycles parked?", "relevant": ["docs/bicycles.md"]}\n'
+    )
+
+    report = dagger_cli(
+        *("call", "rag", "--docs", str(my_docs), "eval", "--dataset", str(dataset))
+    ).json
+
+    ndcg = report["metrics"]["ndcg@10"]
+    assert (ndcg["value"], ndcg["n"], report["failed"]) == (1.0, 2, 0)

@@ -1,0 +1,432 @@
+"""The Dagger modules without an engine: what the SDK's own loader sees, and what they ask for.
+
+The engine is a double (`engine_double.py`); tests/engine has the same questions for a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+
+pytest.importorskip("dagger.mod", reason="dagger-io is not installed")
+
+import dagger
+from engine_double import EngineDouble, directory
+
+from rag_augment import image as augment_image
+from rag_augment.module import Augment
+from rag_generate import image as generate_image
+from rag_generate.module import Generate
+from rag_pipeline import image as rag_image
+from rag_pipeline import module, services
+from rag_pipeline.local import open_local
+from rag_pipeline.module import Rag
+from rag_retrieve import image as retrieve_image
+from rag_retrieve import module as retrieve_module
+from rag_retrieve.module import Retrieve
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = ROOT / "contract/examples/corpus"
+MODULES: dict[str, type] = {
+    "retrieve": Retrieve,
+    "augment": Augment,
+    "generate": Generate,
+    "rag": Rag,
+}
+COMMON = {"run", "container", "serve", "publish", "check"}
+FUNCTIONS = {
+    "retrieve": COMMON | {"index", "ingest", "superlinked", "superlinked_container"},
+    "augment": COMMON,
+    "generate": COMMON,
+    "rag": COMMON | {"search", "index", "ingest", "eval", "replay", "conformance"},
+}
+# Whatever reads a store, a model or a registry is never answered from the engine's cache.
+NEVER = {"publish", "check", "ingest", "search", "eval", "replay", "conformance"}
+CACHE = {
+    "retrieve": {"run": "never"},
+    "augment": {"run": "168h"},  # pure: the same passages give the same prompt
+    "generate": {"run": "never"},
+    "rag": {"run": "never"},
+}
+
+
+def functions(name: str) -> dict[str, Any]:
+    """Return the functions the SDK registers for a module's main object."""
+    main = MODULES[name]
+    registered = main.__dagger_module__.get_object(main.__name__).functions  # type: ignore[attr-defined]
+    return {each: function for each, function in registered.items() if each}  # "": constructor
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_sdk_finds_the_main_object_by_its_entry_point(name: str) -> None:
+    """Each distribution names its object for the SDK; module and package names are our own."""
+    points = importlib.metadata.entry_points(group="dagger.mod", name="main_object")
+    loaded = {point.dist.name: point for point in points if point.dist}
+    distribution = {"rag": "rag-pipeline"}.get(name, f"rag-{name}")
+
+    assert loaded[distribution].load() is MODULES[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_has_the_functions_the_guide_names(name: str) -> None:
+    """Nothing is missing, and nothing private is offered."""
+    assert set(functions(name)) == FUNCTIONS[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_everything_offered_is_explained(name: str) -> None:
+    """Objects, functions and every argument have help; it is what `--help` and the Daggerverse show."""
+    main = MODULES[name]
+    registered = main.__dagger_module__._objects  # type: ignore[attr-defined]
+
+    assert main.__doc__
+    for function in functions(name).values():
+        assert function.doc, function
+        for parameter in function.parameters.values():
+            assert parameter.doc, (function, parameter.name)
+    for parameter in registered[main.__name__].get_constructor().parameters.values():
+        assert parameter.doc, (name, parameter.name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_function_states_its_cache_policy(name: str) -> None:
+    """The engine's own default is seven days: no function leaves it unsaid."""
+    policies = {each: function.cache_policy for each, function in functions(name).items()}
+    expected = {
+        each: "never"
+        if each in NEVER
+        else "session"
+        if each in ("serve", "superlinked")
+        else "168h"
+        for each in policies
+    }
+
+    assert policies == {**expected, **CACHE[name]}
+
+
+def test_only_checks_are_checks() -> None:
+    """`dagger check` runs the tests of each step and nothing else."""
+    for name in MODULES:
+        assert [each for each, function in functions(name).items() if function.check] == ["check"]
+
+
+def test_keys_are_secrets_and_nothing_else_is_needed() -> None:
+    """Every constructor argument is optional; every key is a Secret, so it never is an argument's text."""
+    for name, main in MODULES.items():
+        registered = main.__dagger_module__._objects  # type: ignore[attr-defined]
+        for each in registered[main.__name__].get_constructor().parameters.values():
+            assert each.is_optional, (name, each.name)
+            if "key" in each.name.lower() or "password" in each.name.lower():
+                assert dagger.Secret in get_args(each.resolved_type), (name, each.name)
+
+
+def test_the_command_line_finds_no_reserved_argument() -> None:
+    """Names that `dagger call` keeps for itself are not used."""
+    reserved = {"id", "json", "output", "help", "debug", "mod", "interactive", "progress", "quiet"}
+    for name in MODULES:
+        for function in functions(name).values():
+            assert not reserved & set(function.parameters), function
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineDouble]:
+    """The double, in the place of the engine's client."""
+    double = EngineDouble()
+    users: list[ModuleType] = [retrieve_image, augment_image, generate_image, rag_image]
+    for user in [*users, retrieve_module, module]:
+        monkeypatch.setattr(user, "dag", double)
+    yield double
+    double.processes.stop()
+
+
+def rag(**configured: Any) -> Rag:
+    """Return the composite over the example corpus."""
+    return Rag(docs=directory(CORPUS), docs_name="corpus", collection="handbook", **configured)
+
+
+def example(step: str, name: str) -> tuple[str, dict[str, Any]]:
+    """Return an example's request as text, and its response."""
+    folder = ROOT / "contract/examples" / step
+    request = (folder / f"ok-{name}.request.json").read_text()
+    return request, json.loads((folder / f"ok-{name}.response.json").read_text())
+
+
+def test_augment_and_generate_answer_as_the_contract_says(engine: EngineDouble) -> None:
+    """`run` gives the step's response: text in, one process in the step's container, text out."""
+    for step, run, name in (
+        ("augment", Augment().run, "numbered"),
+        ("generate", Generate().run, "cited"),
+    ):
+        request, expected = example(step, name)
+
+        assert json.loads(asyncio.run(run(input_json=request))) == expected
+    assert engine.processes.run == ["rag_augment", "rag_generate"]
+
+
+def test_a_request_can_be_a_file(engine: EngineDouble) -> None:
+    """`--input file` is the same as `--input-json`."""
+    request, expected = example("augment", "numbered")
+    file = directory(ROOT).with_new_file("request.json", request).file("request.json")
+
+    assert json.loads(asyncio.run(Augment().run(input=file))) == expected
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_request_given_twice_or_not_at_all_is_refused(engine: EngineDouble, both: bool) -> None:
+    """One of --input-json and --input; the error says so and no process is started."""
+    file = directory(ROOT).file("README.md") if both else None
+
+    answer = json.loads(asyncio.run(Augment().run("{}" if both else "", file)))
+
+    assert answer["error"]["code"] == "invalid_request"
+    assert "--input-json" in answer["error"]["message"]
+    assert engine.processes.run == []
+
+
+def test_a_bad_request_is_an_envelope_not_an_exception(engine: EngineDouble) -> None:
+    """The step's own error comes back with its code, its step and the field."""
+    answer = json.loads(asyncio.run(Augment().run('{"query": "x", "results": "none"}')))
+
+    error = answer["error"]
+    assert (error["code"], error["step"], error["param"]) == (
+        "invalid_request",
+        "augment",
+        "results",
+    )
+
+
+def test_the_composite_gives_the_answer_of_the_contract(
+    engine: EngineDouble, tmp_path: Path
+) -> None:
+    """`rag run` composes three resident steps, and answers as in one process."""
+    request, _ = example("rag", "question")
+    with open_local(home=tmp_path) as local:
+        local.retriever.ingest([CORPUS], collection="handbook")
+        expected = local.answer(json.loads(request))
+
+    answer = json.loads(asyncio.run(rag().run(input_json=request)))
+
+    for each in (expected, answer):
+        assert each.pop("timings_ms")
+        each.pop("id")
+    assert answer == expected
+    assert sorted(engine.processes.run) == [
+        *("rag_augment", "rag_generate"),
+        *("rag_retrieve", "rag_retrieve"),  # index, then serve
+    ]
+
+
+def test_options_of_the_command_line_stand_over_the_json(engine: EngineDouble) -> None:
+    """--query, --top-k and --filters win over --input-json; the collection is the constructor's."""
+    given = rag().search(
+        query="Who may sign?",
+        top_k=1,
+        filters='{"none": {"$eq": 1}}',
+        input_json='{"query": "x", "top_k": 9}',
+    )
+
+    found = json.loads(asyncio.run(given))
+
+    assert (found["query"], found["collection"]) == ("Who may sign?", "handbook")
+    assert found["provenance"]["rag"]["request"]["top_k"] == 1
+    assert found["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        ({"query": "x", "filters": "{no json"}, "filters"),
+        ({"query": "x", "top_k": 101}, "top_k"),
+        ({}, "query"),
+        ({"input_json": '{"qdrant_host": "10.0.0.1"}', "query": "x"}, "qdrant_host"),
+        ({"input_json": "[]"}, None),
+    ],
+)
+def test_the_composite_refuses_what_the_contract_refuses(
+    engine: EngineDouble, arguments: dict[str, Any], param: str | None
+) -> None:
+    """A bad request is an envelope that names the field, before any container is started."""
+    error = json.loads(asyncio.run(rag().run(**arguments)))["error"]
+
+    assert (error["code"], error["param"]) == ("invalid_request", param)
+    assert engine.processes.run == []
+
+
+def test_what_reads_a_model_or_a_server_is_run_anew_each_time(engine: EngineDouble) -> None:
+    """Without a buster the engine would answer an equal question from its cache."""
+    store = directory(CORPUS)
+    asked = [
+        Generate(),
+        Retrieve(store=store),
+        Generate(llm_base_url="http://127.0.0.1:9/v1", llm_model="m"),
+        Retrieve(qdrant_url="http://127.0.0.1:9"),
+    ]
+
+    for step in [*asked, asked[-1]]:
+        asyncio.run(step.run("{}"))
+
+    busters = [given.get("RAG_RUN") for given in engine.processes.variables]
+    assert busters[:2] == [None, None]
+    assert len({*busters[2:]} - {None}) == 3
+
+
+def test_a_resident_step_is_the_same_in_the_whole_session(engine: EngineDouble) -> None:
+    """Nothing volatile is in a service, or each question would start another one."""
+    asking = rag(llm_base_url="http://llm:8000/v1", llm_model="m", qdrant_url="http://q:6333")
+
+    assert asking._retrieve().variables == asking._retrieve().variables
+    assert asking._generate().variables == asking._generate().variables
+
+
+def test_keys_are_given_as_secret_variables_only(engine: EngineDouble) -> None:
+    """A key never becomes a plain variable, an argument or part of an image."""
+    key: Any = object()
+    asking = rag(
+        llm_base_url="http://llm:8000/v1", llm_api_key=key, qdrant_url="u", qdrant_api_key=key
+    )
+
+    retrieve, generate = asking._retrieve(), asking._generate()
+
+    assert retrieve.secrets == {"RAG_QDRANT_API_KEY": key}
+    assert generate.secrets == {"RAG_LLM_API_KEY": key}
+    assert key not in [*retrieve.variables.values(), *generate.variables.values()]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_image_is_not_root_and_says_what_it_is(engine: EngineDouble, name: str) -> None:
+    """Every image has a numeric user, the step's command as entrypoint, and its version."""
+    main = rag() if name == "rag" else MODULES[name]()
+    container = main.container()
+
+    distribution = {"rag": "rag-pipeline"}.get(name, f"rag-{name}")
+    assert container.user == "10001:10001"
+    assert container.entrypoint == ("python", "-m", distribution.replace("-", "_"))
+    assert container.labels["org.opencontainers.image.version"] == importlib.metadata.version(
+        distribution
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"address": "r.example.com/x:v1"}, "give the tag as --tag"),
+        ({"address": "r.example.com/x@sha256:0"}, "give the tag as --tag"),
+        ({"address": "r.example.com/x", "username": "me"}, "give both"),
+    ],
+)
+def test_publish_says_what_does_not_fit(
+    engine: EngineDouble, arguments: dict[str, Any], said: str
+) -> None:
+    """An address with a tag, or a user without a password, is refused before anything is pushed."""
+    with pytest.raises(ValueError, match=said):
+        asyncio.run(Augment().publish(**arguments))
+
+
+def test_publish_takes_a_port_for_no_tag(engine: EngineDouble) -> None:
+    """`localhost:5000/x` has a port, not a tag; the reference returned is by digest."""
+    pushed = asyncio.run(Augment().publish("localhost:5000/x", tag="v1"))
+
+    assert pushed.startswith("localhost:5000/x:v1@sha256:")
+
+
+def test_a_folder_without_documents_is_still_a_store(engine: EngineDouble, tmp_path: Path) -> None:
+    """`index` of an empty folder gives a collection in which nothing is found."""
+    answer = json.loads(asyncio.run(Rag(docs=directory(tmp_path)).run("Who may sign?")))
+
+    assert (answer["answerable"], answer["citations"]) == (False, [])
+
+
+def test_index_reports_beside_the_collection(engine: EngineDouble, tmp_path: Path) -> None:
+    """The store can be opened by the embedded default, and tells what it was made of."""
+    made = asyncio.run(Retrieve().index(directory(CORPUS), collection="handbook", name="handbook"))
+    home = asyncio.run(made.path())  # type: ignore[attr-defined]
+    report = json.loads((home / "ingest-report.json").read_text())
+
+    assert "handbook/travel.md" in report["added"]
+    from rag_retrieve import Retriever, RetrieveSettings
+
+    with Retriever.open(RetrieveSettings(home=home)) as retriever:
+        assert [each.name for each in retriever.collections()] == ["handbook"]
+
+
+def test_index_says_why_it_cannot(engine: EngineDouble) -> None:
+    """A collection name that cannot be is an error that holds the name, not an empty folder."""
+    with pytest.raises(ValueError, match="a/b"):
+        asyncio.run(Retrieve().index(directory(CORPUS), collection="a/b"))
+
+
+def test_ingest_without_a_server_is_refused(engine: EngineDouble) -> None:
+    """What would be written would be gone with the container: the error names the way out."""
+    answer = json.loads(asyncio.run(Retrieve().ingest(directory(CORPUS))))
+
+    assert answer["error"]["code"] == "retriever_misconfigured"
+    assert "--qdrant-url" in answer["error"]["message"]
+
+
+class Foreign:
+    """A step of another module: one function, from JSON to JSON."""
+
+    def __init__(self, response: str) -> None:
+        self.response = response
+        self.asked: list[str] = []
+
+    async def run(self, input_json: str) -> str:
+        self.asked.append(input_json)
+        return self.response
+
+
+def test_a_foreign_retriever_takes_the_place_of_ours(engine: EngineDouble) -> None:
+    """Its passages are packed, answered and cited; our retriever is not even built."""
+    text = "Only the board may sign contracts."
+    passage = {"chunk_id": "c1", "document_id": "bylaws", "text": text, "span": [0, len(text)]}
+    foreign = Foreign(
+        json.dumps(
+            {
+                "query": "Who may sign contracts?",
+                "results": [
+                    {**passage, "title": "", "source": "", "score": 1.0, "scores": {"dense": 0.9}}
+                ],
+            }
+        )
+    )
+
+    answer = json.loads(
+        asyncio.run(rag().run("Who may sign contracts?", retrieve_with=foreign))  # type: ignore[arg-type]
+    )
+
+    assert answer["citations"][0]["document_id"] == "bylaws"
+    assert json.loads(foreign.asked[0])["query"] == "Who may sign contracts?"
+    assert sorted(engine.processes.run) == ["rag_augment", "rag_generate"]
+
+
+@pytest.mark.parametrize(
+    ("response", "code", "param"),
+    [
+        ('{"results": [{"chunk_id": "c1"}]}', "module_bad_output", "results.0.document_id"),
+        ("no json", "module_bad_output", None),
+        ('{"query": "x"}', "module_bad_output", "results"),
+    ],
+)
+def test_a_foreign_step_off_contract_is_named_with_the_field(
+    engine: EngineDouble, response: str, code: str, param: str | None
+) -> None:
+    """The fault is put down to the step that made it, not to the one that stumbles over it."""
+    answer = json.loads(
+        asyncio.run(rag().run("x", retrieve_with=Foreign(response)))  # type: ignore[arg-type]
+    )
+
+    error = answer["error"]
+    assert (error["code"], error["step"], error["param"]) == (code, "retrieve", param)
+
+
+def test_a_request_that_is_no_object_is_handed_on_as_it_is() -> None:
+    """The handler says what is wrong with it; nothing is guessed."""
+    assert services.request_of("[1]", default={"a": 1}, given={"b": 2}) == "[1]"
+    assert services.request_of("{", default={}, given={}) == "{"
