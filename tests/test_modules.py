@@ -91,8 +91,10 @@ def test_everything_offered_is_explained(name: str) -> None:
         assert function.doc, function
         for parameter in function.parameters.values():
             assert parameter.doc, (function, parameter.name)
+            assert "`" not in parameter.doc  # the command line takes `word` for the option's type
     for parameter in registered[main.__name__].get_constructor().parameters.values():
         assert parameter.doc, (name, parameter.name)
+        assert "`" not in parameter.doc
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -89,7 +89,8 @@ class Rag:
         Doc("Folder with your documents; without it, this project's own docs."),
     ]
     store: Annotated[
-        dagger.Directory | None, Doc("An index made by `index` before, instead of documents.")
+        dagger.Directory | None,
+        Doc("An index made before by the function index, instead of documents."),
     ] = None
     docs_name: Annotated[
         str, Doc("Name of that folder in document ids: docs gives docs/report.pdf.")
@@ -100,7 +101,10 @@ class Rag:
         Doc("Who ranks: builtin, or superlinked (weights per question; its own container)."),
     ] = Ranking.builtin
     qdrant_url: Annotated[
-        str, Doc("Search a Qdrant server at this URL instead of documents; fill it with `ingest`.")
+        str,
+        Doc(
+            "Search a Qdrant server at this URL instead of documents; fill it with the function ingest."
+        ),
     ] = ""
     qdrant: Annotated[
         dagger.Service | None,
@@ -229,7 +233,7 @@ class Rag:
     @function(cache=image.FRESH)
     async def replay(
         self,
-        answer: Annotated[dagger.File, Doc("An answer given by `run` or `search`, as a file.")],
+        answer: Annotated[dagger.File, Doc("An answer given by run or search, as a file.")],
         retrieve_with: RetrieveWith = None,
     ) -> str:
         """Run an answer's retrieval again and say whether it is identical, and if not, what changed."""

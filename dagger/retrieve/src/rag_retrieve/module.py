@@ -36,7 +36,9 @@ class Retrieve:
 
     store: Annotated[
         dagger.Directory | None,
-        Doc("An index made by `index`: searched by the embedded store. Not with Qdrant."),
+        Doc(
+            "An index made by the function index: searched by the embedded store. Not with Qdrant."
+        ),
     ] = None
     qdrant_url: Annotated[
         str, Doc("URL of a Qdrant server, e.g. https://qdrant.example.com:6333.")
