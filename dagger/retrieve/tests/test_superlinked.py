@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -297,12 +296,3 @@ DATES = [
 def test_a_date_in_metadata_is_read(value: object, seconds: int) -> None:
     """ISO dates and times, and seconds since 1970; anything else counts as no date."""
     assert timestamp_of(value) == seconds
-
-
-def test_the_server_project_shares_the_error_envelope() -> None:
-    """errors.py and shapes.py of `rag_superlinked` are those of this step."""
-    step = Path(__file__).parents[1]
-    for name in ("errors.py", "shapes.py"):
-        ours = step / "src/rag_retrieve" / name
-        theirs = step / "superlinked/src/rag_superlinked" / name
-        assert theirs.read_bytes() == ours.read_bytes()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from test_superlinked import documents
 
@@ -18,6 +17,7 @@ from rag_retrieve import Retriever, RetrieveSettings
 from rag_retrieve.embedders import Embedder
 from rag_retrieve.wire import handler_for
 
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 PROJECT = Path(__file__).parents[1] / "superlinked"
 PYTHON = PROJECT / ".venv/bin/python"
 SCHEMA = PROJECT.parents[2] / "contract/retrieve.response.schema.json"
