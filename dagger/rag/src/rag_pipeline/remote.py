@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import anyio
@@ -141,7 +142,11 @@ def open_remote(
         limits=httpx.Limits(keepalive_expiry=KEEP_OPEN_S),
         trust_env=False,  # a proxy is for the outside; the steps are ours
     )
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
+    loops = {"use_uvloop": find_spec("uvloop") is not None}  # not on Windows
+    with (
+        start_blocking_portal(backend_options=loops) as portal,
+        portal.wrap_async_context_manager(client),
+    ):
         loop = portal.call(_running_loop)
         steps = {
             name: RemoteStep(name, url, client, loop, settings.step_deadline_s)
