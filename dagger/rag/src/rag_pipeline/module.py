@@ -144,7 +144,7 @@ class Rag:
         request = self._request(query, top_k, filters, input_json)
         steps = {
             "retrieve": retrieve_with or image.resident(self._retrieve()),
-            "augment": augment_with or dag.augment().serve(),
+            "augment": augment_with or image.resident(dag.augment().container()),
             "generate": generate_with or image.resident(self._generate()),
         }
         return await answer_with(steps, request)
@@ -339,7 +339,7 @@ class Rag:
     ) -> dagger.Container:
         services = {
             "retrieve": retrieve or image.resident(self._retrieve()),
-            "augment": augment or dag.augment().serve(),
+            "augment": augment or image.resident(dag.augment().container()),
             "generate": generate or image.resident(self._generate()),
         }
         composite = image.build(PACKAGE)
