@@ -54,7 +54,8 @@ def engine() -> None:
     except subprocess.TimeoutExpired:
         pytest.skip("no Dagger engine: `dagger core version` did not answer within 60 s")
     if asked.returncode:
-        pytest.skip(f"no Dagger engine: {asked.stderr.strip().splitlines()[-1:]}")
+        said = asked.stderr.strip().rpartition("\n")[2].partition(" [traceparent:")[0]
+        pytest.skip(f"no Dagger engine answers `dagger core version`: {said}")
 
 
 @pytest.fixture(scope="session")
