@@ -101,7 +101,7 @@ def fresh(container: dagger.Container) -> dagger.Container:
 
 
 def file_of(container: dagger.Container, request: dagger.File) -> dagger.File:
-    """Return the response to a request, unevaluated: the input of the next step, or to read."""
+    """Return the response to a request as a file; nothing runs before it is read."""
     return (
         container.with_mounted_file(INPUT, request, owner=USER)
         .with_exec(

@@ -142,11 +142,7 @@ class Rag:
         from .services import answer_with
 
         request = self._request(query, top_k, filters, input_json)
-        steps = {
-            "retrieve": retrieve_with or image.resident(self._retrieve()),
-            "augment": augment_with or image.resident(dag.augment().container()),
-            "generate": generate_with or image.resident(self._generate()),
-        }
+        steps = self._steps(retrieve_with, augment_with, generate_with)
         return await answer_with(steps, request)
 
     @function(cache=image.FRESH)
@@ -298,6 +294,14 @@ class Rag:
             given["filters"] = _json_or_text(filters)
         return request_of(input_json, default={"collection": self.collection}, given=given)
 
+    def _steps(self, retrieve: Any, augment: Any, generate: Any) -> dict[str, Any]:
+        """Return what runs each step: what was given, else a service of ours."""
+        return {
+            "retrieve": retrieve or image.resident(self._retrieve()),
+            "augment": augment or image.resident(dag.augment().container()),
+            "generate": generate or image.resident(self._generate()),
+        }
+
     def _retriever(self, given: Retriever | None) -> dict[str, Any]:
         return {"retrieve": given or image.resident(self._retrieve())}
 
@@ -337,13 +341,8 @@ class Rag:
         augment: dagger.Service | None = None,
         generate: dagger.Service | None = None,
     ) -> dagger.Container:
-        services = {
-            "retrieve": retrieve or image.resident(self._retrieve()),
-            "augment": augment or image.resident(dag.augment().container()),
-            "generate": generate or image.resident(self._generate()),
-        }
         composite = image.build(PACKAGE)
-        for step, service in services.items():
+        for step, service in self._steps(retrieve, augment, generate).items():
             composite = composite.with_service_binding(step, service)
             composite = composite.with_env_variable(
                 f"RAG_{step.upper()}_URL", f"http://{step}:{image.PORT}"

@@ -43,7 +43,7 @@ async def open_steps(sources: Mapping[str, Source]) -> AsyncIterator[dict[str, S
         sources: By step: its service, or an object of another module.
 
     Raises:
-        StepError: `not_ready`, a step does not start; it says why.
+        StepError: `module_error` or `not_ready`, a step does not start; it says why.
     """
     async with httpx.AsyncClient(
         timeout=httpx.Timeout(DEADLINE_S, connect=CONNECT_S), trust_env=False

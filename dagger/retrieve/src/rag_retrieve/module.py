@@ -143,7 +143,7 @@ class Retrieve:
         """Keep the Superlinked retriever resident, on the Qdrant server given or in memory."""
         return image.resident(
             image.over_qdrant(
-                image.build("rag_superlinked", folder="superlinked"),
+                self.superlinked_container(),
                 qdrant_url=self.qdrant_url,
                 qdrant=self.qdrant,
                 qdrant_api_key=self.qdrant_api_key,
