@@ -1,4 +1,4 @@
-"""Keep errors.py, image.py and shapes.py the same in every step package: steps never import each other.
+"""Keep errors, image, serving and shapes the same in every step: steps never import each other.
 
 `python scripts/shared.py` copies them from rag_retrieve, `--check` only reports copies that differ.
 """
@@ -15,7 +15,7 @@ COPIES = [
     ROOT / "dagger/generate/src/rag_generate",
     ROOT / "dagger/rag/src/rag_pipeline",
 ]
-FILES = ["errors.py", "image.py", "shapes.py"]
+FILES = ["errors.py", "image.py", "serving.py", "shapes.py"]
 # A server in an environment of its own, which is no module.
 SUPERLINKED = ROOT / "dagger/retrieve/superlinked/src/rag_superlinked"
 

@@ -116,9 +116,9 @@ def test_public_names_have_docstrings(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-@pytest.mark.parametrize("name", ["errors.py", "image.py", "shapes.py"])
+@pytest.mark.parametrize("name", ["errors.py", "image.py", "serving.py", "shapes.py"])
 def test_shared_file_is_the_same_everywhere(package: str, name: str) -> None:
-    """errors.py, image.py and shapes.py are the same in every package; `make sync` copies them."""
+    """errors, image, serving and shapes are the same in every package; `make sync` copies them."""
     original = PACKAGES["rag_retrieve"] / name
 
     assert (PACKAGES[package] / name).read_text() == original.read_text()

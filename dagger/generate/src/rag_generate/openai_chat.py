@@ -28,6 +28,7 @@ from .generator import Draft
 from .llm_faults import Failure, explain_failure, timed_out
 from .llm_reply import Reply
 from .models import GenerateRequest, Usage
+from .shapes import on_cancel
 
 NO_KEY = "none"  # the client insists on a key; servers without one ignore it
 LOG = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class OpenAIChat:
         pieces: SimpleQueue[str | Future[Draft]] = SimpleQueue()
         future = self._background.submit(self._answer(request, fitted, pieces.put))
         future.add_done_callback(pieces.put)
+        on_cancel(future.cancel)
         try:
             while isinstance(piece := pieces.get(), str):
                 yield piece

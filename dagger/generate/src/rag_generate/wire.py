@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,8 +14,8 @@ from .extractive import Extractive
 from .generator import Generator
 from .models import GenerateRequest
 from .settings import Settings
-from .shapes import Handler
-from .step import generate
+from .shapes import Event, Handler, message
+from .step import generate, stream
 
 if TYPE_CHECKING:
     from .openai_chat import OpenAIChat
@@ -33,13 +33,22 @@ def open_step(settings: Settings | None = None) -> Iterator[Handler]:
     """
     chosen = settings or _settings()
     with open_generators(chosen) as generators:
-        run = partial(
-            generate,
-            generators=generators,
-            default=chosen.default_generator(),
-            no_context_text=chosen.no_context_text,
-        )
-        yield Handler("generate", GenerateRequest, run)
+        parts: dict[str, Any] = {
+            "generators": generators,
+            "default": chosen.default_generator(),
+            "no_context_text": chosen.no_context_text,
+        }
+        run = partial(generate, **parts)
+        yield Handler("generate", GenerateRequest, run, stream=partial(_events, **parts))
+
+
+def _events(request: GenerateRequest, **parts: Any) -> Iterator[Event]:
+    with closing(stream(request, **parts)) as pieces:
+        for piece in pieces:
+            if isinstance(piece, str):
+                yield message(piece)
+            else:
+                yield Event("final_answer", piece.model_dump_json())
 
 
 @contextmanager

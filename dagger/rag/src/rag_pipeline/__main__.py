@@ -129,7 +129,11 @@ COMMANDS = {"eval": evaluate_command, "replay": replay_command, "conformance": c
 def main(arguments: list[str]) -> int:
     """Run one of COMMANDS, `serve`, or answer one request."""
     own = COMMANDS.get(arguments[0]) if arguments else None
-    return own(arguments[1:]) if own else command("rag", PROG, ABOUT, open_step, arguments)
+    return (
+        own(arguments[1:])
+        if own
+        else command("rag", PROG, ABOUT, open_step, arguments, verbs=("run", "search"))
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the checks in `promises.py`. Does not judge how good the step is.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
@@ -180,7 +179,7 @@ async def check_url(
         raise StepError("invalid_request", f"{url!r} is no URL; give one like http://host:8080")
     timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
     async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
-        step = RemoteStep(name, url, client, asyncio.get_running_loop(), deadline_s)
+        step = RemoteStep(name, url, lambda: client, deadline_s)
         try:
             return await check_step(name, step, collection=collection, query=query)
         except StepError as error:

@@ -33,6 +33,12 @@ CODES: dict[str, Code] = {
     "collection_mismatch": Code("conflict_error", 409, False),
     "in_progress": Code("conflict_error", 409, True),
     "no_context": Code("no_context_error", 422, False),
+    "unsupported_media_type": Code("invalid_request_error", 415, False),
+    "target_not_allowed": Code("invalid_request_error", 422, False),
+    "unauthenticated": Code("authentication_error", 401, False),
+    "forbidden": Code("permission_error", 403, False),
+    "quota_exceeded": Code("rate_limit_error", 429, True),
+    "client_cancelled": Code("cancelled_error", 499, True),
     # the installation's fault
     "misconfigured": Code("configuration_error", 500, False),
     "retriever_misconfigured": Code("configuration_error", 500, False),
@@ -53,7 +59,13 @@ CODES: dict[str, Code] = {
     "deadline_exceeded": Code("upstream_timeout", 504, True),
     "module_bad_output": Code("upstream_error", 502, False),
     "module_error": Code("internal_error", 500, False),
+    "module_oom": Code("upstream_error", 503, True),
+    "engine_unavailable": Code("unavailable_error", 503, True),
+    "engine_lost": Code("unavailable_error", 503, True),
     # ours
+    "not_supported": Code("unavailable_error", 501, False),
+    "overloaded": Code("unavailable_error", 503, True),
+    "draining": Code("unavailable_error", 503, True),
     "not_ready": Code("unavailable_error", 503, True),
     "internal_error": Code("internal_error", 500, False),
 }

@@ -6,11 +6,10 @@ does not need them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +19,6 @@ from pydantic import ValidationError
 from .errors import StepError
 from .pipeline import Pipeline
 from .settings import misconfigured
-from .step import Step
 
 if TYPE_CHECKING:
     from rag_generate.settings import Settings
@@ -60,20 +58,15 @@ def open_local(
         augment = pool.submit(_enter, stack, _open_augment)
         generate = pool.submit(_enter, stack, _open_generate)
         opened = opening.result()
+        generator = replace(generate.result(), pool=pool)
         yield LocalPipeline(
-            _on(pool, _retrieve_handler(opened)),
-            _on(pool, augment.result()),
-            _on(pool, generate.result()),
+            replace(_retrieve_handler(opened), pool=pool).serve,
+            replace(augment.result(), pool=pool).serve,
+            generator.serve,
+            generator.events,
             stack.enter_context(start_blocking_portal()),
             opened,
         )
-
-
-def _on(pool: ThreadPoolExecutor, handler: Callable[[str], str]) -> Step:
-    async def step(text: str) -> str:
-        return await asyncio.get_running_loop().run_in_executor(pool, handler, text)
-
-    return step
 
 
 @contextmanager
@@ -124,19 +117,19 @@ def _retriever(
     return opened
 
 
-def _retrieve_handler(retriever: Retriever) -> Callable[[str], str]:
+def _retrieve_handler(retriever: Retriever) -> Any:
     from rag_retrieve.wire import handler_for
 
     return handler_for(retriever)
 
 
-def _open_augment() -> AbstractContextManager[Callable[[str], str]]:
+def _open_augment() -> AbstractContextManager[Any]:
     from rag_augment.wire import open_step
 
     return open_step()
 
 
-def _open_generate() -> AbstractContextManager[Callable[[str], str]]:
+def _open_generate() -> AbstractContextManager[Any]:
     from rag_generate.wire import open_step
 
     return open_step()

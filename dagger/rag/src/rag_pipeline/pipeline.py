@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from anyio.from_thread import BlockingPortal
 
 from .models import RagRequest, RagResponse, SearchResponse
-from .shapes import Handler
-from .step import Step, answer, search
+from .shapes import Event, Handler
+from .step import Step, StreamingStep, answer, search, stream
 
 
 @dataclass(frozen=True)
@@ -21,18 +23,21 @@ class Pipeline:
         retrieve: The step, from JSON text to JSON text.
         augment: The same.
         generate: The same.
+        streaming: `generate` as a step that gives its answer piece by piece.
         portal: The event loop that blocking calls run on, so they work inside a notebook too.
     """
 
     retrieve: Step
     augment: Step
     generate: Step
+    streaming: StreamingStep
     portal: BlockingPortal
 
     @property
     def handler(self) -> Handler:
-        """Answers a `RagRequest`."""
-        return Handler("rag", RagRequest, self._answer)
+        """Answers a `RagRequest`; also searches for one."""
+        also = {"search": self.search_handler}
+        return Handler("rag", RagRequest, self._answer, stream=self._stream, also=also)
 
     @property
     def search_handler(self) -> Handler:
@@ -56,6 +61,14 @@ class Pipeline:
         return await answer(
             request, retrieve=self.retrieve, augment=self.augment, generate=self.generate
         )
+
+    async def _stream(self, request: RagRequest) -> AsyncGenerator[Event, None]:
+        answering = stream(
+            request, retrieve=self.retrieve, augment=self.augment, generate=self.streaming
+        )
+        async with aclosing(answering) as events:
+            async for event in events:
+                yield event
 
     async def _search(self, request: RagRequest) -> SearchResponse:
         return await search(request, retrieve=self.retrieve)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -13,16 +13,50 @@ import anyio
 import httpx
 import pydantic_core
 from anyio.from_thread import start_blocking_portal
+from httpx_sse import EventSource
 
 from .errors import StepError
 from .pipeline import Pipeline
 from .settings import RagSettings
-from .shapes import error_of
+from .shapes import Event, error_of
 
+EVENTS = "text/event-stream"
 CONNECT_S = 2.0  # seconds
 READY_S = 120.0  # seconds a step may take to load
+CLOSE_S = 5.0  # seconds connections may take to close
 POLL_S = 0.05  # seconds between two looks whether it has
 KEEP_OPEN_S = 4.0  # seconds; below the 5 s after which uvicorn closes, so no request meets a close
+
+
+class Clients:
+    """One HTTP client per event loop: a connection belongs to the loop it was opened on.
+
+    Args:
+        deadline_s: Seconds a read may take.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
+        self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+
+    def __call__(self) -> httpx.AsyncClient:
+        """Return the client of the running loop."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = httpx.AsyncClient(
+                timeout=self._timeout,
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_OPEN_S),
+                trust_env=False,  # a proxy is for the outside; the steps are ours
+            )
+        return client
+
+    def close(self) -> None:
+        """Close the connections on the loops that still run; call it from another thread."""
+        for loop, client in self._clients.items():
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(client.aclose(), loop).result(CLOSE_S)
+        self._clients.clear()
 
 
 @dataclass(frozen=True)
@@ -32,23 +66,35 @@ class RemoteStep:
     Args:
         name: The step, for errors.
         url: Where it serves; `/run` is added.
-        client: Connections to it.
-        loop: The event loop they belong to.
+        client: Gives the running loop's connections to it.
         deadline_s: Seconds one call may take in all.
     """
 
     name: str
     url: str
-    client: httpx.AsyncClient
-    loop: asyncio.AbstractEventLoop
+    client: Callable[[], httpx.AsyncClient]
     deadline_s: float
 
-    async def __call__(self, text: str) -> str:
-        """Send one request and return the response, an error envelope included."""
-        if asyncio.get_running_loop() is self.loop:
-            return await self._post(text)
-        posted = asyncio.run_coroutine_threadsafe(self._post(text), self.loop)
-        return await asyncio.wrap_future(posted)
+    async def events(self, text: str) -> AsyncGenerator[Event, None]:
+        """Send one request and yield the answer as it comes; one event where it does not stream."""
+        try:
+            async with (
+                asyncio.timeout(self.deadline_s),
+                self.client().stream("POST", **self._request(text, accept=EVENTS)) as response,
+            ):
+                if not response.headers.get("content-type", "").startswith(EVENTS):
+                    await response.aread()
+                    self._check(response)
+                    failed = _envelope(response.content)
+                    yield Event("error" if failed else "final_answer", response.text)
+                    return
+                async for event in EventSource(response).aiter_sse():
+                    if event.data != "[DONE]":
+                        yield Event(event.event, event.data)
+        except TimeoutError:
+            raise self._late() from None
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
 
     async def ready(self) -> None:
         """Return when the step answers `GET /readyz` with 200.
@@ -60,7 +106,7 @@ class RemoteStep:
         with anyio.move_on_after(READY_S):
             while True:
                 try:
-                    response = await self.client.get(f"{self.url.rstrip('/')}/readyz")
+                    response = await self.client().get(f"{self.url.rstrip('/')}/readyz")
                 except httpx.TransportError:
                     await anyio.sleep(POLL_S)
                     continue
@@ -75,18 +121,26 @@ class RemoteStep:
             "not_ready", f"the step {self.name} is not ready after {READY_S:g} s: {said}"
         )
 
-    async def _post(self, text: str) -> str:
+    async def __call__(self, text: str) -> str:
+        """Send one request and return the response, an error envelope included."""
         try:
             async with asyncio.timeout(self.deadline_s):
-                response = await self.client.post(
-                    f"{self.url.rstrip('/')}/run",
-                    content=text.encode(),
-                    headers={"content-type": "application/json"},
-                )
+                response = await self.client().request("POST", **self._request(text))
         except TimeoutError:
             raise self._late() from None
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
+        self._check(response)
+        return response.text
+
+    def _request(self, text: str, *, accept: str = "application/json") -> dict[str, Any]:
+        return {
+            "url": f"{self.url.rstrip('/')}/run",
+            "content": text.encode(),
+            "headers": {"content-type": "application/json", "accept": accept},
+        }
+
+    def _check(self, response: httpx.Response) -> None:
         if response.status_code != 200 and _envelope(response.content) is None:
             raise StepError(
                 "module_bad_output",
@@ -94,7 +148,6 @@ class RemoteStep:
                 f"envelope; does RAG_{self.name.upper()}_URL point to it?",
                 step=self.name,
             )
-        return response.text
 
     def _late(self) -> StepError:
         return StepError(
@@ -137,26 +190,15 @@ def open_remote(
     Raises:
         StepError: `not_ready`, when one of them does not become ready.
     """
-    client = httpx.AsyncClient(
-        timeout=httpx.Timeout(settings.step_deadline_s, connect=CONNECT_S),
-        limits=httpx.Limits(keepalive_expiry=KEEP_OPEN_S),
-        trust_env=False,  # a proxy is for the outside; the steps are ours
-    )
+    clients = Clients(settings.step_deadline_s)
     loops = {"use_uvloop": find_spec("uvloop") is not None}  # not on Windows
-    with (
-        start_blocking_portal(backend_options=loops) as portal,
-        portal.wrap_async_context_manager(client),
-    ):
-        loop = portal.call(_running_loop)
+    with start_blocking_portal(backend_options=loops) as portal, closing(clients):
         steps = {
-            name: RemoteStep(name, url, client, loop, settings.step_deadline_s)
+            name: RemoteStep(name, url, clients, settings.step_deadline_s)
             for name, url in urls.items()
         }
         if wait:
             for step in steps.values():
                 portal.call(step.ready)
-        yield Pipeline(steps["retrieve"], steps["augment"], steps["generate"], portal)
-
-
-async def _running_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.get_running_loop()
+        generate = steps["generate"]
+        yield Pipeline(steps["retrieve"], steps["augment"], generate, generate.events, portal)

@@ -62,7 +62,7 @@ async def _open(name: str, source: Source, client: httpx.AsyncClient) -> Step:
         raise StepError(
             "module_error", f"the step {name} cannot be started: {_said(error)}", step=name
         ) from None
-    step = RemoteStep(name, url, client, asyncio.get_running_loop(), DEADLINE_S)
+    step = RemoteStep(name, url, lambda: client, DEADLINE_S)
     await step.ready()
     return step
 

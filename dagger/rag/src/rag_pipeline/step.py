@@ -10,7 +10,8 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Generic, TypeVar
@@ -21,13 +22,15 @@ from pydantic import JsonValue, ValidationError
 from .errors import CODES, StepError
 from .models import RagRequest, RagResponse, Result, SearchResponse
 from .outputs import AugmentOutput, GenerateOutput, Output, RetrieveOutput
-from .shapes import error_of, explain
+from .shapes import Event, error_of, explain, message
 
 LOG = logging.getLogger(__name__)
 __version__ = version("rag-pipeline")
 
 Step = Callable[[str], Awaitable[str]]
 """A step as JSON text in, JSON text out."""
+StreamingStep = Callable[[str], AsyncGenerator[Event, None]]
+"""A step as JSON text in, events out: `message`, then `final_answer` (its response) or `error`."""
 Shape = TypeVar("Shape", bound=Output)
 SCORE_DIGITS = 6  # decimals of a score that count in a digest
 ASKED = {"top_k", "filters", "min_score", "retrieve"}  # what retrieval depends on besides the query
@@ -65,27 +68,44 @@ async def answer(
     found = await run.ask("retrieve", retrieve, run.first, RetrieveOutput)
     built = await run.ask("augment", augment, found.next, AugmentOutput)
     written = await run.ask("generate", generate, built.next, GenerateOutput)
-    prompt, reply = built.output, written.output
-    _check_citations(reply, {context.marker: context.chunk_id for context in prompt.contexts})
-    return RagResponse(
-        id=run.id,
-        query=request.query,
-        collection=request.collection,
-        answer=reply.answer,
-        answerable=reply.answerable,
-        finish_reason=reply.finish_reason,
-        llm_generated=reply.llm_generated,
-        support=reply.support,
-        citations=reply.citations,
-        citation_check=reply.citation_check,
-        contexts=prompt.contexts,
-        left_out=prompt.left_out,
-        usage={**reply.usage, "context_tokens": prompt.context_usage.context_tokens},
-        timings_ms=run.timings(),
-        warnings=_merge_warnings(found.output, prompt, reply),
-        provenance=_merge_provenance(request, found.output, prompt, reply),
-        prompt=prompt.prompt if request.debug else None,
-    )
+    return run.answer(found.output, built.output, written.output)
+
+
+async def stream(
+    request: RagRequest,
+    *,
+    retrieve: Step,
+    augment: Step,
+    generate: StreamingStep,
+    clock: Callable[[], float] = time.perf_counter,
+    new_id: Callable[[], str] = new_request_id,
+) -> AsyncGenerator[Event, None]:
+    """Answer one question as it goes; arguments and errors as for `answer`.
+
+    Yields:
+        `search_results` (a `SearchResponse`), `message` for each piece of text, not verified yet;
+        `citation` for each one verified, and `final_answer`, the `RagResponse`.
+    """
+    run = _Run(request, clock, new_id)
+    found = await run.ask("retrieve", retrieve, run.first, RetrieveOutput)
+    yield Event("search_results", run.found(found.output).model_dump_json())
+    built = await run.ask("augment", augment, found.next, AugmentOutput)
+    replies: list[str] = []
+    async with aclosing(run.listen("generate", generate, built.next, replies)) as pieces:
+        async for piece in pieces:
+            yield piece
+    written = run.reply("generate", replies[0], GenerateOutput)
+    response = run.answer(found.output, built.output, written.output)
+    for event in closing_events(response):
+        yield event
+
+
+def closing_events(response: RagResponse) -> Iterator[Event]:
+    """Yield what ends a streamed answer: its citations, then the whole of it."""
+    for citation in response.citations:
+        data = {"id": response.id, "citation": citation.model_dump()}
+        yield Event("citation", _dump(data))
+    yield Event("final_answer", response.model_dump_json())
 
 
 async def search(
@@ -97,16 +117,7 @@ async def search(
 ) -> SearchResponse:
     """Find passages only; arguments and errors as for `answer`."""
     run = _Run(request, clock, new_id)
-    found = (await run.ask("retrieve", retrieve, run.first, RetrieveOutput)).output
-    return SearchResponse(
-        id=run.id,
-        query=request.query,
-        collection=request.collection,
-        results=found.results,
-        timings_ms=run.timings(),
-        warnings=_merge_warnings(found),
-        provenance=_merge_provenance(request, found),
-    )
+    return run.found((await run.ask("retrieve", retrieve, run.first, RetrieveOutput)).output)
 
 
 @dataclass(frozen=True)
@@ -131,9 +142,30 @@ class _Run:
         self.first = _dump(self.sent)
 
     async def ask(self, name: str, step: Step, text: str, shape: type[Shape]) -> _Reply[Shape]:
+        with self.timed(name):
+            reply = await step(text)
+        return self.reply(name, reply, shape)
+
+    async def listen(
+        self, name: str, step: StreamingStep, text: str, replies: list[str]
+    ) -> AsyncGenerator[Event, None]:
+        """Yield a step's messages under this request's id; its reply is appended to `replies`."""
+        with self.timed(name):
+            async with aclosing(step(text)) as events:
+                async for event in events:
+                    if event.name == "message":
+                        yield message(_content_of(name, event), id=self.id)
+                    elif event.name in ("final_answer", "error"):
+                        replies.append(event.data)
+        if len(replies) != 1:
+            raise _bad_output(name, f"ended with {len(replies)} final events in place of one")
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count the seconds of a step, and name the step in what it raises."""
         began = self.clock()
         try:
-            reply = await step(text)
+            yield
         except StepError as error:
             error.step = error.step or name
             raise
@@ -145,14 +177,64 @@ class _Run:
                 step=name,
             ) from error
         self.spent[name] = self.clock() - began
+
+    def reply(self, name: str, reply: str, shape: type[Shape]) -> _Reply[Shape]:
+        """Return what a step replied, checked, and the next step's request."""
         data = read_reply(name, reply)
         output = check_reply(name, shape, data)
         dropped = {key: value for key, value in self.sent.items() if key not in data}
         return _Reply(output, _dump({**data, **dropped}) if dropped else reply)
 
+    def found(self, found: RetrieveOutput) -> SearchResponse:
+        """Return the passages as a response."""
+        return SearchResponse(
+            id=self.id,
+            query=self.request.query,
+            collection=self.request.collection,
+            results=found.results,
+            timings_ms=self.timings(),
+            warnings=_merge_warnings(found),
+            provenance=_merge_provenance(self.request, found),
+        )
+
+    def answer(
+        self, found: RetrieveOutput, prompt: AugmentOutput, reply: GenerateOutput
+    ) -> RagResponse:
+        """Return the answer made of what the three steps gave."""
+        _check_citations(reply, {context.marker: context.chunk_id for context in prompt.contexts})
+        return RagResponse(
+            id=self.id,
+            query=self.request.query,
+            collection=self.request.collection,
+            answer=reply.answer,
+            answerable=reply.answerable,
+            finish_reason=reply.finish_reason,
+            llm_generated=reply.llm_generated,
+            support=reply.support,
+            citations=reply.citations,
+            citation_check=reply.citation_check,
+            contexts=prompt.contexts,
+            left_out=prompt.left_out,
+            usage={**reply.usage, "context_tokens": prompt.context_usage.context_tokens},
+            timings_ms=self.timings(),
+            warnings=_merge_warnings(found, prompt, reply),
+            provenance=_merge_provenance(self.request, found, prompt, reply),
+            prompt=prompt.prompt if self.request.debug else None,
+        )
+
     def timings(self) -> dict[str, float]:
         seconds = {**self.spent, "total": self.clock() - self.began}
         return {name: round(value * 1000, 3) for name, value in seconds.items()}
+
+
+def _content_of(name: str, event: Event) -> str:
+    try:
+        content = pydantic_core.from_json(event.data)["delta"]["content"]
+    except (ValueError, KeyError, TypeError):
+        content = None
+    if not isinstance(content, str):
+        raise _bad_output(name, "has a message without delta.content")
+    return content
 
 
 def _dump(data: dict[str, Any]) -> str:

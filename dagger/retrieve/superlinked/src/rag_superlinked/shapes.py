@@ -1,4 +1,4 @@
-"""The shapes around a step: JSON handler, command and resident server.
+"""The shapes around a step: JSON handler and command; `serving.py` has the resident server.
 
     request JSON -> Handler -> the step's pure function -> response JSON
 
@@ -15,23 +15,81 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from inspect import iscoroutinefunction
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Executor
+from contextlib import AbstractContextManager, aclosing, closing, contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from inspect import isasyncgenfunction, iscoroutinefunction
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, ValidationError
 
-from .errors import CODES, StepError, envelope
+from .errors import StepError, envelope
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # a step's input carries passages; a question alone is far smaller
 MAX_QUERY_BYTES = 8 * 1024
 MAX_DEPTH = 32  # nesting of JSON containers
 LOG = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class Event(NamedTuple):
+    """A piece of an answer that is given as it comes.
+
+    Args:
+        name: `message` (`{"delta": {"content": …}}`), at the end `final_answer` (the response) or
+            `error` (an envelope); the composite has more.
+        data: JSON text.
+    """
+
+    name: str
+    data: str
+
+
+def message(content: str, **more: str) -> Event:
+    """Return a piece of an answer's text as an event."""
+    data = {**more, "delta": {"content": content}}
+    return Event("message", pydantic_core.to_json(data).decode())
+
+
+class Cancellation:
+    """Carries "given up" from whoever waits for a thread to what that thread waits for."""
+
+    def __init__(self) -> None:
+        self._stops: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+        self.requested = False
+
+    def add(self, stop: Callable[[], object]) -> None:
+        """Call `stop` when the work is given up; now, when it was already."""
+        with self._lock:
+            if not self.requested:
+                self._stops.append(stop)
+                return
+        stop()
+
+    def cancel(self) -> None:
+        """Give the work up."""
+        with self._lock:
+            self.requested = True
+            stops, self._stops = self._stops, []
+        for stop in stops:
+            stop()
+
+
+_CANCELLATION: ContextVar[Cancellation | None] = ContextVar("cancellation", default=None)
+
+
+def on_cancel(stop: Callable[[], object]) -> None:
+    """Call `stop` when the request this thread works for is given up."""
+    cancellation = _CANCELLATION.get()
+    if cancellation is not None:
+        cancellation.add(stop)
 
 
 def parse(raw: str | bytes) -> dict[str, Any]:
@@ -128,11 +186,17 @@ class Handler:
         step: Name of the step, for the envelope.
         request: Model the input is validated against.
         run: The step's function bound to its resident parts; plain or a coroutine function.
+        stream: The same as a generator (plain or async) of events, where the step has one.
+        also: What the step does besides, by the verb it is served under.
+        pool: Threads for plain functions; None: the event loop's own.
     """
 
     step: str
     request: type[BaseModel]
     run: Callable[[Any], Any]
+    stream: Callable[[Any], Any] | None = None
+    also: Mapping[str, Handler] = field(default_factory=dict)
+    pool: Executor | None = None
 
     def __call__(self, raw: str | bytes) -> str:
         """Answer one request, blocking."""
@@ -145,11 +209,73 @@ class Handler:
     async def serve(self, raw: str | bytes) -> str:
         """Answer one request from an event loop; a plain function runs in a worker thread."""
         if not iscoroutinefunction(self.run):
-            return await asyncio.to_thread(self, raw)
+            return await self._in_thread(lambda: self(raw))
         with self._envelope() as answer:
             response = await self.run(self._accept(raw, answer))
             answer.text = response.model_dump_json()
         return answer.text
+
+    async def events(self, raw: str | bytes) -> AsyncGenerator[Event, None]:
+        """Answer one request piece by piece; the last event is `final_answer` or `error`.
+
+        Closing it early gives the answer up.
+        """
+        if self.stream is None:
+            text = await self.serve(raw)
+            failed = error_of(pydantic_core.from_json(text))
+            yield Event("error" if failed else "final_answer", text)
+            return
+        with self._envelope() as answer:
+            request = self._accept(raw, answer)
+            if isasyncgenfunction(self.stream):
+                async with aclosing(self.stream(request)) as events:
+                    async for event in events:
+                        yield event
+            else:
+                async for event in self._events_of_thread(request):
+                    yield event
+        if answer.text:
+            yield Event("error", answer.text)
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        cancellation, context = Cancellation(), copy_context()
+        context.run(_CANCELLATION.set, cancellation)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self.pool, context.run, work)
+        except asyncio.CancelledError:
+            cancellation.cancel()
+            raise
+
+    async def _events_of_thread(self, request: BaseModel) -> AsyncGenerator[Event, None]:
+        """Run a plain generator in one thread and hand its events over as they come."""
+        assert self.stream is not None
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Event | BaseException | None]()
+        cancellation, context = Cancellation(), copy_context()
+        context.run(_CANCELLATION.set, cancellation)
+        generator = self.stream(request)
+
+        def produce() -> None:
+            end: BaseException | None = None
+            try:
+                with closing(generator) as events:
+                    for event in events:
+                        if cancellation.requested:
+                            return
+                        loop.call_soon_threadsafe(queue.put_nowait, event)
+            except Exception as error:
+                end = error
+            if not cancellation.requested:
+                loop.call_soon_threadsafe(queue.put_nowait, end)
+
+        loop.run_in_executor(self.pool, context.run, produce)
+        try:
+            while isinstance(item := await queue.get(), Event):
+                yield item
+            if item is not None:
+                raise item
+        finally:
+            cancellation.cancel()
 
     def _accept(self, raw: str | bytes, answer: _Answer) -> BaseModel:
         data = parse(raw)
@@ -167,6 +293,9 @@ class Handler:
             yield answer
         except StepError as error:
             answer.text = dump_error(error, step=self.step, request_id=answer.request_id)
+        except CancelledError:
+            gone = StepError("client_cancelled", "the request was given up before it was answered")
+            answer.text = dump_error(gone, step=self.step, request_id=answer.request_id)
         except Exception as error:
             LOG.exception("%s: unexpected error", self.step)
             unexpected = StepError(
@@ -199,12 +328,18 @@ Open = Callable[[], AbstractContextManager[Handler]]
 
 
 def command(
-    step: str, prog: str, about: str, open_step: Open, argv: list[str] | None = None
+    step: str,
+    prog: str,
+    about: str,
+    open_step: Open,
+    argv: list[str] | None = None,
+    *,
+    verbs: tuple[str, ...] = ("run",),
 ) -> int:
     """Run the step's command line; returns the exit code (0, 1 error envelope written, 2 usage).
 
     `--input in.json --output out.json` answers one request; `-` is standard input or output.
-    `serve` keeps the step resident behind HTTP.
+    `serve` keeps the step resident behind HTTP, one POST route a verb.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description=about, epilog=f"`{prog} serve --help` tells how to keep it running."
@@ -213,12 +348,15 @@ def command(
     if arguments[:1] == ["serve"]:
         parser = argparse.ArgumentParser(
             prog=f"{prog} serve",
-            description=f"Keep the step resident: POST /run, GET /healthz, GET /readyz. {about}",
+            description=f"Keep the step resident: {', '.join(f'POST /{verb}' for verb in verbs)}, "
+            f"GET /healthz, GET /readyz. {about}",
         )
         parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
         parser.add_argument("--port", type=int, default=8080, help="port (default: %(default)s)")
         options = parser.parse_args(arguments[1:])
-        return serve(open_step, step=step, host=options.host, port=options.port)
+        from .serving import serve
+
+        return serve(open_step, step=step, host=options.host, port=options.port, verbs=verbs)
     parser.add_argument(
         "--input", required=True, metavar="FILE", help="request JSON, - for standard input"
     )
@@ -261,114 +399,3 @@ def _write(target: str, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def serve(open_step: Open, *, step: str, host: str, port: int) -> int:
-    """Serve the step until a signal; returns the exit code.
-
-    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once.
-    """
-    import uvicorn
-
-    config = uvicorn.Config(
-        application(open_step, step=step), host=host, port=port, log_level="info", access_log=False
-    )
-    server = uvicorn.Server(config)
-    server.run()
-    return 0 if server.started else 1
-
-
-def application(open_step: Open, *, step: str) -> Any:
-    """Return the step's ASGI application: POST /run, GET /healthz, GET /readyz."""
-    import anyio
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
-
-    parts: dict[str, Any] = {}
-
-    def reply(body: object, status: int = 200) -> Response:
-        text = body if isinstance(body, str) else pydantic_core.to_json(body)
-        headers = {"Retry-After": "1"} if status == 503 else None
-        return Response(text, status, headers, media_type="application/json")
-
-    def refuse(error: StepError) -> Response:
-        return reply(envelope(error, step=step), error.status)
-
-    def loading() -> StepError:
-        error: StepError | None = parts.get("error")
-        return error or StepError("not_ready", f"{step} is still loading; ask /readyz")
-
-    async def load() -> None:
-        def enter() -> None:
-            parts["context"] = open_step()
-            parts["handler"] = parts["context"].__enter__()
-
-        try:
-            await anyio.to_thread.run_sync(enter)
-        except StepError as error:
-            LOG.error("%s: %s: %s", step, error.code, error.message)
-            parts["error"] = error
-        except Exception as error:
-            LOG.exception("%s: cannot start", step)
-            parts["error"] = StepError(
-                "internal_error", f"{step} cannot start ({type(error).__name__}); see its log"
-            )
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(load)
-            yield
-            tasks.cancel_scope.cancel()
-        if "handler" in parts:
-            parts["context"].__exit__(None, None, None)
-
-    async def run(request: Request) -> Response:
-        if "handler" not in parts:
-            return refuse(loading())
-        body = bytearray()
-        async for block in request.stream():
-            body += block
-            if len(body) > MAX_BODY_BYTES:
-                return refuse(
-                    StepError("body_too_large", f"the request has more than {MAX_BODY_BYTES} bytes")
-                )
-        handler: Handler = parts["handler"]
-        text = await handler.serve(bytes(body))
-        failed = error_of(pydantic_core.from_json(text)) if text.startswith('{"error"') else None
-        return reply(text, CODES[failed["code"]].status if failed else 200)
-
-    async def healthz(_: Request) -> Response:
-        return reply({"status": "ok", "step": step})
-
-    async def readyz(_: Request) -> Response:
-        if "handler" in parts:
-            return reply({"status": "ready", "step": step})
-        return refuse(loading())
-
-    async def unknown(request: Request, _: Exception) -> Response:
-        return refuse(
-            StepError(
-                "not_found",
-                f"there is no {request.url.path}; use POST /run, GET /healthz or GET /readyz",
-            )
-        )
-
-    async def wrong_method(request: Request, error: Exception) -> Response:
-        answer = refuse(
-            StepError("method_not_allowed", f"{request.url.path} does not take {request.method}")
-        )
-        answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "")
-        return answer
-
-    return Starlette(
-        exception_handlers={404: unknown, 405: wrong_method},
-        routes=[
-            Route("/run", run, methods=["POST"]),
-            Route("/healthz", healthz, methods=["GET"]),
-            Route("/readyz", readyz, methods=["GET"]),
-        ],
-        lifespan=lifespan,
-    )

@@ -1,0 +1,236 @@
+"""A step as a resident server: one POST route a verb, GET /healthz, GET /readyz.
+
+This file is the same in every step package (`make sync` copies it from `rag_retrieve`,
+`make check` fails when a copy differs): steps never import each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import pydantic_core
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from .errors import CODES, StepError, envelope
+from .shapes import MAX_BODY_BYTES, Event, Handler, Open, error_of
+
+if TYPE_CHECKING:
+    from starlette.types import ExceptionHandler
+
+LOG = logging.getLogger(__name__)
+EVENTS = "text/event-stream"
+DONE = b"data: [DONE]\n\n"
+Result = TypeVar("Result")
+
+
+def serve(
+    open_step: Open, *, step: str, host: str, port: int, verbs: tuple[str, ...] = ("run",)
+) -> int:
+    """Serve the step until a signal; returns the exit code.
+
+    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once.
+    """
+    import uvicorn
+
+    app = application(open_step, step=step, verbs=verbs)
+    config = uvicorn.Config(app, host=host, port=port, log_level="info", access_log=False)
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def application(open_step: Open, *, step: str, verbs: tuple[str, ...] = ("run",)) -> Starlette:
+    """Return the step's ASGI application.
+
+    Args:
+        open_step: Opens the resident parts; its handler answers `run`, its `also` the other verbs.
+        step: Name of the step.
+        verbs: One POST route each. A client that accepts `text/event-stream` gets the answer as
+            server-sent events where the handler can stream, then `data: [DONE]`.
+    """
+    resident = _Resident(open_step, step)
+    routes = [Route(f"/{verb}", resident.endpoint(verb), methods=["POST"]) for verb in verbs]
+    known = ", ".join([f"POST /{verb}" for verb in verbs])
+
+    async def unknown(request: Request, _: Exception) -> Response:
+        text = f"there is no {request.url.path}; use {known}, GET /healthz or GET /readyz"
+        return resident.refuse(StepError("not_found", text))
+
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        text = f"{request.url.path} does not take {request.method}"
+        answer = resident.refuse(StepError("method_not_allowed", text))
+        answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "")
+        return answer
+
+    handlers: dict[Any, ExceptionHandler] = {404: unknown, 405: wrong_method}
+    return Starlette(
+        exception_handlers=handlers,
+        routes=[
+            *routes,
+            Route("/healthz", resident.healthz, methods=["GET"]),
+            Route("/readyz", resident.readyz, methods=["GET"]),
+        ],
+        lifespan=resident.lifespan,
+    )
+
+
+class _Resident:
+    """The step behind the routes, from loading to closing."""
+
+    def __init__(self, open_step: Open, step: str) -> None:
+        self._open_step = open_step
+        self._step = step
+        self._context: Any = None
+        self._handler: Handler | None = None
+        self._error: StepError | None = None
+
+    def refuse(self, error: StepError) -> Response:
+        return _reply(envelope(error, step=self._step), error.status)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._load)
+            yield
+            tasks.cancel_scope.cancel()
+        if self._handler is not None:
+            await anyio.to_thread.run_sync(self._context.__exit__, None, None, None)
+
+    async def _load(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._enter)
+        except StepError as error:
+            LOG.error("%s: %s: %s", self._step, error.code, error.message)
+            self._error = error
+        except Exception as error:
+            LOG.exception("%s: cannot start", self._step)
+            text = f"{self._step} cannot start ({type(error).__name__}); see its log"
+            self._error = StepError("internal_error", text)
+
+    def _enter(self) -> None:
+        self._context = self._open_step()
+        self._handler = self._context.__enter__()
+
+    def _loading(self) -> StepError:
+        text = f"{self._step} is still loading; ask /readyz"
+        return self._error or StepError("not_ready", text)
+
+    async def healthz(self, _: Request) -> Response:
+        return _reply({"status": "ok", "step": self._step})
+
+    async def readyz(self, _: Request) -> Response:
+        if self._handler is not None:
+            return _reply({"status": "ready", "step": self._step})
+        return self.refuse(self._loading())
+
+    def endpoint(self, verb: str) -> Any:
+        async def answer(request: Request) -> Response:
+            if self._handler is None:
+                return self.refuse(self._loading())
+            handler = self._handler if verb == "run" else self._handler.also[verb]
+            body = bytearray()
+            try:
+                async for block in request.stream():
+                    body += block
+                    if len(body) > MAX_BODY_BYTES:
+                        text = f"the request has more than {MAX_BODY_BYTES} bytes"
+                        return self.refuse(StepError("body_too_large", text))
+                if handler.stream is not None and EVENTS in request.headers.get("accept", ""):
+                    return await _streamed(request, handler.events(bytes(body)))
+                return _answered(await _while_connected(request, handler.serve(bytes(body))))
+            except ClientDisconnect:
+                return Response(status_code=CODES["client_cancelled"].status)
+
+        return answer
+
+
+async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
+    """Return what the work gives; cancel it when the client goes away.
+
+    Raises:
+        ClientDisconnect: It did.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect comes
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Response:
+    """Send events; what fails before the first one keeps its HTTP status."""
+    pump = Pump(events)
+    try:
+        first = await _while_connected(request, pump.next())
+    except BaseException:
+        pump.stop()
+        raise
+    assert first is not None
+    if first.name == "error":
+        return _answered(first.data)
+
+    async def blocks() -> AsyncIterator[bytes]:
+        event: Event | None = first
+        try:
+            while event is not None:
+                yield sse(event)
+                last, event = event, await pump.next()
+            if last.name != "error":
+                yield DONE
+        finally:
+            pump.stop()
+
+    return StreamingResponse(blocks(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
+
+
+class Pump:
+    """Runs a generator of events in one task, whoever waits for them, until stopped."""
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._task = asyncio.create_task(self._run(events))
+
+    async def _run(self, events: AsyncGenerator[Event, None]) -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._queue.put_nowait(event)
+        finally:
+            self._queue.put_nowait(None)
+
+    async def next(self) -> Event | None:
+        """Return the next event, or None after the last."""
+        return await self._queue.get()
+
+    def stop(self) -> None:
+        """Give up what is still to come."""
+        self._task.cancel()
+
+
+def sse(event: Event) -> bytes:
+    """Return an event as server-sent event; JSON text has no line breaks of its own."""
+    return f"event: {event.name}\ndata: {event.data}\n\n".encode()
+
+
+def _answered(text: str) -> Response:
+    failed = error_of(pydantic_core.from_json(text)) if text.startswith('{"error"') else None
+    return _reply(text, CODES[failed["code"]].status if failed else 200)
+
+
+def _reply(body: object, status: int = 200) -> Response:
+    text = body if isinstance(body, str) else pydantic_core.to_json(body)
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return Response(text, status, headers, media_type="application/json")
