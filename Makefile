@@ -3,9 +3,9 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 STEPS := retrieve augment generate rag
-SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src
+SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src service/src
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
-CODE := dagger examples tests scripts bench
+CODE := dagger service examples tests scripts bench
 
 .PHONY: help run test check lint contract sync test-llm test-superlinked test-engine release bench-engine bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
@@ -14,8 +14,9 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: export RAG_HOME := $(or $(RAG_HOME),$(CURDIR)/.rag)
-run: setup-run ## index docs/ and README.md, answer a sample question, take more on a terminal
+run: setup-run ## index docs/ and README.md, answer a sample question, serve page and API (RUNNER=resident: through Dagger)
 	@.venv/bin/rag demo docs README.md
+	@.venv/bin/rag serve --collection docs $(if $(RUNNER),--runner $(RUNNER)) $(if $(PORT),--port $(PORT))
 
 test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
 	@$(PYTHON) -m pytest -n auto --dist loadgroup
@@ -27,7 +28,7 @@ check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edit
 	@$(PYTHON) scripts/contract.py --check
 	@$(PYTHON) scripts/configuration.py --check
 	@$(PYTHON) scripts/shared.py --check
-	@scripts/lock-check . $(STEPS:%=dagger/%) dagger/retrieve/superlinked $(EXAMPLES:%/dagger.json=%)
+	@scripts/lock-check . $(STEPS:%=dagger/%) service dagger/retrieve/superlinked $(EXAMPLES:%/dagger.json=%)
 
 lint: setup ## mend what ruff can mend
 	@$(PYTHON) -m ruff check --fix $(CODE)
@@ -37,7 +38,7 @@ contract: setup ## write contract/ from the models and docs/configuration.md fro
 	@$(PYTHON) scripts/contract.py
 	@$(PYTHON) scripts/configuration.py
 
-sync: setup ## copy errors.py, image.py and shapes.py from rag_retrieve to the other steps
+sync: setup ## copy errors, image, serving and shapes from rag_retrieve to the other steps
 	@$(PYTHON) scripts/shared.py
 
 test-llm: setup-llm ## run the tests that need the local language model

@@ -10,12 +10,14 @@ import logging
 import sys
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import judging, screen
+from .errors import StepError
 from .frame import (
     AsJson,
     Category,
@@ -223,7 +225,7 @@ def demo(
         str, typer.Option(help="What to ask first.")
     ] = "How does retrieval fuse dense and sparse results?",
 ) -> None:
-    """Index, ask one question, and stay open for more on a terminal."""
+    """Index, then ask one question."""
     from .local import open_local
 
     with failures(), loaded(open_local()) as pipeline:
@@ -232,9 +234,52 @@ def demo(
         screen.out().print(f"\n? {question}")
         request = {"collection": collection}
         finish(pipeline.answer({"query": question, **request}), False, screen.write_answer)
-        if _on_terminal():
-            screen.out().print()
-            converse(pipeline, request)
+
+
+class RunnerName(StrEnum):
+    """Who answers over HTTP."""
+
+    local = "local"
+    resident = "resident"
+    call = "call"
+    containers = "containers"
+    remote = "remote"
+
+
+@app.command(epilog="Example: [bold]rag serve --port 8000[/bold]; RAG_… variables set the rest")
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address; beyond this machine needs RAG_API_KEYS_FILE.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0: any free one.")] = None,
+    runner: Annotated[
+        RunnerName | None,
+        typer.Option(
+            help="local: this process. resident: services on a Dagger engine. call: a Dagger "
+            "function call each. containers: three container steps each. remote: a running "
+            "composite."
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Of a request that names none.")
+    ] = None,
+) -> None:
+    """Serve a page and an HTTP API: answers as JSON or as they are written, drop-in APIs."""
+    with failures():
+        try:
+            from rag_service.command import serve as serve_http
+        except ModuleNotFoundError as error:
+            raise StepError(
+                "misconfigured",
+                f"`rag serve` needs the package {error.name}, which is not installed; install "
+                "rag-service",
+            ) from None
+        given = {"host": host, "port": port, "runner": runner and runner.value}
+        given["collection"] = collection
+        chosen = {name: value for name, value in given.items() if value is not None}
+        code = serve_http(lambda line: screen.err().print(line, markup=False), **chosen)
+        if code:
+            raise typer.Exit(code)
 
 
 @app.command(epilog="Example: [bold]rag reindex --collection work[/bold]")

@@ -200,7 +200,7 @@ class Rag:
             dagger.Service | None, Doc("Your own resident generator (POST /run on port 8080).")
         ] = None,
     ) -> dagger.Service:
-        """Keep the pipeline resident, each step in its own container: POST /run, POST /search on port 8080."""
+        """Keep the pipeline resident, a container for each step: POST /run, POST /search on port 8080."""
         return image.resident(self._composite(retrieve, augment, generate))
 
     @function(cache=image.FRESH)

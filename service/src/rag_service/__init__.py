@@ -1,0 +1,1 @@
+"""The RAG pipeline over HTTP."""

@@ -1,0 +1,129 @@
+"""The application: parts, middleware and routes put together; the one place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from rag_pipeline.errors import CODES, StepError
+
+from . import answers, dify, health, openai_api, vector_stores
+from .admission import Admission, Rates
+from .errors import on_http_error, on_step_error
+from .mcp_server import add_mcp
+from .metrics import Metrics
+from .middleware import Keys, Limits, Requests
+from .page import add_page
+from .runners import Runner, open_runner
+from .service import Service
+from .settings import ServiceSettings, read_settings
+from .tracing import open_traces
+
+LOG = logging.getLogger(__name__)
+CLOSE_S = 10.0  # seconds the runner may take to close
+ABOUT = """Ask documents; answers come with verified citations. Every failure has one shape, and a
+`code` to act on: see `contract/README.md`."""
+
+
+def create_app(
+    settings: ServiceSettings | None = None,
+    *,
+    runner: Runner | None = None,
+    say: Callable[[str], None] = LOG.info,
+) -> FastAPI:
+    """Return the application; it loads while it starts, and `/readyz` tells when it can answer.
+
+    Args:
+        settings: None: from the environment.
+        runner: Who answers; None: as configured.
+        say: Takes a line of progress.
+
+    Raises:
+        StepError: `misconfigured`.
+    """
+    settings = settings or read_settings()
+    metrics = Metrics()
+    service = Service(
+        settings,
+        metrics,
+        Admission(settings.max_concurrency, settings.max_queue, settings.queue_wait_s, metrics),
+        runner or open_runner(settings),
+    )
+    service.containers = _containers(settings, service.runner)
+    traces = open_traces(settings.otlp_endpoint)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.callback(traces.close)
+            stack.push_async_callback(_close, service, say)
+            await stack.enter_async_context(app.state.mcp.run())
+            for work in (service.get_ready(say), service.start_containers(say)):
+                stack.push_async_callback(_cancel, asyncio.create_task(work))
+            yield
+
+    app = FastAPI(
+        title="rag",
+        description=ABOUT,
+        version=version("rag-service"),
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs_page else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs_page else None,
+        middleware=[
+            Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
+            Middleware(
+                Keys, keys=settings.keys(), rates=Rates(), settings=settings, metrics=metrics
+            ),
+            Middleware(Limits, settings=settings, metrics=metrics),
+        ],
+        exception_handlers={
+            StepError: on_step_error,
+            HTTPException: on_http_error,
+            ClientDisconnect: _gone,
+        },
+    )
+    app.state.service = service
+    for routes in (answers, openai_api, vector_stores, dify, health):
+        app.include_router(routes.router)
+    app.state.mcp = add_mcp(app, service)
+    add_page(app)
+    return app
+
+
+def _containers(settings: ServiceSettings, runner: Runner) -> Runner | None:
+    """Return who answers `POST /rag`: the runner, another one on its engine, or nobody."""
+    if runner.name in ("resident", "call"):
+        from .runners.dagger import open_containers
+
+        return open_containers(settings)
+    return runner if runner.name == "containers" else None
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    return Response(status_code=CODES["client_cancelled"].status)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def _close(service: Service, say: Callable[[str], None]) -> None:
+    """Close the runners; one that does not come to an end is left behind."""
+    beside = [service.containers] if service.containers is not None else []
+    for runner in dict.fromkeys([service.runner, *beside]):
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await runner.close()
+        except TimeoutError:
+            say(f"the runner {runner.name} did not close within {CLOSE_S:g} s")

@@ -1,0 +1,136 @@
+"""`rag serve`: check what is configured, then serve until a signal."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pydantic_core
+import uvicorn
+
+from rag_pipeline.errors import StepError
+
+from .app import create_app
+from .service import Service
+from .settings import ServiceSettings, read_settings
+
+BACKLOG = 512  # connections that may wait to be accepted
+
+FIELDS = (
+    "request_id", "key", "client", "method", "path", "status", "code", "step", "collection", "ms",
+    "timings_ms",
+)  # fmt: skip
+
+
+def serve(say: Callable[[str], None], **given: Any) -> int:
+    """Serve the page and the API until Ctrl-C or SIGTERM; returns the exit code.
+
+    Args:
+        say: Takes a line of progress.
+        given: Settings over those of the environment.
+
+    Raises:
+        StepError: `misconfigured`: what is set cannot work, and how to mend it.
+    """
+    settings = read_settings(**given)
+    settings.check_exposure()
+    configure_logs(settings)
+    listening = _listen(settings)
+    app = create_app(settings, say=say)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=int(settings.drain_s),
+    )
+    server = _Server(config, app.state.service)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    say(f"http://{shown}:{port} has the page, /docs the API; Ctrl-C ends")
+    server.run(sockets=[listening])
+    return server.code if server.started else 1
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        StepError: `misconfigured`: the address is taken, or not this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise StepError(
+            "misconfigured",
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; choose "
+            "another with --port (0: any free one) or --host",
+        ) from None
+
+
+class _Server(uvicorn.Server):
+    """Drains when it is told to end, and ends by itself when the runner can never start."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.code = 0
+        self._service = service
+        service.on_fatal = self._fatal
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Let requests under way end; a second signal does not wait for them."""
+        self.force_exit = self.should_exit
+        self._service.drain()
+        super().handle_exit(sig, frame)
+
+    def _fatal(self) -> None:
+        self.code = 1
+        self.should_exit = True
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in FIELDS if getattr(record, name, "")}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return pydantic_core.to_json(line, serialize_unknown=True).decode()
+
+
+class TextLines(logging.Formatter):
+    """A log record as one line for a person."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = f"{self.formatTime(record, '%H:%M:%S')} {record.getMessage()}"
+        if record.name == "rag_service.access":
+            facts = {
+                name: getattr(record, name, "") for name in ("ms", "code", "key", "request_id")
+            }
+            line += "".join(f" {name}={value}" for name, value in facts.items() if value)
+        else:
+            line += f" ({record.levelname.lower()}, {record.name})"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure_logs(settings: ServiceSettings) -> None:
+    """Write logs to standard error, as text or as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    logging.getLogger("rag_service").setLevel(logging.INFO)

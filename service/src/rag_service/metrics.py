@@ -1,0 +1,45 @@
+"""What `GET /metrics` counts, in the Prometheus text format."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The counters of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(name, about, labels, registry=self.registry)
+
+        def histogram(name: str, about: str, *labels: str) -> Histogram:
+            return Histogram(name, about, labels, registry=self.registry, buckets=SECONDS)
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(name, about, labels, registry=self.registry)
+
+        self.requests = counter(
+            "rag_requests_total", "Answered requests.", "route", "status", "code", "step"
+        )
+        self.request_seconds = histogram("rag_request_seconds", "Seconds per request.", "route")
+        self.step_seconds = histogram("rag_step_seconds", "Seconds per step.", "step")
+        self.inflight = gauge("rag_inflight", "Requests being answered.")
+        self.queued = gauge("rag_queued", "Requests waiting for their turn.")
+        self.rejected = counter("rag_rejected_total", "Requests refused unread.", "reason")
+        self.auth_fail = counter("rag_auth_fail_total", "Requests without a valid key.")
+        self.authz_deny = counter("rag_authz_deny_total", "Collections refused to a key.")
+        self.quota = counter("rag_quota_total", "Requests over a rate.", "kind")
+        self.shed = counter("rag_shed_total", "Requests refused for load.", "reason")
+        self.deadline = counter("rag_deadline_total", "Deadlines passed.", "step")
+        self.cancelled = counter("rag_cancel_total", "Requests whose client went away.")
+        self.no_context = counter("rag_no_context_total", "Answers without support.")
+        self.stream_aborts = counter("rag_stream_abort_total", "Streams that ended in an error.")
+        self.ready = gauge("rag_ready", "Whether the service is ready.")
+
+    def text(self) -> bytes:
+        """Return all of it as Prometheus reads it."""
+        return generate_latest(self.registry)

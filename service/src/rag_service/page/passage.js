@@ -1,0 +1,156 @@
+// The panel that shows a passage in its document, with what was cited marked.
+
+import { documentPath, load } from "./api.js";
+import { announce, byId, closePanel, h, name, openPanel, sentence, toUnits } from "./dom.js";
+
+let request = null;
+let at = 0;
+
+/**
+ * Show where a passage stands; the marks are the spans of `citation`, or the passage itself.
+ *
+ * The document comes from the service. Where it cannot be had, or is not the one that was cited any
+ * more, the passage alone is shown, from the answer.
+ */
+export async function showPassage(collection, passage, citation, opener) {
+  request?.abort();
+  request = new AbortController();
+  const { signal } = request;
+  const what = citation ?? passage;
+  byId("passage-title").replaceChildren(name(what.title || what.document_id));
+  byId("passage-facts").replaceChildren(...facts(what, citation));
+  byId("passage-marks").hidden = true;
+  note("");
+  const text = byId("passage-text");
+  text.setAttribute("aria-busy", "true");
+  if (passage) fill(text, { text: passage.text, start: passage.span[0], passage: passage.span, spans: spansOf(passage, citation) });
+  else text.replaceChildren(h("p", { class: "remark" }, "Loading…"));
+  openPanel("passage", opener);
+  goto(0, false);
+
+  try {
+    const found = await load(documentPath(what.document_id, collection), { signal });
+    const spans = spansOf(passage, citation);
+    if (stillHolds(found.text, passage, citation)) {
+      fill(text, { text: found.text, start: 0, passage: passage?.span, spans, pages: found.pages ?? [] });
+    } else if (passage) {
+      note("The document has changed since this answer. This is the passage the answer rests on.");
+    } else {
+      note("The document has changed since this answer; ask again to see where it stands now.");
+      text.textContent = citation.quote;
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    if (!passage) text.textContent = citation.quote;
+    note(error.code === "document_not_found"
+      ? "The document is not in the collection any more. This is the passage the answer rests on."
+      : "The whole document is not available here. This is the passage the answer rests on.");
+  }
+  text.removeAttribute("aria-busy");
+  goto(0, false);
+  announce(citation ? "Passage shown; what the answer cites is marked" : "Passage shown");
+}
+
+const spansOf = (passage, citation) => citation?.spans ?? [passage.span];
+
+function facts(what, citation) {
+  const { document_id: id, page, source, title } = what;
+  return [
+    citation && h("span", { class: "marker" }, String(citation.marker)),
+    title && h("span", { class: "id" }, name(id)),
+    page && h("span", {}, `page ${page}`),
+    source && source !== id && h("span", { class: "id" }, name(source)),
+    h("span", {}, `score ${what.score.toFixed(3)}`),
+  ].filter(Boolean);
+}
+
+/** Whether the document still says what was cited where it was cited. */
+function stillHolds(text, passage, citation) {
+  const [start, end] = citation?.spans[0] ?? passage.span;
+  const [from, to] = toUnits(text, [start, end]);
+  return text.slice(from, to) === (citation?.quote ?? passage.text);
+}
+
+/**
+ * Write a text with marks. `start` is where the text begins in its document; `passage`, `spans` and
+ * `pages` are offsets in the document, in characters.
+ */
+function fill(element, { text, start, passage, spans, pages = [] }) {
+  const whole = spans[0] === passage; // nothing is cited: the mark is the passage
+  const flat = [...(passage ?? []), ...spans.flat(), ...pages].map((offset) => Math.max(0, offset - start));
+  const units = toUnits(text, flat);
+  const take = (number) => units.splice(0, number);
+  const [from, to] = passage ? take(2) : [0, 0];
+  const marks = spans.map(() => take(2)).sort((a, b) => a[0] - b[0]);
+  const breaks = units;
+  const cuts = new Set([0, text.length, from, to, ...marks.flat(), ...breaks]);
+  const places = [...cuts].filter((cut) => cut <= text.length).sort((a, b) => a - b);
+
+  element.replaceChildren();
+  let mark = null;
+  for (const [index, begin] of places.entries()) {
+    const number = breaks.indexOf(begin);
+    if (number >= 0) element.append(h("span", { class: "page-break", "data-page": `Page ${number + 1}` }));
+    const end = places[index + 1];
+    if (end === undefined) break;
+    const piece = text.slice(begin, end);
+    const span = marks.find(([first, last]) => first <= begin && end <= last);
+    const inside = from <= begin && end <= to && from < to;
+    if (!span) {
+      mark = null;
+      element.append(inside ? h("span", { class: "passage" }, piece) : piece);
+    } else if (mark?.span === span) {
+      mark.element.append(piece);
+    } else {
+      mark = { span, element: h("mark", { class: whole && "whole" }, piece) };
+      element.append(mark.element);
+    }
+  }
+}
+
+function note(text) {
+  byId("passage-note").textContent = text;
+  byId("passage-note").hidden = !text;
+}
+
+function goto(index, say = true) {
+  const marks = [...byId("passage-text").querySelectorAll("mark")];
+  byId("passage-marks").hidden = marks.length < 2;
+  if (!marks.length) return;
+  at = (index + marks.length) % marks.length;
+  byId("passage-position").textContent = `${at + 1} of ${marks.length}`;
+  marks.forEach((mark, one) => mark.classList.toggle("current", one === at));
+  const panel = byId("passage-text");
+  const mark = marks[at].getBoundingClientRect();
+  const frame = panel.getBoundingClientRect();
+  panel.scrollTop += mark.top - frame.top - Math.max(24, (frame.height - mark.height) / 3);
+  if (say) announce(`Mark ${at + 1} of ${marks.length}`);
+}
+
+byId("passage-previous").addEventListener("click", () => goto(at - 1));
+byId("passage-next").addEventListener("click", () => goto(at + 1));
+byId("passage-close").addEventListener("click", closePanel);
+
+/** Show a whole document, without a mark. */
+export async function showDocument(collection, info, opener) {
+  const whole = { ...info, text: "", span: [0, 0], score: 0, page: null };
+  request?.abort();
+  request = new AbortController();
+  byId("passage-title").replaceChildren(name(info.title || info.document_id));
+  byId("passage-facts").replaceChildren(h("span", { class: "id" }, name(info.document_id)));
+  byId("passage-marks").hidden = true;
+  note("");
+  const text = byId("passage-text");
+  text.replaceChildren(h("p", { class: "remark" }, "Loading…"));
+  openPanel("passage", opener);
+  try {
+    const found = await load(documentPath(whole.document_id, collection), { signal: request.signal });
+    fill(text, { text: found.text, start: 0, spans: [], pages: found.pages ?? [] });
+    text.scrollTop = 0;
+    announce("Document shown");
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    text.replaceChildren();
+    note(error.message ? sentence(error.message) : "The document cannot be shown here.");
+  }
+}

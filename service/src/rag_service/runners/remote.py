@@ -1,0 +1,28 @@
+"""A composite that already runs elsewhere: compose, Kubernetes, `dagger call rag serve up`."""
+
+from __future__ import annotations
+
+from rag_pipeline.errors import StepError
+
+from ..composite import Composite
+from ..settings import ServiceSettings
+from . import Say
+
+
+class RemoteRunner(Composite):
+    """The composite at RAG_COMPOSITE_URL."""
+
+    name = "remote"
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        if settings.composite_url is None:
+            raise StepError(
+                "misconfigured",
+                "RAG_COMPOSITE_URL is not set; the runner remote needs the address of a running "
+                "composite, e.g. that of `python -m rag_pipeline serve`",
+            )
+        super().__init__(settings.composite_url, deadline_s=settings.deadline_s)
+
+    async def start(self, say: Say) -> None:
+        """Return at once: the composite is somebody else's to start."""
+        say(f"asking the composite at {self.url}")

@@ -1,0 +1,254 @@
+"""What every interface asks: one question at a time through admission, deadline and runner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pydantic_core
+from starlette.requests import ClientDisconnect, Request
+
+from rag_pipeline.errors import StepError
+from rag_pipeline.models import RagRequest
+from rag_pipeline.shapes import Event
+
+from .admission import Admission
+from .context import Context, context_of
+from .metrics import Metrics
+from .runners import Runner
+from .settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from .library import Library
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Service:
+    """The parts behind the routes, held by the application while it runs.
+
+    Args:
+        settings: What is configured.
+        metrics: What is counted.
+        admission: Who gets in.
+        runner: Who answers `POST /rag_modules` and everything else.
+        containers: Who answers `POST /rag`; None where there is no engine.
+        library: Who keeps documents; None where they are kept elsewhere.
+    """
+
+    settings: ServiceSettings
+    metrics: Metrics
+    admission: Admission
+    runner: Runner
+    containers: Runner | None = None
+    library: Library | None = None
+    missing: StepError | None = field(
+        default_factory=lambda: StepError("not_ready", "the service is starting")
+    )
+    on_fatal: Callable[[], None] = lambda: None
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # -- asking ---------------------------------------------------------------------------
+
+    async def answer(
+        self, http: Request, request: RagRequest, *, runner: Runner | None = None
+    ) -> str:
+        """Return a `RagResponse` as JSON text.
+
+        Args:
+            http: The HTTP request it came with; when its client goes away, the answer is given up.
+            request: The question.
+            runner: Who answers; None: the configured one.
+
+        Raises:
+            StepError: What keeps it from being answered.
+            ClientDisconnect: The client went away.
+        """
+        chosen = runner or self.runner
+        text = await self._ask(http, request, chosen, chosen.answer)
+        self._note(context_of(http.scope), text)
+        return text
+
+    async def search(self, http: Request, request: RagRequest) -> str:
+        """Return a `SearchResponse` as JSON text; arguments and errors as for `answer`."""
+        text = await self._ask(http, request, self.runner, self.runner.search)
+        self._note(context_of(http.scope), text)
+        return text
+
+    async def events(
+        self, http: Request, request: RagRequest, *, runner: Runner | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Answer piece by piece; arguments and errors as for `answer`. Run it in one task."""
+        chosen = runner or self.runner
+        context = context_of(http.scope)
+        text = self._prepare(context, request, chosen)
+        try:
+            async with (
+                self.admission.slot(),
+                asyncio.timeout(context.remaining_s()),
+                aclosing(chosen.stream(text)) as events,
+            ):
+                async for event in events:
+                    if event.name == "final_answer":
+                        self._note(context, event.data)
+                    yield event
+        except TimeoutError:
+            raise self._late() from None
+
+    async def _ask(
+        self,
+        http: Request,
+        request: RagRequest,
+        runner: Runner,
+        ask: Callable[[str], Awaitable[str]],
+    ) -> str:
+        context = context_of(http.scope)
+        text = self._prepare(context, request, runner)
+        try:
+            async with self.admission.slot(), asyncio.timeout(context.remaining_s()):
+                return await while_connected(http, ask(text))
+        except TimeoutError:
+            raise self._late() from None
+
+    def _prepare(self, context: Context, request: RagRequest, runner: Runner) -> str:
+        """Check what may be asked now, and return the request as the runner takes it."""
+        self.authorize(context, request.collection)
+        if self.missing is not None and runner is self.runner:
+            raise self.missing
+        if request.request_id is None:
+            request.request_id = context.request_id
+        left = context.remaining_s()
+        asked = request.generate.get("deadline_s")
+        if not isinstance(asked, (int, float)) or asked > left:
+            request.generate = {**request.generate, "deadline_s": round(left, 3)}
+        if self.settings.log_queries:
+            LOG.info("request %s asks: %s", context.request_id, request.query)
+        return pydantic_core.to_json(request).decode()
+
+    def authorize(self, context: Context, collection: str, *, write: bool = False) -> None:
+        """Refuse a collection the key may not use as if it did not exist.
+
+        Raises:
+            StepError: `collection_not_found`; `forbidden` when a key may only read.
+        """
+        context.collection = collection
+        if not context.principal.may_use(collection):
+            self.metrics.authz_deny.inc()
+            raise StepError(
+                "collection_not_found",
+                f"collection '{collection}' does not exist",
+                param="collection",
+                step="retrieve",
+            )
+        if write and not context.principal.write:
+            self.metrics.authz_deny.inc()
+            raise StepError(
+                "forbidden", f"the key '{context.principal.name}' may read, not change documents"
+            )
+
+    def _late(self) -> StepError:
+        return StepError(
+            "deadline_exceeded",
+            f"no answer within {self.settings.deadline_s:g} s (RAG_DEADLINE_S)",
+        )
+
+    def _note(self, context: Context, text: str) -> None:
+        """Count the steps of a response."""
+        data: dict[str, Any] = pydantic_core.from_json(text)
+        context.timings_ms = data["timings_ms"]
+        for step, spent in context.timings_ms.items():
+            self.metrics.step_seconds.labels(step).observe(spent / 1000)
+        if data.get("finish_reason") == "no_context":
+            self.metrics.no_context.inc()
+
+    # -- being ready ----------------------------------------------------------------------
+
+    async def get_ready(self, say: Callable[[str], None]) -> None:
+        """Start the runner and probe until a question passes; then go on watching it."""
+        try:
+            await self.runner.start(say)
+        except StepError as error:
+            self._set(error)
+            say(f"cannot start: {error.message}")
+            self.on_fatal()
+            return
+        self.started.set()
+        said = ""
+        while True:
+            try:
+                await self._probe()
+            except StepError as error:
+                self._set(error)
+                if error.message != said:
+                    said = error.message
+                    say(f"not ready: {said}")
+            else:
+                if self.missing is not None:
+                    say("ready")
+                said = ""
+                self._set(None)
+            await asyncio.sleep(self.settings.probe_retry_s if said else 0.5)
+
+    async def start_containers(self, say: Callable[[str], None]) -> None:
+        """Start the container pipeline beside another runner, once that one is up."""
+        await self.started.wait()
+        if self.containers is None or self.containers is self.runner:
+            return
+        try:
+            await self.containers.start(say)
+        except StepError as error:
+            say(f"/rag cannot start: {error.message}")
+
+    def drain(self) -> None:
+        """Take no more requests; those under way go on."""
+        self._set(StepError("draining", "the service is shutting down; ask another one"))
+        self.admission.draining = True
+
+    def _set(self, missing: StepError | None) -> None:
+        if not self.admission.draining:
+            self.missing = missing
+        self.metrics.ready.set(0 if missing else 1)
+
+    async def _probe(self) -> None:
+        """Ask a real question once it is needed; afterwards only whether the runner is there."""
+        await self.runner.ready()
+        if self.missing is None:
+            return
+        probe = RagRequest(
+            query=self.settings.probe_query,
+            collection=self.settings.collection,
+            request_id="probe",
+            generate={"target": "extractive"},  # a probe is not worth a model's call
+        )
+        try:
+            await self.runner.answer(pydantic_core.to_json(probe).decode())
+        except StepError as error:
+            # a new installation has no documents yet, and must be able to take some
+            if error.code != "collection_not_found":
+                raise
+
+
+async def while_connected(http: Request, work: Awaitable[str]) -> str:
+    """Return what the work gives; cancel it when the client goes away.
+
+    Raises:
+        ClientDisconnect: It did.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(http.receive())  # after the body, only a disconnect comes
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+            with suppress(asyncio.CancelledError, StepError):
+                await working

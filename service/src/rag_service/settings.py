@@ -1,0 +1,200 @@
+"""What an operator configures for the service; the only place here that reads the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rag_pipeline.errors import StepError
+from rag_pipeline.settings import URL, misconfigured
+
+RunnerName = Literal["local", "resident", "call", "containers", "remote"]
+
+
+class ApiKey(BaseModel):
+    """A key and what it may do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=64, description="Who holds it; written to the log.")
+    key: SecretStr = Field(
+        min_length=16, description="The secret, sent as `Authorization: Bearer`."
+    )
+    collections: tuple[str, ...] = Field(
+        ("*",), description='Collections it may use; "*" is every one.'
+    )
+    write: bool = Field(False, description="Whether it may add and delete documents.")
+    per_minute: int | None = Field(
+        None, ge=1, description="Requests a minute; null: as RAG_RATE_PER_MINUTE says."
+    )
+
+    @field_validator("key", mode="after")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < 16:
+            raise ValueError("a key needs at least 16 characters")
+        return value
+
+
+class ServiceSettings(BaseSettings):
+    """Settings of the service, from arguments or `RAG_…` environment variables.
+
+    With the runner `local` the steps read their own settings from the same environment.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    runner: RunnerName = Field(
+        "local",
+        description="Who answers: `local` (this process), `resident` (services a Dagger engine "
+        "keeps), `call` (a Dagger function call each), `containers` (three container steps each), "
+        "`remote` (a running composite).",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback needs keys.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    collection: str = Field("default", description="Collection of a request that names none.")
+    api_keys: SecretStr | None = Field(
+        None,
+        description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute"}]`.',
+    )
+    api_keys_file: Path | None = Field(None, description="The same in a file.")
+    docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
+
+    deadline_s: float = Field(30.0, gt=0, description="Seconds one request may take in all.")
+    max_concurrency: int = Field(8, ge=1, description="Requests answered at the same time.")
+    max_queue: int = Field(16, ge=0, description="Requests that may wait for their turn.")
+    queue_wait_s: float = Field(0.5, gt=0, description="Seconds one may wait before it is refused.")
+    max_body_bytes: int = Field(256 * 1024, ge=1024, description="Largest request.")
+    max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Largest upload of documents.")
+    rate_per_minute: int = Field(
+        0, ge=0, description="Requests a minute of one key, or address without keys; 0: any number."
+    )
+    heartbeat_s: float = Field(
+        10.0, gt=0, description="Seconds of silence in a stream before a ping."
+    )
+    drain_s: float = Field(25.0, ge=0, description="Seconds requests may go on after SIGTERM.")
+
+    probe_query: str = Field(
+        "What is this about?",
+        description="The question that must pass before the service is ready.",
+    )
+    probe_retry_s: float = Field(2.0, gt=0, description="Seconds between two probes that fail.")
+
+    log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+    log_queries: bool = Field(False, description="Write questions to the log; they may be private.")
+    otlp_endpoint: str | None = Field(
+        None, pattern=URL, description="OpenTelemetry collector (OTLP over HTTP); none: no traces."
+    )
+
+    composite_url: str | None = Field(
+        None, pattern=URL, description="The running composite of the runner `remote`."
+    )
+
+    dagger_cli: str = Field("dagger", description="The Dagger command line.")
+    dagger_module: str = Field(
+        "dagger/rag", description="The module `rag`: a folder, or a git reference with a version."
+    )
+    docs: Path | None = Field(
+        None, description="Folder of documents the Dagger runners answer from; none: the module's."
+    )
+    engine_load_s: float = Field(
+        900.0, gt=0, description="Seconds building and loading the modules may take."
+    )
+    engine_rotate_calls: int = Field(
+        5000, ge=1, description="Calls of one session before a new one."
+    )
+    engine_rotate_s: float = Field(
+        1800.0, gt=0, description="Seconds of one session before a new one."
+    )
+    dagger_session_port: int | None = Field(
+        None, validation_alias="DAGGER_SESSION_PORT", description="Set by `dagger run`."
+    )
+    dagger_session_token: SecretStr | None = Field(
+        None, validation_alias="DAGGER_SESSION_TOKEN", description="Set by `dagger run`."
+    )
+
+    qdrant_url: str | None = Field(
+        None, description="As for `retrieve`: handed to the Dagger runners, too."
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
+    llm_base_url: str | None = Field(
+        None, description="As for `generate`: handed to the Dagger runners, too."
+    )
+    llm_model: str | None = Field(None, description="Name of the model there.")
+    llm_api_key: SecretStr | None = Field(None, description="Its key.")
+
+    def keys(self) -> tuple[ApiKey, ...]:
+        """Return the configured keys.
+
+        Raises:
+            StepError: `misconfigured`: they cannot be read, or two are the same.
+        """
+        text = self.api_keys.get_secret_value() if self.api_keys else None
+        name = "RAG_API_KEYS"
+        if self.api_keys_file is not None:
+            name = "RAG_API_KEYS_FILE"
+            try:
+                text = self.api_keys_file.read_text(encoding="utf-8")
+            except OSError as error:
+                raise StepError(
+                    "misconfigured", f"{name}: cannot read {self.api_keys_file}: {error.strerror}"
+                ) from None
+        if text is None:
+            return ()
+        try:
+            keys = TypeAdapter(tuple[ApiKey, ...]).validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise StepError("misconfigured", f"{name}: {where or 'it'}: {first['msg']}") from None
+        for values in ([key.name for key in keys], [key.key.get_secret_value() for key in keys]):
+            if len(set(values)) < len(values):
+                raise StepError("misconfigured", f"{name}: two entries have the same name or key")
+        return keys
+
+    def check_exposure(self) -> None:
+        """Refuse to listen beyond this machine without keys.
+
+        Raises:
+            StepError: `misconfigured`.
+        """
+        if not self.keys() and not is_loopback(self.host):
+            raise StepError(
+                "misconfigured",
+                f"listening on {self.host} lets other machines in, and no API keys are set; set "
+                "RAG_API_KEYS_FILE, or listen on 127.0.0.1",
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_settings(**given: Any) -> ServiceSettings:
+    """Return the settings of the environment, with what is given over them.
+
+    Raises:
+        StepError: `misconfigured`, a variable has a value that cannot be used.
+    """
+    try:
+        return ServiceSettings(**given)
+    except ValidationError as error:
+        raise misconfigured(error) from None

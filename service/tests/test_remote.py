@@ -1,0 +1,125 @@
+"""The runner `remote`: the same answers from a composite behind a URL, and its failures."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from httpx_sse import EventSource
+from service_kit import QUESTION, environment, serving, settings, wait
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rag_pipeline.errors import StepError
+from rag_pipeline.serving import application
+from rag_pipeline.wire import open_step
+from rag_service.runners import open_runner
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(app: Any, port: int, home: Path | None = None) -> Iterator[str]:
+    """Serve an application on a port until the block ends."""
+    values = {"RAG_HOME": str(home / "store"), "RAG_CHUNK_TOKENS": "64"} if home else {}
+    config = uvicorn.Config(app, port=port, log_level="warning", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    url = f"http://127.0.0.1:{port}"
+    with environment(values):
+        thread.start()
+        try:
+            while not server.started:
+                thread.join(0.01)
+            wait(f"{url}/readyz")
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def timeless(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"timings_ms": None, "id": None}
+
+
+def test_a_running_composite_gives_the_same_answers(service: str, home: Path) -> None:
+    """Answer, stream and search equal those of the runner `local`."""
+    app = application(open_step, step="rag", verbs=("run", "search"))
+    with running(app, free_port(), home) as composite:
+        given = settings(runner="remote", composite_url=composite)
+        with serving(given) as remote, httpx.Client(trust_env=False, timeout=30) as client:
+            body = {"query": QUESTION}
+            for path in ("/rag_modules", "/v1/search"):
+                one = client.post(f"{service}{path}", json=body).json()
+                other = client.post(f"{remote}{path}", json=body).json()
+                assert timeless(one) == timeless(other)
+            names = {}
+            for url in (service, remote):
+                with client.stream("POST", f"{url}/rag_modules?stream", json=body) as response:
+                    sent = list(EventSource(response).iter_sse())
+                names[url] = [(event.event, event.data[:0]) for event in sent]
+            missing = client.post(f"{remote}/rag_modules", json=body | {"collection": "nope"})
+
+    assert names[service] == names[remote]
+    assert missing.json()["error"]["code"] == "collection_not_found"
+    assert missing.status_code == 404
+
+
+def test_the_runner_remote_needs_an_address() -> None:
+    """What is missing is named with its variable."""
+    with pytest.raises(StepError, match="RAG_COMPOSITE_URL") as refused:
+        open_runner(settings(runner="remote"))
+
+    assert refused.value.code == "misconfigured"
+
+
+BROKEN = {
+    "html": (b"<html>Bad Gateway</html>", 502, "text/html", "module_bad_output", 502),
+    "broken off": (
+        b'event: message\ndata: {"delta":{"content":"x"}}\n\n',
+        200,
+        "text/event-stream",
+        "llm_stream_broken",
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_answer_is_not_taken_for_one(name: str) -> None:
+    """A proxy's page and a stream without an end are errors of ours."""
+    body, status, kind, expected, answered = BROKEN[name]
+
+    async def run(request: Request) -> Response:
+        asked = json.loads(await request.body())
+        if asked["request_id"] == "probe":
+            return Response('{"timings_ms": {}}', media_type="application/json")
+        return Response(body, status, media_type=kind)
+
+    async def ready(_: Request) -> Response:
+        return Response("{}")
+
+    routes = [Route("/run", run, methods=["POST"]), Route("/readyz", ready)]
+    with running(Starlette(routes=routes), free_port()) as composite:
+        with serving(settings(runner="remote", composite_url=composite)) as url:
+            response = httpx.post(
+                f"{url}/rag_modules", json={"query": "x", "stream": True}, trust_env=False
+            )
+
+    assert response.status_code == answered
+    assert f'"code":"{expected}"' in response.text
+    assert "[DONE]" not in response.text
