@@ -13,6 +13,7 @@ from rag_augment.settings import AugmentSettings
 from rag_generate.settings import Settings as GenerateSettings
 from rag_pipeline.settings import RagSettings
 from rag_retrieve.settings import RetrieveSettings
+from rag_service.settings import ServiceSettings
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 HEAD = """# Configuration
@@ -28,6 +29,7 @@ GROUPS: tuple[tuple[str, type[BaseSettings]], ...] = (
     ("augment", AugmentSettings),
     ("generate", GenerateSettings),
     ("rag, the composite", RagSettings),
+    ("the service", ServiceSettings),
 )
 SHOWN = {"home": "the platform's user data folder"}  # a default that differs by machine
 
@@ -37,7 +39,7 @@ def table(settings: type[BaseSettings]) -> list[str]:
     prefix = settings.model_config.get("env_prefix", "")
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, field in settings.model_fields.items():
-        variable = f"{prefix}{name}".upper()
+        variable = field.validation_alias or f"{prefix}{name}".upper()
         default = SHOWN.get(name) or _default(field.get_default(call_default_factory=True))
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         lines.append(f"| `{variable}` | {default} | {meaning} |")

@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ["retrieve", "augment", "generate", "rag"]
-PROJECTS = [".", *(f"dagger/{name}" for name in MODULES), "dagger/retrieve/superlinked"]
+PROJECTS = [".", *(f"dagger/{name}" for name in MODULES), "dagger/retrieve/superlinked", "service"]
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
 LITERAL = re.compile(r'^__version__ = "(.*)"', re.MULTILINE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,13 @@ def test_openapi_describes_every_route(http: httpx.Client) -> None:
     assert {"query", "collection", "stream"} <= schema["properties"].keys()
     failed = asked["responses"]["422"]["content"]["application/json"]["schema"]
     assert failed == {"$ref": "#/components/schemas/ErrorEnvelope"}
+
+
+def test_the_api_page_needs_nothing_from_elsewhere(http: httpx.Client) -> None:
+    """`/docs` and what it loads come from here."""
+    page = http.get("/docs").text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+
+    assert len(loaded) >= 2
+    assert all(url.startswith("/") for url in loaded)
+    assert {http.get(url).status_code for url in loaded} == {200}

@@ -84,10 +84,13 @@ class _Server(uvicorn.Server):
         service.on_fatal = self._fatal
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Let requests under way end; a second signal does not wait for them."""
+        """Let requests under way end; a second signal does not wait for them.
+
+        Not uvicorn's own, which raises the signal again in the end: a drained service ended well.
+        """
         self.force_exit = self.should_exit
+        self.should_exit = True
         self._service.drain()
-        super().handle_exit(sig, frame)
 
     def _fatal(self) -> None:
         self.code = 1

@@ -30,6 +30,7 @@ ACCESS = logging.getLogger("rag_service.access")
 LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/+=-]{1,128}$")
 OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # without a key; and /page/…
+QUIET = ("/healthz", "/metrics", "/readyz")  # asked all the time
 UPLOADS = "/v1/documents"
 
 
@@ -75,20 +76,19 @@ class Requests:
                 response = refuse(Request(scope), StepError("internal_error", text))
                 await response(scope, receive, sending)
             finally:
+                context.route = _route(scope)
                 self._finish(scope, context, status, time.monotonic() - began)
                 self._traces.finish(span, context, status)
 
     def _finish(self, scope: Scope, context: Context, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "") or "other"
-        if scope["path"] in ("/healthz", "/metrics", "/readyz"):
-            route = scope["path"]
+        route = context.route
         self._metrics.requests.labels(route, str(status), context.code, context.step).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         if status == 499:
             self._metrics.cancelled.inc()
         if context.code == "deadline_exceeded":
             self._metrics.deadline.labels(context.step).inc()
-        quiet = route in ("/healthz", "/metrics", "/readyz") and status == 200
+        quiet = route in QUIET and status == 200
         client = scope.get("client")
         ACCESS.log(
             logging.DEBUG if quiet else logging.INFO,
@@ -110,6 +110,11 @@ class Requests:
                 "timings_ms": context.timings_ms,
             },
         )
+
+
+def _route(scope: Scope) -> str:
+    """Return the route's pattern: a label must not have as many values as there are documents."""
+    return getattr(scope.get("route"), "path", "") or "other"
 
 
 class Keys:

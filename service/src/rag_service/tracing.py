@@ -63,7 +63,7 @@ class OtlpTraces(Traces):
         """Hold the span of one request, under the caller's when it sends `traceparent`."""
         parent = self._propagator.extract(dict(Headers(scope=scope)))
         began = time.time_ns()
-        span = self._tracer.start_span(f"{scope['method']}", context=parent, start_time=began)
+        span = self._tracer.start_span(scope["method"], context=parent, start_time=began)
         span.set_attribute("http.request.method", scope["method"])
         span.set_attribute("rag.request_id", context.request_id)
         yield (span, began)
@@ -77,8 +77,7 @@ class OtlpTraces(Traces):
         for name, value in (("rag.code", context.code), ("rag.collection", context.collection)):
             if value:
                 made.set_attribute(name, value)
-        if context.route:
-            made.update_name(f"{context.route}")
+        made.update_name(f"{made.name} {context.route}")
         within = set_span_in_context(made)
         for step in STEPS:
             if step in context.timings_ms:

@@ -1,0 +1,173 @@
+"""Keys: who gets in, to which collections, to change what; and when they must be set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from service_kit import QUESTION, serving, settings
+
+from rag_pipeline.errors import StepError
+from rag_service.settings import ServiceSettings, is_loopback
+
+KEYS = [
+    {"name": "all", "key": "key-of-all-0123456789", "write": True},
+    {"name": "hr", "key": "key-of-hr-01234567890", "collections": ["hr*"]},
+    {"name": "slow", "key": "key-of-slow-012345678", "per_minute": 6},
+]
+
+
+def given(**more: Any) -> ServiceSettings:
+    return settings(api_keys=SecretStr(json.dumps(KEYS)), **more)
+
+
+@pytest.fixture(scope="module")
+def keyed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service with keys."""
+    import shutil
+
+    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keyed") / "home"))
+    with (
+        serving(given(), home=home) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
+    ):
+        yield client
+
+
+def bearer(name: str) -> dict[str, str]:
+    key = next(str(key["key"]) for key in KEYS if key["name"] == name)
+    return {"authorization": f"Bearer {key}"}
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+OPEN = {"/", "/healthz", "/readyz", "/v1/info", "/page/{path}", "/favicon.ico"}
+
+
+def test_every_route_wants_a_key_but_the_few_that_are_open(keyed: httpx.Client) -> None:
+    """Each path of the API, with any method, is 401 without one."""
+    paths = keyed.get("/openapi.json", headers=bearer("all")).json()["paths"]
+    asked = {
+        (method, path): keyed.request(method.upper(), path.replace("{", "").replace("}", ""))
+        for path, methods in paths.items()
+        for method in methods
+        if path not in OPEN
+    }
+
+    assert {("post", "/rag_modules"), ("get", "/metrics")} <= asked.keys()
+    dify = ("post", "/retrieval")  # Dify reads 403 as a key it should ask its user about
+    expected = dict.fromkeys(asked, 401) | {dify: 403}
+    assert {key: answer.status_code for key, answer in asked.items()} == expected
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/v1/info"])
+def test_health_and_page_are_open(path: str, keyed: httpx.Client) -> None:
+    """A probe and a browser need no key to be told that one is needed."""
+    assert keyed.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz/../rag_modules", "//rag_modules", "/page/../v1/search", "/%2e%2e/rag_modules",
+     "/page/%2e%2e/v1/search", "/rag_modules/", "/RAG_MODULES", "/healthz%2f..%2frag_modules"],
+)  # fmt: skip
+def test_no_form_of_a_path_goes_around_the_key(path: str, keyed: httpx.Client) -> None:
+    """Whatever the router makes of it, it is never an answer."""
+    raw = httpx.URL(f"{keyed.base_url}").copy_with(raw_path=path.encode())
+    response = keyed.post(raw, json={"query": QUESTION})
+
+    assert response.status_code in (307, 401, 404, 405)
+    assert "citations" not in response.text
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer key-of-all-012345678", "Basic key-of-all-0123456789",
+     "Bearer key-of-all-0123456789 x", "bearer KEY-OF-ALL-0123456789"],
+)  # fmt: skip
+def test_a_bad_key_is_refused_and_not_repeated(header: str, keyed: httpx.Client) -> None:
+    """401; the message never holds what was sent."""
+    response = keyed.post(
+        "/rag_modules", json={"query": QUESTION}, headers={"authorization": header}
+    )
+
+    assert code(response) == (401, "unauthenticated")
+    assert "key-of" not in response.text.lower()
+
+
+def test_anothers_collection_looks_like_none(keyed: httpx.Client) -> None:
+    """The same body for a collection that is there and one that is not."""
+    bodies = []
+    for name in ("default", "nothere"):
+        asked = {"query": QUESTION, "collection": name, "request_id": "r"}
+        for path in ("/rag_modules", "/rag_modules?stream", "/v1/search"):
+            response = keyed.post(
+                path, json=asked, headers=bearer("hr") | {"x-request-id": "same"}
+            )
+            assert code(response) == (404, "collection_not_found")
+            bodies.append(response.text.replace(name, "NAME"))
+    own = keyed.post(
+        "/rag_modules", json={"query": "How many days?", "collection": "hr"}, headers=bearer("hr")
+    )
+
+    assert len(set(bodies)) == 1
+    assert own.json()["citations"]
+
+
+def test_a_key_has_a_rate_of_its_own(keyed: httpx.Client) -> None:
+    """One key over its rate leaves the others alone."""
+    statuses = {
+        name: [
+            keyed.post("/v1/search", json={"query": "x"}, headers=bearer(name)).status_code
+            for _ in range(3)
+        ]
+        for name in ("slow", "all")
+    }
+
+    assert statuses == {"slow": [200, 429, 429], "all": [200, 200, 200]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("{", "RAG_API_KEYS"),
+        ('[{"name": "a", "key": "short"}]', "0.key"),
+        ('[{"name": "a", "key": "long-enough-0123456789", "admin": true}]', "0.admin"),
+        (json.dumps([KEYS[0], KEYS[0]]), "same name or key"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_refused(keys: str, said: str) -> None:
+    """The place is named, the key is not."""
+    with pytest.raises(StepError) as refused:
+        settings(api_keys=SecretStr(keys)).keys()
+
+    assert refused.value.code == "misconfigured"
+    assert said in refused.value.message
+    assert "short" not in refused.value.message
+    assert "0123456789" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.3.2.1", True),
+     ("0.0.0.0", False), ("::", False), ("192.168.1.4", False), ("example.com", False),
+     ("", False)],
+)  # fmt: skip
+def test_beyond_this_machine_only_with_keys(host: str, own: bool, tmp_path: Path) -> None:
+    """Every address that others could reach needs keys."""
+    assert is_loopback(host) is own
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps(KEYS))
+    settings(host=host, api_keys_file=file).check_exposure()
+    if own:
+        settings(host=host).check_exposure()
+    else:
+        with pytest.raises(StepError, match="RAG_API_KEYS_FILE"):
+            settings(host=host).check_exposure()
