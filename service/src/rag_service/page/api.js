@@ -205,5 +205,6 @@ export function explain(error) {
   const wait = error.retryAfter;
   const seconds = wait === null ? "" : ` Wait ${Math.ceil(wait)} ${wait > 1 ? "seconds" : "second"} first.`;
   const status = error.status && !error.message ? `It answered with HTTP ${error.status}.` : "";
-  return { title, message: error.message || status, next: next + seconds };
+  const known = code === "unauthenticated" && !apiKey.get(); // the message would be for programs
+  return { title, message: known ? "" : error.message || status, next: next + seconds };
 }

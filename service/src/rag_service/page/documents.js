@@ -1,7 +1,7 @@
 // The panel of a collection: its documents, and new ones with progress and a report.
 
 import { documentPath, load, send, stream } from "./api.js";
-import { announce, byId, closePanel, confirm, count, h, icon, name, openPanel, sentence } from "./dom.js";
+import { announce, byId, closePanel, confirm, count, h, icon, name, openPanel, sentence, titleOf } from "./dom.js";
 import { showDocument } from "./passage.js";
 import { problem } from "./turn.js";
 
@@ -22,7 +22,7 @@ export class Documents {
     byId("welcome-add").addEventListener("click", (event) => this.open(event.currentTarget));
     byId("documents-close").addEventListener("click", closePanel);
     byId("documents-filter").addEventListener("input", () => this.#list());
-    byId("ingest-stop").addEventListener("click", () => this.#upload?.abort());
+    byId("ingest-stop").addEventListener("click", () => this.#stop());
     byId("delete-collection").addEventListener("click", () => this.#deleteCollection());
     byId("files").addEventListener("change", (event) => {
       const files = [...event.target.files].map((file) => [file, file.name]);
@@ -59,7 +59,7 @@ export class Documents {
     let failure = null;
     let documents = [];
     try {
-      ({ documents } = await load(`v1/documents?collection=${encodeURIComponent(collection)}`));
+      documents = await listed(collection);
     } catch (error) {
       if (error.code !== "collection_not_found") failure = error;
     }
@@ -96,7 +96,7 @@ export class Documents {
   }
 
   #row(one) {
-    const title = one.title || one.document_id;
+    const title = titleOf(one);
     return h(
       "li",
       {},
@@ -132,7 +132,7 @@ export class Documents {
 
   async #delete(one) {
     const { collection } = this.#page;
-    const title = one.title || one.document_id;
+    const title = titleOf(one);
     const sure = await confirm({
       title: `Delete “${title}”?`,
       text: `It is taken out of ${collection}, and answers no longer find it. The file it came from is not touched.`,
@@ -181,7 +181,7 @@ export class Documents {
     const { collection } = this.#page;
     const form = new FormData();
     for (const [file, path] of files) form.append("files", file, path);
-    this.#upload = new AbortController();
+    this.#upload = { sending: new AbortController(), id: null };
     this.#report();
     this.#progress(`Sending ${count(files.length, "file")}…`);
     byId("ingest").hidden = false;
@@ -189,14 +189,9 @@ export class Documents {
     byId("files").disabled = true;
     announce(`Adding ${count(files.length, "file")} to ${collection}`);
     try {
-      const path = `v1/documents?collection=${encodeURIComponent(collection)}`;
-      const options = { method: "POST", form, signal: this.#upload.signal };
-      for await (const { name: event, data } of stream(path, options, "report")) {
-        if (event === "progress") this.#progress(`${data.done} of ${data.total}: ${data.document_id}`, data);
-        else if (event === "report") this.#showReport(data);
-      }
+      await this.#follow(`v1/documents?collection=${encodeURIComponent(collection)}`, { method: "POST", form });
     } catch (error) {
-      if (this.#upload.signal.aborted) {
+      if (this.#upload.sending.signal.aborted || error.code === "client_cancelled") {
         this.#report(h("p", {}, "Stopped. What was added until then stays."));
         announce("Stopped");
       } else {
@@ -210,6 +205,36 @@ export class Documents {
     }
     await this.#page.changed();
     await this.refresh();
+  }
+
+  /** Show how an ingest goes; a connection that breaks is taken up again, for the ingest goes on. */
+  async #follow(path, options, attempts = 3) {
+    const upload = this.#upload;
+    try {
+      for await (const { name: event, data } of stream(path, { ...options, signal: upload.sending.signal }, "report")) {
+        upload.id = data.id ?? upload.id;
+        if (event === "report") this.#showReport(data);
+        else if (event === "progress" && data.document_id) {
+          this.#progress(`${data.done} of ${data.total}: ${data.document_id}`, data);
+        } else if (event === "progress") this.#progress(`Reading ${count(data.total, "file")}…`);
+      }
+    } catch (error) {
+      if (error.code !== "broken" || !upload.id || !attempts) throw error;
+      await this.#follow(`v1/ingests/${encodeURIComponent(upload.id)}/events`, {}, attempts - 1);
+    }
+  }
+
+  /** Stop adding files: the service is told once it has them, and says itself how it ended. */
+  async #stop() {
+    const upload = this.#upload;
+    if (!upload) return;
+    this.#progress("Stopping…");
+    try {
+      if (upload.id) await send(`v1/ingests/${encodeURIComponent(upload.id)}`, { method: "DELETE" });
+      else upload.sending.abort();
+    } catch {
+      upload.sending.abort();
+    }
   }
 
   #progress(label, { done, total } = {}) {
@@ -279,6 +304,19 @@ export class Documents {
       this.ingest(files);
     });
   }
+}
+
+/** All documents of a collection; the service gives them a page at a time. */
+async function listed(collection) {
+  const path = `v1/documents?collection=${encodeURIComponent(collection)}`;
+  const all = [];
+  let next = "";
+  do {
+    const page = await load(next ? `${path}&after=${encodeURIComponent(next)}` : path);
+    all.push(...page.documents);
+    ({ next } = page);
+  } while (next);
+  return all;
 }
 
 /** Files of a drop with their names; a folder gives the files in it, with their paths. */

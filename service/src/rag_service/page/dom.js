@@ -32,6 +32,9 @@ export function icon(name) {
 /** A name from outside, kept from turning the text around it when it is right-to-left. */
 export const name = (text) => h("bdi", {}, text);
 
+/** What to call a document: its title, or its id where the title says nothing. */
+export const titleOf = ({ title, document_id: id }) => (title && !/^untitled$/i.test(title.trim()) ? title : id);
+
 export const byId = (id) => document.getElementById(id);
 
 export const count = (number, one, many = `${one}s`) =>
@@ -113,7 +116,7 @@ export function closePanel() {
   if (!opened) return false;
   const { opener } = opened;
   hidePanel();
-  if (opener?.isConnected && opener.checkVisibility()) opener.focus({ preventScroll: true });
+  if (opener?.isConnected && opener.offsetParent) opener.focus({ preventScroll: true });
   else byId("question").focus({ preventScroll: true });
   return true;
 }

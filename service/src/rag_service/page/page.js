@@ -154,7 +154,9 @@ byId("new-conversation").addEventListener("click", () => {
   question.focus();
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open]")) closePanel();
+  if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (event.target.type === "search" && event.target.value) return; // clears the filter first
+  closePanel();
 });
 
 // --- collections --------------------------------------------------------------------------------
@@ -173,6 +175,7 @@ async function readCollections() {
 
 function showCollections() {
   const names = page.collections.map((one) => one.name);
+  if (!page.chosen && names.length && !names.includes(page.collection)) [page.collection] = names;
   if (!names.includes(page.collection)) names.unshift(page.collection);
   choice.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
   choice.value = page.collection;

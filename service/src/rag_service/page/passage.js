@@ -1,7 +1,7 @@
 // The panel that shows a passage in its document, with what was cited marked.
 
 import { documentPath, load } from "./api.js";
-import { announce, byId, closePanel, h, name, openPanel, sentence, toUnits } from "./dom.js";
+import { announce, byId, closePanel, h, name, openPanel, sentence, titleOf, toUnits } from "./dom.js";
 
 let request = null;
 let at = 0;
@@ -17,7 +17,7 @@ export async function showPassage(collection, passage, citation, opener) {
   request = new AbortController();
   const { signal } = request;
   const what = citation ?? passage;
-  byId("passage-title").replaceChildren(name(what.title || what.document_id));
+  byId("passage-title").replaceChildren(name(titleOf(what)));
   byId("passage-facts").replaceChildren(...facts(what, citation));
   byId("passage-marks").hidden = true;
   note("");
@@ -33,6 +33,7 @@ export async function showPassage(collection, passage, citation, opener) {
     const spans = spansOf(passage, citation);
     if (stillHolds(found.text, passage, citation)) {
       fill(text, { text: found.text, start: 0, passage: passage?.span, spans, pages: found.pages ?? [] });
+      byId("passage-facts").replaceChildren(...facts(what, citation, found.pages));
     } else if (passage) {
       note("The document has changed since this answer. This is the passage the answer rests on.");
     } else {
@@ -53,12 +54,14 @@ export async function showPassage(collection, passage, citation, opener) {
 
 const spansOf = (passage, citation) => citation?.spans ?? [passage.span];
 
-function facts(what, citation) {
-  const { document_id: id, page, source, title } = what;
+function facts(what, citation, pages = []) {
+  const { document_id: id, source } = what;
+  const [start] = citation?.spans[0] ?? what.span;
+  const page = pages.length ? pages.filter((begin) => begin <= start).length : what.page;
   return [
     citation && h("span", { class: "marker" }, String(citation.marker)),
-    title && h("span", { class: "id" }, name(id)),
-    page && h("span", {}, `page ${page}`),
+    titleOf(what) !== id && h("span", { class: "id" }, name(id)),
+    page && h("span", { class: "page-number" }, pages.length ? `page ${page}` : `from page ${page}`),
     source && source !== id && h("span", { class: "id" }, name(source)),
     h("span", {}, `score ${what.score.toFixed(3)}`),
   ].filter(Boolean);
@@ -136,7 +139,7 @@ export async function showDocument(collection, info, opener) {
   const whole = { ...info, text: "", span: [0, 0], score: 0, page: null };
   request?.abort();
   request = new AbortController();
-  byId("passage-title").replaceChildren(name(info.title || info.document_id));
+  byId("passage-title").replaceChildren(name(titleOf(info)));
   byId("passage-facts").replaceChildren(h("span", { class: "id" }, name(info.document_id)));
   byId("passage-marks").hidden = true;
   note("");

@@ -1,7 +1,7 @@
 // One question and its answer on the page.
 
 import { explain } from "./api.js";
-import { announce, count, duration, h, icon, name, sentence, toUnits } from "./dom.js";
+import { announce, count, duration, h, icon, name, sentence, titleOf, toUnits } from "./dom.js";
 
 const STEPS = [
   ["retrieve", "Search"],
@@ -32,7 +32,7 @@ export class Turn {
     this.collection = collection;
     this.#actions = actions;
     const id = `turn-${turns}`;
-    this.question = h("h2", { id, class: "question", dir: "auto", tabindex: "-1" }, query);
+    this.question = h("h2", { id, class: "question", dir: "auto" }, query);
     this.state = h("p", { class: "state" }, h("span", { class: "pulse" }), h("span", {}, "Looking for an answer…"));
     this.answer = h("div", { class: "answer", dir: "auto", "aria-busy": "true" });
     this.more = h("div", { class: "more" });
@@ -180,7 +180,7 @@ export class Turn {
         {
           type: "button",
           class: "cite",
-          "aria-label": `[${citation.marker}] ${citation.title || citation.document_id}`,
+          "aria-label": `[${citation.marker}] ${titleOf(citation)}`,
           onclick: (event) => this.#show(null, citation, event.currentTarget),
         },
         `[${citation.marker}]`,
@@ -200,7 +200,7 @@ export class Turn {
           h(
             "span",
             { class: "what" },
-            h("span", { class: "title" }, name(citation.title || citation.document_id), page(citation)),
+            h("span", { class: "title" }, name(titleOf(citation)), page(citation)),
             h("span", { class: "quote", dir: "auto" }, citation.quote),
           ),
         ),
@@ -276,12 +276,12 @@ export class Turn {
         h(
           "p",
           { class: "title" },
-          name(passage.title || passage.document_id),
+          name(titleOf(passage)),
           page(passage),
           citation ? h("span", { class: "tag" }, `cited as [${citation.marker}]`) : null,
           leftOut ? h("span", { class: "tag out" }, LEFT_OUT[leftOut.reason] ?? "not used") : null,
         ),
-        passage.title ? h("p", { class: "id" }, name(passage.document_id)) : null,
+        titleOf(passage) !== passage.document_id ? h("p", { class: "id" }, name(passage.document_id)) : null,
         h("p", { class: "excerpt", dir: "auto" }, excerpt(passage, citation)),
         h(
           "div",
@@ -366,9 +366,9 @@ export function problem(error) {
   );
 }
 
-/** Page of a passage, when its document has pages. */
+/** Page a passage begins on, when its document has pages. */
 const page = (passage) =>
-  passage.page === null || passage.page === undefined ? null : h("span", { class: "page" }, `page ${passage.page}`);
+  passage.page === null || passage.page === undefined ? null : h("span", { class: "page" }, `from page ${passage.page}`);
 
 /** A bar, `share` of its full width. */
 function bar(share) {

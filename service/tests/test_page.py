@@ -1,0 +1,682 @@
+"""The page people use, in a real browser, on the real service."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from page_kit import CONTRAST, ask, launched, opened, overflow, unnamed
+from playwright.sync_api import Browser, Locator, Page, expect
+from reportlab.pdfgen import canvas
+from service_kit import LLMStub, fill, serving, settings
+
+from rag_pipeline.errors import StepError
+from rag_service.runners.local import LocalRunner
+
+Open = Callable[..., AbstractContextManager[Page]]
+MEALS = "What is the daily allowance for meals?"
+QUOTE = "The daily allowance for meals is 28 euros 🍽️."
+NOT_THERE = "Who won the world cup in 1974?"
+HOSTILE = (
+    "The password of the cellar is <img src=x onerror=alert(1)><script>alert(2)</script>"
+    "<b>bold</b> &amp; safe."
+)
+TRIPS = "Journeys are booked by the office 🧳, by train where there is one. "
+DOCUMENTS = {
+    "default": {
+        "travel.md": "# Travel rules 🚆\n\n" + TRIPS * 60 + f"\n\n## Meals\n\n{QUOTE} Receipts "
+        "are kept for ten years.\n\n" + "Hotels are near the venue. " * 120,
+        "cellar.txt": f"The cellar\n\n{HOSTILE} The key hangs beside the door.\n",
+        "hours.md": "# Working hours\n\nThe week has 38 hours.\n",
+    },
+    "hr": {"leave.md": "# Leave\n\nEverybody has 25 days of leave a year.\n"},
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service without a language model."""
+    home = fill(tmp_path_factory.mktemp("site"), DOCUMENTS)
+    with serving(home=home) as url:
+        yield url
+
+
+@pytest.fixture
+def visit(browser: Browser, site: str) -> Open:
+    """Open a path of that service."""
+    return lambda path="/", **context: opened(browser, f"{site}{path}", **context)
+
+
+@pytest.fixture
+def page(visit: Open) -> Iterator[Page]:
+    with visit() as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def writer() -> Iterator[LLMStub]:
+    stub = LLMStub()
+    yield stub
+    stub.close()
+
+
+@pytest.fixture(scope="module")
+def written_site(
+    browser: Browser, writer: LLMStub, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A service where a language model writes the answers."""
+    env = {"RAG_LLM_BASE_URL": writer.url, "RAG_LLM_MODEL": "stub-1"}
+    home = fill(tmp_path_factory.mktemp("written"), DOCUMENTS)
+    with serving(home=home, env=env) as url:
+        yield url
+
+
+@pytest.fixture
+def llm(writer: LLMStub) -> LLMStub:
+    """The model of `written`, with nothing to say yet."""
+    writer.script, writer.bodies = [], []
+    writer.client_gone.clear()
+    return writer
+
+
+@pytest.fixture
+def written(browser: Browser, written_site: str) -> Iterator[Page]:
+    with opened(browser, written_site) as page:
+        yield page
+
+
+def cited(site: str, question: str) -> dict[str, Any]:
+    """Return the first citation the service gives for a question."""
+    answer = httpx.post(f"{site}/rag_modules", json={"query": question}, trust_env=False).json()
+    return dict(answer["citations"][0])
+
+
+def upload(page: Page, **files: str | bytes) -> Locator:
+    """Add files, `name_ext` for name.ext, and return the report."""
+    if page.locator("#documents").is_hidden():
+        page.locator("#show-documents").click()
+    page.locator("#files").set_input_files(
+        [
+            {
+                "name": name.replace("_", "."),
+                "mimeType": "application/octet-stream",
+                "buffer": text.encode() if isinstance(text, str) else text,
+            }
+            for name, text in files.items()
+        ]
+    )
+    report = page.locator("#ingest-report")
+    expect(page.locator("#ingest")).to_be_hidden()
+    expect(report).to_be_visible()
+    return report
+
+
+def choose_new(page: Page, name: str) -> None:
+    """Go to a collection that is not there yet."""
+    page.locator("#show-documents").click()
+    page.get_by_role("button", name="New collection").click()
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator("#documents-title")).to_have_text(f"Documents in {name}")
+
+
+def tab_to(page: Page, wanted: Locator, key: str) -> None:
+    """Go on from control to control until this one has the focus."""
+    for _ in range(20):
+        page.keyboard.press(key)
+        if wanted.evaluate("one => one === document.activeElement"):
+            return
+    raise AssertionError(f"{key} does not come to {wanted}")
+
+
+# -- asking ---------------------------------------------------------------------------------------
+
+
+def test_a_citation_opens_its_document_with_the_quote_marked(page: Page, site: str) -> None:
+    quote = cited(site, MEALS)["quote"]
+    assert quote == QUOTE
+    turn = ask(page, MEALS)
+    expect(turn.locator(".origin")).to_contain_text("No language model wrote this")
+    turn.get_by_role("button", name="[1] Travel rules").first.click()
+    panel = page.get_by_role("complementary", name="Travel rules")
+    mark = panel.locator("mark")
+    expect(mark).to_be_in_viewport(ratio=1)
+    expect(panel.locator("#passage-text")).to_contain_text("# Travel rules 🚆")
+    assert mark.text_content() == quote
+    assert panel.locator("#passage-text").text_content() == DOCUMENTS["default"]["travel.md"]
+
+
+def test_a_language_models_answer_is_seen_while_it_is_written(written: Page, llm: LLMStub) -> None:
+    go = threading.Event()
+
+    def rest(handler: Any) -> None:
+        assert go.wait(30)
+        llm.text("for meals is **28 euros** [1].")(_Started(handler))
+
+    llm.script = [llm.events(json.dumps(_delta("The daily allowance ")), then=rest)]
+    written.get_by_label("Your question").fill(MEALS)
+    written.get_by_role("button", name="Ask", exact=True).click()
+    turn = written.get_by_role("article", name=MEALS)
+    answer = turn.locator(".answer")
+    expect(answer).to_have_text("The daily allowance ")
+    expect(answer).to_have_attribute("aria-busy", "true")
+    expect(turn.locator(".found li")).not_to_have_count(0)
+    assert answer.evaluate("one => one.closest('[aria-live], [role=status], [role=log]')") is None
+    go.set()
+    expect(turn.get_by_role("button", name="[1] Travel rules").first).to_be_visible()
+    expect(answer).to_have_text(re.compile("^The daily allowance for meals is 28 euros"))
+    expect(answer).not_to_have_attribute("aria-busy", "true")
+    expect(turn.locator(".origin")).to_contain_text("Written by a language model (stub-1)")
+    expect(written.locator("#status")).to_contain_text("Answer: The daily allowance")
+
+
+def test_each_place_that_is_cited_is_marked(written: Page, llm: LLMStub) -> None:
+    llm.script = [llm.text("It is 28 euros for meals [1]. Receipts are kept for ten years [1].")]
+    turn = ask(written, MEALS)
+    expect(turn.locator(".cite")).to_have_count(2)
+    turn.locator(".source").click()
+    marks = written.locator("#passage mark")
+    expect(marks).to_have_text([QUOTE, "Receipts are kept for ten years."])
+    expect(written.locator("#passage-position")).to_have_text("1 of 2")
+    written.get_by_role("button", name="Next mark").click()
+    expect(written.locator("#passage-position")).to_have_text("2 of 2")
+    expect(marks.last).to_have_class(re.compile("current"))
+    expect(marks.last).to_be_in_viewport()
+
+
+def test_stop_ends_the_request_and_keeps_what_was_written(written: Page, llm: LLMStub) -> None:
+    llm.script = [llm.events(json.dumps(_delta("The daily ")), then=llm.hang)]
+    written.get_by_label("Your question").fill(MEALS)
+    written.get_by_label("Your question").press("Enter")
+    turn = written.get_by_role("article", name=MEALS)
+    expect(turn.locator(".answer")).to_have_text("The daily ")
+    written.get_by_role("button", name="Stop").click()
+    expect(turn.locator(".remark")).to_contain_text("You stopped this")
+    expect(turn.locator(".answer")).to_have_text("The daily ")
+    assert llm.client_gone.wait(20)
+    expect(written.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+
+
+def test_earlier_turns_stay_and_are_sent_along(written: Page, llm: LLMStub) -> None:
+    llm.script = [llm.text("It is 28 euros [1]."), llm.text("For ten years [1].")]
+    ask(written, MEALS)
+    ask(written, "How long are receipts for meals kept?")
+    turns = written.locator("article h2")
+    expect(turns).to_have_text([MEALS, "How long are receipts for meals kept?"])
+    said = [message["content"] for message in llm.bodies[-1]["messages"]]
+    assert any("It is 28 euros." in text for text in said), said
+
+
+def test_a_break_in_the_stream_is_said_in_plain_words(written: Page, llm: LLMStub) -> None:
+    llm.script = [llm.events(json.dumps(_delta("The daily ")), then=llm.reset)]
+    turn = ask(written, MEALS)
+    problem = turn.get_by_role("alert")
+    expect(problem.get_by_role("heading")).to_contain_text("language model")
+    expect(problem).to_contain_text(re.compile(r"Request id \S+"))
+    expect(turn.locator(".answer")).to_have_class(re.compile("draft"))
+    llm.script = [llm.text("It is 28 euros [1].")]
+    turn.get_by_role("button", name="Ask again").click()
+    expect(written.locator("article")).to_have_count(2)
+    expect(written.locator("article").last.locator(".cite")).to_be_visible()
+
+
+def test_no_context_looks_unlike_an_answer(page: Page) -> None:
+    turn = ask(page, NOT_THERE)
+    expect(turn.get_by_role("heading", name="Not in your documents")).to_be_visible()
+    expect(turn.locator(".no-context")).to_have_css("border-style", "dashed")
+    expect(turn.locator(".cite, .source")).to_have_count(0)
+    expect(turn).to_contain_text("No language model was asked.")
+    expect(turn.locator("summary")).to_contain_text("Closest passages")
+    answered = ask(page, MEALS)
+    expect(answered.locator(".no-context")).to_have_count(0)
+
+
+def test_what_was_found_is_listed_with_scores_and_times(page: Page) -> None:
+    turn = ask(page, MEALS)
+    turn.locator("summary").click()
+    first = turn.locator(".result").first
+    expect(first).to_contain_text("cited as [1]")
+    expect(first.locator(".rank")).to_contain_text("1")
+    expect(first.locator(".id")).to_contain_text("travel.md")
+    expect(first.locator("dt")).to_have_text(["score", "dense", "sparse"])
+    expect(first.locator("mark")).to_have_text(QUOTE)
+    expect(turn.locator(".times dt")).to_have_text(["Search", "Prompt", "Answer", "Total"])
+    widths = turn.locator(".times .meter").evaluate_all(
+        "all => all.map((one) => Number(one.style.getPropertyValue('--share')))"
+    )
+    assert widths[-1] == 1
+    assert all(0 < one < 1 for one in widths[:-1])
+    second = turn.get_by_role("button", name="Show passage 2 in its document")
+    second.click()
+    expect(page.locator("#passage mark.whole")).to_be_visible()
+
+
+def test_a_link_fills_in_question_and_collection(visit: Open) -> None:
+    with visit("/?q=How%20many%20days%3F&collection=hr") as page:
+        expect(page.get_by_label("Your question")).to_have_value("How many days?")
+        expect(page.get_by_label("Collection", exact=True)).to_have_value("hr")
+        expect(page.locator("article")).to_have_count(0)
+        turn = ask(page, "How many days of leave has everybody?")
+        expect(turn.locator(".answer")).to_contain_text("25 days")
+
+
+def test_another_collection_is_asked_after_choosing_it(page: Page) -> None:
+    page.get_by_label("Collection", exact=True).select_option("hr")
+    turn = ask(page, "How many days of leave has everybody?")
+    expect(turn.locator(".answer")).to_contain_text("25 days")
+
+
+# -- what can go wrong ----------------------------------------------------------------------------
+
+
+def test_an_error_says_what_to_do_and_has_the_request_id(visit: Open) -> None:
+    with visit("/?collection=nowhere") as page:
+        with page.expect_response("**/rag_modules") as response:
+            turn = ask(page, MEALS)
+        problem = turn.get_by_role("alert")
+        expect(problem.get_by_role("heading")).to_have_text("This collection does not exist")
+        expect(problem).to_contain_text("Choose another one, or add documents to create it.")
+        expect(problem.locator("code")).to_have_text(response.value.headers["x-request-id"])
+
+
+def test_a_question_that_is_too_long_is_not_sent(page: Page) -> None:
+    question = page.get_by_label("Your question")
+    question.fill("é" * 4097)
+    expect(page.locator("#question-note")).to_contain_text("at most 8,192 bytes")
+    question.press("Enter")
+    expect(page.locator("article")).to_have_count(0)
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, home: Path) -> None:
+    keys = [{"name": "me", "key": "a-key-of-this-test", "write": True}]
+    given = settings(api_keys=json.dumps(keys))
+    with serving(given, home=home) as url, opened(browser, url) as page:
+        expect(page.get_by_role("form", name="needs an API key")).to_be_visible()
+        turn = ask(page, MEALS)
+        expect(turn.get_by_role("alert")).to_contain_text("Enter your key at the top of the page")
+        expect(turn.get_by_role("alert")).not_to_contain_text("Bearer")
+        page.get_by_label("API key", exact=True).fill("a-key-of-this-test")
+        with page.expect_request("**/rag_modules") as request:
+            page.get_by_role("button", name="Use key").click()
+        assert request.value.headers["authorization"] == "Bearer a-key-of-this-test"
+        again = page.get_by_role("article", name=MEALS).last
+        expect(again.locator(".cite").first).to_be_visible()
+        expect(page.locator("#key-form")).to_be_hidden()
+        kept = page.evaluate("[localStorage.length, Object.values({...sessionStorage})]")
+        assert kept == [0, ["a-key-of-this-test"]]
+        assert page.context.cookies() == []
+        page.get_by_role("button", name="API key").click()
+        page.get_by_role("button", name="Forget key").click()
+        assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_banner_says_what_is_missing_until_the_service_is_ready(
+    browser: Browser, home: Path
+) -> None:
+    there = threading.Event()
+
+    class Waiting(LocalRunner):
+        async def ready(self) -> None:
+            if not there.is_set():
+                raise StepError("retriever_unavailable", "the store at db:6333 does not answer")
+
+    given = settings(probe_retry_s=0.1)
+    with (
+        serving(given, home=home, until="/healthz", runner=Waiting()) as url,
+        opened(browser, url) as page,
+    ):
+        banner = page.locator("#banner")
+        expect(banner).to_contain_text("The service is not ready.")
+        expect(banner).to_contain_text("The store at db:6333 does not answer.")
+        expect(banner).to_contain_text(re.compile("Asking again"))
+        there.set()
+        expect(banner).to_be_hidden()
+        expect(page.locator("#documents-number")).to_be_visible()
+        expect(page.locator("#status")).to_contain_text("The service is ready")
+
+
+class Elsewhere:
+    """A runner whose documents are not this service's to show."""
+
+    name = "elsewhere"
+
+    def __init__(self) -> None:
+        self._local = LocalRunner()
+        for method in ("start", "answer", "stream", "search", "ready", "close"):
+            setattr(self, method, getattr(self._local, method))
+
+
+def test_a_citation_is_shown_where_documents_are_kept_elsewhere(
+    browser: Browser, tmp_path: Path
+) -> None:
+    home = fill(tmp_path, DOCUMENTS)
+    with serving(home=home, runner=Elsewhere()) as url, opened(browser, url) as page:
+        turn = ask(page, MEALS)
+        turn.locator(".cite").first.click()
+        expect(page.locator("#passage-note")).to_contain_text("The whole document is not available")
+        expect(page.locator("#passage mark")).to_have_text(QUOTE)
+        page.locator("#show-documents").click()
+        expect(page.locator("#documents-empty")).to_contain_text("cannot be listed here")
+        expect(page.locator("#drop")).to_be_hidden()
+        expect(page.get_by_role("button", name="New collection")).to_be_hidden()
+
+
+def test_a_page_of_a_pdf_is_named(page: Page) -> None:
+    file = io.BytesIO()
+    pdf = canvas.Canvas(file)
+    for text in ("The harbour has four quays.", "The ferry terminal has room for 400 passengers."):
+        pdf.drawString(72, 720, text)
+        pdf.showPage()
+    pdf.save()
+    choose_new(page, "harbour")
+    upload(page, harbour_pdf=file.getvalue())
+    turn = ask(page, "How many passengers has the ferry terminal room for?")
+    turn.locator(".cite").first.click()
+    expect(page.locator("#passage-title")).to_have_text("harbour.pdf")
+    expect(page.locator("#passage-facts")).to_contain_text("page 2")
+    expect(page.locator("#passage mark")).to_contain_text("400 passengers")
+    pages = page.locator("#passage-text .page-break")
+    assert pages.evaluate_all("all => all.map((one) => one.dataset.page)") == ["Page 1", "Page 2"]
+
+
+def test_what_documents_and_models_write_is_only_text(written: Page, llm: LLMStub) -> None:
+    llm.script = [llm.text(f"{HOSTILE} [1].")]
+    question = "What is the password of the cellar?"
+    turn = ask(written, question)
+    expect(turn.locator(".answer")).to_contain_text(HOSTILE)
+    turn.locator("summary").click()
+    turn.locator(".source").first.click()
+    text = written.locator("#passage-text")
+    expect(text).not_to_have_attribute("aria-busy", "true")
+    expect(text).to_contain_text(HOSTILE)
+    inside = written.locator(
+        "article :is(img, script, b), #passage-text :is(img, script, b), article svg script"
+    )
+    expect(inside).to_have_count(0)
+
+
+# -- documents ------------------------------------------------------------------------------------
+
+
+def test_files_are_added_with_progress_and_can_be_asked(page: Page) -> None:
+    choose_new(page, "inbox")
+    expect(page.locator("#documents-empty")).to_have_text("No documents yet.")
+    page.evaluate(
+        """() => {
+          window.seen = [];
+          const bar = document.getElementById("ingest-bar");
+          new MutationObserver(() => seen.push([bar.getAttribute("value"), bar.max]))
+            .observe(bar, { attributes: true });
+        }"""
+    )
+    files = {"keys_md": "# Keys\n\nThe spare key is with the porter.\n", "scan_pdf": b"no PDF"}
+    report = upload(page, **files, notes_txt="The roof was mended in May.\n")
+    expect(report.locator("dl")).to_contain_text(re.compile(r"added\s*2"))
+    expect(report.locator("dl")).to_contain_text(re.compile(r"failed\s*1"))
+    expect(report.locator("ul.failed li")).to_contain_text(re.compile(r"scan\.pdf.*PDF"))
+    assert ["2", 2] in page.evaluate("seen") or ["3", 3] in page.evaluate("seen")
+    expect(page.locator(".file")).to_have_count(2)
+    expect(page.locator("#documents-number")).to_have_text("2")
+    turn = ask(page, "Who has the spare key?")
+    expect(turn.locator(".answer")).to_contain_text("The spare key is with the porter")
+    report = upload(page, **files)
+    expect(report.locator("dl")).to_contain_text(re.compile(r"unchanged\s*1"))
+
+
+def test_adding_files_can_be_stopped(page: Page) -> None:
+    choose_new(page, "many")
+    texts = {f"note{number}_txt": f"Note {number} is about room {number}." for number in range(400)}
+    page.locator("#files").set_input_files(
+        [
+            {"name": name.replace("_", "."), "mimeType": "text/plain", "buffer": text.encode()}
+            for name, text in texts.items()
+        ]
+    )
+    expect(page.locator("#ingest-bar[value]")).to_be_visible()
+    with page.expect_response(re.compile("/v1/ingests/ingest_")) as response:
+        page.get_by_role("button", name="Stop").click()
+    assert response.value.status == 202
+    expect(page.locator("#ingest-report")).to_contain_text(
+        "Stopped. What was added until then stays."
+    )
+    expect(page.locator("#files")).to_be_enabled()
+    assert page.locator(".file").count() < len(texts)
+
+
+def test_files_may_be_dropped_anywhere(page: Page) -> None:
+    choose_new(page, "dropped")
+    page.keyboard.press("Escape")
+    transfer = page.evaluate_handle(
+        """() => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File(["The lift is inspected in June."], "lift.txt"));
+          return transfer;
+        }"""
+    )
+    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    expect(page.locator("#overlay")).to_contain_text("Drop to add to dropped")
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    expect(page.locator("#overlay")).to_be_hidden()
+    expect(page.locator("#ingest-report")).to_contain_text(re.compile(r"added\s*1"))
+    expect(page.locator(".file")).to_contain_text("lift.txt")
+
+
+def test_a_document_is_deleted_after_a_question(page: Page) -> None:
+    choose_new(page, "bin")
+    upload(page, old_txt="The old rule is void.\n", new_txt="The new rule holds.\n")
+    bin_button = page.get_by_role("button", name=re.compile("^Delete .*old"))
+    bin_button.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("answers no longer find it")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(bin_button).to_be_focused()
+    expect(page.locator(".file")).to_have_count(2)
+    bin_button.click()
+    dialog.get_by_role("button", name="Delete document").click()
+    expect(page.locator(".file")).to_have_count(1)
+    expect(page.locator("#ingest-report")).to_contain_text("Deleted")
+    page.get_by_role("button", name="Delete collection").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete collection").click()
+    expect(page.locator("#documents-empty")).to_have_text("No documents yet.")
+    expect(page.get_by_role("button", name="Delete collection")).to_be_hidden()
+
+
+def test_a_document_that_changed_or_went_is_not_marked_wrongly(page: Page) -> None:
+    choose_new(page, "moving")
+    upload(page, gate_txt="The gate 🚪 is closed at nine.\n")
+    turn = ask(page, "When is the gate closed?")
+    cite = turn.locator(".cite").first
+    upload(page, gate_txt="From May on: the gate 🚪 is closed at ten.\n")
+    cite.click()
+    note = page.locator("#passage-note")
+    expect(note).to_contain_text("The document has changed since this answer.")
+    expect(page.locator("#passage mark")).to_have_text("The gate 🚪 is closed at nine.")
+    page.locator("#show-documents").click()
+    page.get_by_role("button", name=re.compile("^Delete .*gate")).click()
+    page.get_by_role("button", name="Delete document").click()
+    expect(page.locator(".file")).to_have_count(0)
+    cite.click()
+    expect(note).to_contain_text("not in the collection any more")
+    expect(page.locator("#passage mark")).to_have_text("The gate 🚪 is closed at nine.")
+
+
+# -- for everybody --------------------------------------------------------------------------------
+
+
+def test_all_of_it_by_keyboard(page: Page) -> None:
+    press = page.keyboard.press
+    skip = page.get_by_role("link", name="Skip to the question")
+    expect(page.get_by_label("Your question")).to_be_focused()
+    tab_to(page, skip, "Shift+Tab")
+    expect(skip).to_be_in_viewport(ratio=1)
+    press("Enter")
+    expect(page.get_by_label("Your question")).to_be_focused()
+    page.keyboard.type("What is the daily allowance")
+    press("Shift+Enter")
+    page.keyboard.type("for meals?")
+    expect(page.get_by_label("Your question")).to_have_value(
+        "What is the daily allowance\nfor meals?"
+    )
+    press("Enter")
+    cite = page.locator(".cite").first
+    expect(cite).to_be_visible()
+    tab_to(page, cite, "Shift+Tab")
+    assert cite.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+    press("Enter")
+    expect(page.locator("#passage mark")).to_be_in_viewport()
+    expect(page.get_by_role("heading", name="Travel rules")).to_be_focused()
+    press("Escape")
+    expect(page.locator("#passage")).to_be_hidden()
+    expect(cite).to_be_focused()
+
+
+def test_everything_has_a_name_for_a_screen_reader(page: Page) -> None:
+    assert unnamed(page) == []
+    turn = ask(page, MEALS)
+    turn.locator("summary").click()
+    ask(page, NOT_THERE)
+    assert unnamed(page) == []
+    turn.locator(".cite").first.click()
+    assert unnamed(page) == []
+    page.locator("#show-documents").click()
+    expect(page.locator(".file")).to_have_count(3)
+    assert unnamed(page) == []
+    page.get_by_role("button", name=re.compile("^Delete ")).first.click()
+    assert unnamed(page) == []
+    expect(page.locator("h1")).to_have_count(1)
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_both_schemes(visit: Open, scheme: str) -> None:
+    with visit("/?collection=default", color_scheme=scheme) as page:
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        bright = sum(int(part) for part in re.findall(r"\d+", ground)[:3]) / 3
+        assert (bright > 200) == (scheme == "light")
+        turn = ask(page, MEALS)
+        turn.locator("summary").click()
+        ask(page, NOT_THERE)
+        turn.locator(".cite").first.click()
+        expect(page.locator("#passage mark")).to_be_in_viewport()
+        assert page.evaluate(CONTRAST) == []
+        page.locator("#show-documents").click()
+        expect(page.locator(".file")).to_have_count(3)
+        assert page.evaluate(CONTRAST) == []
+    with visit("/?collection=nowhere", color_scheme=scheme) as page:
+        ask(page, MEALS)
+        assert page.evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1920])
+def test_nothing_sticks_out_at_any_width(visit: Open, width: int) -> None:
+    with visit(viewport={"width": width, "height": 740}) as page:
+        sticks_out = partial(overflow, page)
+        assert sticks_out() <= 0
+        turn = ask(page, MEALS)
+        turn.locator("summary").click()
+        ask(page, "W" * 300)
+        assert sticks_out() <= 0
+        turn.locator(".cite").first.click()
+        expect(page.locator("#passage mark")).to_be_in_viewport(ratio=1)
+        assert sticks_out() <= 0
+        assert page.locator("#main").evaluate("one => one.inert") == (width < 960)
+        page.keyboard.press("Escape")
+        page.locator("#show-documents").click()
+        expect(page.locator(".file")).to_have_count(3)
+        assert sticks_out() <= 0
+
+
+def test_motion_is_left_out_where_it_is_not_wanted(visit: Open) -> None:
+    moves = """() => {
+      const one = document.createElement("span");
+      one.className = "pulse";
+      document.body.append(one);
+      return getComputedStyle(one).animationName;
+    }"""
+    with visit(reduced_motion="reduce") as page:
+        assert page.evaluate(moves) == "none"
+    with visit(reduced_motion="no-preference") as page:
+        assert page.evaluate(moves) == "pulse"
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+def test_events_may_be_cut_anywhere(page: Page) -> None:
+    stream = (
+        '\ufeffevent: message\ndata: {"a": "é🧳"}\n\n'
+        ": ping\n\n"
+        "event: two\r\ndata: first\r\ndata:second\r\nid: 7\r\n\r\n"
+        "data: lone\r\rdata\n\nevent: nothing\n\n"
+        "data: [DONE]\n\ndata: never ended\n"
+    )
+    expected = [
+        {"name": "message", "data": '{"a": "é🧳"}'},
+        {"name": "two", "data": "first\nsecond"},
+        {"name": "", "data": "lone"},
+        {"name": "", "data": ""},
+        {"name": "", "data": "[DONE]"},
+    ]
+    found = page.evaluate(
+        """async (text) => {
+          const { EventParser } = await import("/page/api.js");
+          const bytes = new TextEncoder().encode(text);
+          const read = (...blocks) => {
+            const parser = new EventParser();
+            return JSON.stringify(blocks.flatMap((block) => parser.push(block)));
+          };
+          const all = new Set([read(bytes), read(...[...bytes].map((one) => Uint8Array.of(one)))]);
+          for (let first = 0; first <= bytes.length; first += 1) {
+            all.add(read(bytes.slice(0, first), bytes.slice(first)));
+          }
+          return [...all];
+        }""",
+        stream,
+    )
+    assert [json.loads(one) for one in found] == [expected]
+
+
+def test_offsets_are_characters(page: Page) -> None:
+    text = "a🧳b🍽️é" + "z" * 3
+    found = page.evaluate(
+        """async ([text, offsets]) => {
+          const { toUnits } = await import("/page/dom.js");
+          const units = toUnits(text, offsets);
+          return units.map((unit) => text.slice(0, unit));
+        }""",
+        [text, [0, 5, 1, 2, len(text), 2]],
+    )
+    assert found == [text[:end] for end in (0, 5, 1, 2, len(text), 2)]
+
+
+class _Started:
+    """A handler whose stream has begun, for a behaviour that would begin it."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    def start_stream(self) -> None:
+        """It has."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+
+def _delta(text: str) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": 0, "delta": {"content": text}}]}
