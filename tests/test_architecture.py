@@ -24,6 +24,11 @@ FILES = [
     for package, folder in PACKAGES.items()
     for path in sorted(folder.rglob("*.py"))
 ]
+SERVICE = ROOT / "service/src/rag_service"
+SERVICE_FILES = [
+    pytest.param("rag_service", path, id=f"rag_service/{path.relative_to(SERVICE)}")
+    for path in sorted(SERVICE.rglob("*.py"))
+]
 WITH_SDK = ("module.py", "image.py", "services.py")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 
@@ -45,13 +50,22 @@ def test_step_imports_no_other_step(package: str, path: Path) -> None:
     assert others == set() or path == PACKAGES["rag_pipeline"] / "local.py"
 
 
-@pytest.mark.parametrize(("package", "path"), FILES)
+@pytest.mark.parametrize(("package", "path"), SERVICE_FILES)
+def test_the_service_knows_the_composite_only(package: str, path: Path) -> None:
+    """It imports no step, but `retrieve` where it looks after documents."""
+    keepers = (SERVICE / "library.py", SERVICE / "uploads.py")
+    known = {"rag_pipeline", "rag_retrieve"} if path in keepers else {"rag_pipeline"}
+
+    assert not set(imported(path)) & (PACKAGES.keys() - known)
+
+
+@pytest.mark.parametrize(("package", "path"), [*FILES, *SERVICE_FILES])
 def test_only_module_py_imports_dagger(package: str, path: Path) -> None:
     """A step runs without the Dagger SDK: only the module and what it is made of import it."""
     assert "dagger" not in set(imported(path)) or path.name in WITH_SDK
 
 
-@pytest.mark.parametrize(("package", "path"), FILES)
+@pytest.mark.parametrize(("package", "path"), [*FILES, *SERVICE_FILES])
 def test_only_settings_py_reads_the_environment(package: str, path: Path) -> None:
     """No file but settings.py touches environment variables."""
     tree = ast.parse(path.read_text())
@@ -70,7 +84,7 @@ def test_only_settings_py_reads_the_environment(package: str, path: Path) -> Non
     assert not touched & ENVIRONMENT or path.name == "settings.py"
 
 
-@pytest.mark.parametrize(("package", "path"), FILES)
+@pytest.mark.parametrize(("package", "path"), [*FILES, *SERVICE_FILES])
 def test_only_settings_py_defines_settings(package: str, path: Path) -> None:
     """No file but settings.py uses pydantic-settings, which reads the environment."""
     assert "pydantic_settings" not in set(imported(path)) or path.name == "settings.py"

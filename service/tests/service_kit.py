@@ -129,12 +129,14 @@ def serving(
 
 
 def wait(url: str) -> None:
-    """Return once this answers 200."""
+    """Return once this answers 200; not when it says that waiting does not help."""
     pause = threading.Event()
     with httpx.Client(trust_env=False) as client:
         for _ in range(6000):
             answer = client.get(url)
             if answer.status_code == 200:
                 return
+            if not answer.json()["error"]["retryable"]:
+                break
             pause.wait(0.01)
-    raise AssertionError(f"{url} still answers {answer.status_code}: {answer.text}")
+    raise AssertionError(f"{url} answers {answer.status_code}: {answer.text}")

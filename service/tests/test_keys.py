@@ -171,3 +171,18 @@ def test_beyond_this_machine_only_with_keys(host: str, own: bool, tmp_path: Path
     else:
         with pytest.raises(StepError, match="RAG_API_KEYS_FILE"):
             settings(host=host).check_exposure()
+
+
+def test_without_keys_only_local_names_are_answered(service: str, home: Path) -> None:
+    """A name somebody made point to this machine is refused, unless it was configured."""
+    evil = {"host": "evil.example:80"}
+    body = {"query": QUESTION}
+    refused = httpx.post(f"{service}/v1/search", json=body, headers=evil, trust_env=False)
+    page = httpx.get(service, headers=evil, trust_env=False)
+    local = {"host": "localhost"}
+    answered = httpx.post(f"{service}/v1/search", json=body, headers=local, trust_env=False)
+    with serving(settings(allowed_hosts=("evil.example",)), home=home) as url:
+        allowed = httpx.post(f"{url}/v1/search", json=body, headers=evil, trust_env=False)
+
+    assert code(refused) == code(page) == (403, "forbidden")
+    assert (answered.status_code, allowed.status_code) == (200, 200)

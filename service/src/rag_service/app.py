@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -16,9 +18,10 @@ from starlette.responses import Response
 
 from rag_pipeline.errors import CODES, StepError
 
-from . import answers, dify, health, openai_api, vector_stores
+from . import answers, dify, documents, health, openai_api, vector_stores
 from .admission import Admission, Rates
 from .errors import on_http_error, on_step_error
+from .library import Library, open_library
 from .mcp_server import add_mcp
 from .metrics import Metrics
 from .middleware import Keys, Limits, Requests
@@ -59,6 +62,7 @@ def create_app(
         runner or open_runner(settings),
     )
     service.containers = _containers(settings, service.runner)
+    service.library = open_library(settings, service.runner, metrics)
     traces = open_traces(settings.otlp_endpoint)
 
     @asynccontextmanager
@@ -66,17 +70,20 @@ def create_app(
         async with AsyncExitStack() as stack:
             stack.callback(traces.close)
             stack.push_async_callback(_close, service, say)
+            if service.library is not None:
+                stack.push_async_callback(_close_library, service.library, say)
             await stack.enter_async_context(app.state.mcp.run())
             for work in (service.get_ready(say), service.start_containers(say)):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             yield
 
-    app = FastAPI(
+    # the API's page without files from elsewhere; or no such page at all
+    make = FastAPIOffline if settings.docs_page else partial(FastAPI, docs_url=None)
+    app = make(
         title="rag",
         description=ABOUT,
         version=version("rag-service"),
         lifespan=lifespan,
-        docs_url="/docs" if settings.docs_page else None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
@@ -93,7 +100,7 @@ def create_app(
         },
     )
     app.state.service = service
-    for routes in (answers, openai_api, vector_stores, dify, health):
+    for routes in (answers, dify, documents, health, openai_api, vector_stores):
         app.include_router(routes.router)
     app.state.mcp = add_mcp(app, service)
     add_page(app)
@@ -127,3 +134,12 @@ async def _close(service: Service, say: Callable[[str], None]) -> None:
                 await runner.close()
         except TimeoutError:
             say(f"the runner {runner.name} did not close within {CLOSE_S:g} s")
+
+
+async def _close_library(library: Library, say: Callable[[str], None]) -> None:
+    """End what changes documents between two commits; a commit that lasts is left behind."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await library.close()
+    except TimeoutError:
+        say(f"documents were still being written after {CLOSE_S:g} s; the journal keeps them whole")

@@ -12,6 +12,7 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -23,7 +24,7 @@ from .admission import Rates
 from .context import Context, Principal, context_of
 from .errors import refuse
 from .metrics import Metrics
-from .settings import ApiKey, ServiceSettings
+from .settings import ApiKey, ServiceSettings, is_loopback
 from .tracing import Traces
 
 ACCESS = logging.getLogger("rag_service.access")
@@ -147,10 +148,13 @@ class Keys:
 
     def _admit(self, scope: Scope) -> None:
         path, context = scope["path"], context_of(scope)
+        headers = Headers(scope=scope)
+        if not self._known and path not in QUIET:
+            self._check_host(headers.get("host", ""))
         if path in OPEN or path.startswith("/page/"):
             return
         if self._known:
-            context.principal = self._principal(Headers(scope=scope).get("authorization", ""))
+            context.principal = self._principal(headers.get("authorization", ""))
         per_minute = context.principal.per_minute or self._settings.rate_per_minute
         if per_minute and path != "/metrics":
             client = scope.get("client")
@@ -160,6 +164,16 @@ class Keys:
             except StepError:
                 self._metrics.quota.labels("rate").inc()
                 raise
+
+    def _check_host(self, header: str) -> None:
+        """Refuse a name that is not this machine's: one that a web page made point here."""
+        name = _name(header)
+        if not is_loopback(name) and name not in self._settings.allowed_hosts:
+            raise StepError(
+                "forbidden",
+                "without keys only requests to 127.0.0.1 and localhost are answered; set "
+                "RAG_API_KEYS_FILE, or name this host in RAG_ALLOWED_HOSTS",
+            )
 
     def _principal(self, header: str) -> Principal:
         scheme, _, given = header.partition(" ")
@@ -177,6 +191,14 @@ class Keys:
                 else "the key is not known here",
             )
         return Principal(found.name, found.collections, found.write, found.per_minute)
+
+
+def _name(header: str) -> str:
+    """Return the host of a Host header without its port; "" when it is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _digest(key: str) -> bytes:

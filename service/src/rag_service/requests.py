@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from starlette.requests import Request
 
 from rag_pipeline.errors import ErrorEnvelope, StepError
@@ -41,6 +41,18 @@ async def read(request: Request, model: type[Model]) -> Model:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
         raise explain(error) from None
+
+
+def otherwise(text: str) -> WrapValidator:
+    """Return a validator that says `text` of a value that is none of a field's kinds."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(text) from None
+
+    return WrapValidator(check)
 
 
 def takes(model: type[BaseModel]) -> dict[str, Any]:

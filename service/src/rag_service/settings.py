@@ -72,6 +72,11 @@ class ServiceSettings(BaseSettings):
         description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute"}]`.',
     )
     api_keys_file: Path | None = Field(None, description="The same in a file.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names in the Host header answered without keys, besides this machine's own, "
+        'as JSON: `["rag.local"]`. Keeps a web page elsewhere from reaching a local service.',
+    )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
     deadline_s: float = Field(30.0, gt=0, description="Seconds one request may take in all.")

@@ -32,6 +32,7 @@ CODES: dict[str, Code] = {
     "document_unreadable": Code("invalid_request_error", 422, False),
     "collection_mismatch": Code("conflict_error", 409, False),
     "in_progress": Code("conflict_error", 409, True),
+    "idempotency_mismatch": Code("invalid_request_error", 422, False),
     "no_context": Code("no_context_error", 422, False),
     "unsupported_media_type": Code("invalid_request_error", 415, False),
     "target_not_allowed": Code("invalid_request_error", 422, False),

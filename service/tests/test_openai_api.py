@@ -1,0 +1,377 @@
+"""Chat completions and models, asked by the official `openai` client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from service_kit import QUESTION, LLMStub, environment, serving, settings
+
+from rag_pipeline.local import open_local
+from rag_service.openai_api import IGNORED, NEUTRAL
+
+ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
+KEYS = json.dumps(
+    [
+        {"name": "all", "key": "k-all-0123456789abcdef", "collections": ["*"]},
+        {"name": "hr", "key": "k-hr-0123456789abcdef0", "collections": ["hr"]},
+    ]
+)
+NO_ANSWER = [{"role": "user", "content": "Which telescope found the exoplanet Kepler-22b?"}]
+
+
+@pytest.fixture(scope="module")
+def client(service: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[LLMStub]:
+    """The language model of `answering`; each test scripts it."""
+    stub = LLMStub()
+    yield stub
+    stub.close()
+
+
+@pytest.fixture(scope="module")
+def answering(
+    model: LLMStub, filled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[openai.OpenAI]:
+    """A client of a service whose answers a language model writes."""
+    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("llm") / "home"))
+    env = {"RAG_LLM_BASE_URL": model.url, "RAG_LLM_MODEL": "stub", "RAG_LLM_ATTEMPTS": "1"}
+    with (
+        serving(home=home, env=env) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def guarded(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of a service with two keys."""
+    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keys") / "home"))
+    with serving(settings(api_keys=KEYS), home=home) as url:
+        yield f"{url}/v1"
+
+
+# -- answers ------------------------------------------------------------------------------
+
+
+def test_an_answer_has_citations(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="rag", messages=ASKED)
+
+    choice = answer.choices[0]
+    assert choice.message.content is not None
+    assert choice.message.content.endswith("signs as well [1].")
+    assert choice.message.role == "assistant"
+    assert choice.finish_reason == "stop"
+    assert answer.object == "chat.completion"
+    assert answer.model == "rag"
+    assert answer.usage is not None and answer.usage.total_tokens == 0  # no model was asked
+    extra = answer.model_extra or {}
+    assert [citation["document_id"] for citation in extra["citations"]] == ["travel.md"]
+    assert extra["contexts"][0]["chunk_id"] == extra["citations"][0]["chunk_id"]
+    assert extra["answerable"] is True
+    assert choice.message.annotations == []  # a file is no web address
+
+
+def test_a_stream_ends_with_what_was_verified(client: openai.OpenAI) -> None:
+    with client.chat.completions.create(model="rag", messages=ASKED, stream=True) as stream:
+        chunks = list(stream)
+
+    first, last = chunks[0], chunks[-1]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert first.choices[0].delta.role == "assistant"
+    found = (first.model_extra or {})["search_results"]
+    assert "citations" not in (first.model_extra or {})
+    assert last.choices[0].finish_reason == "stop"
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    extra = last.model_extra or {}
+    assert extra["answer"] == text
+    assert extra["citations"][0]["chunk_id"] in [passage["chunk_id"] for passage in found]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert last.usage is None
+
+
+def test_async_client(service: str) -> None:
+    async def ask() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{service}/v1", api_key="any") as client:
+            answer = await client.chat.completions.create(model="rag", messages=ASKED)
+            stream = await client.chat.completions.create(model="rag", messages=ASKED, stream=True)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            assert "".join(pieces) == answer.choices[0].message.content
+            assert "rag" in [one.id async for one in client.models.list()]
+
+    asyncio.run(ask())
+
+
+def test_nothing_found(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="rag", messages=NO_ANSWER)
+    with client.chat.completions.create(model="rag", messages=NO_ANSWER, stream=True) as stream:
+        chunks = list(stream)
+
+    assert answer.choices[0].finish_reason == "stop"
+    assert (answer.model_extra or {})["answerable"] is False
+    assert (answer.model_extra or {})["citations"] == []
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == answer.choices[0].message.content
+    assert (chunks[-1].model_extra or {})["citations"] == []
+
+
+def test_conversation_parts_and_our_own_fields(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="rag",
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": "How long is the week?"},
+            {"role": "assistant", "content": "38 hours [1]."},
+            {"role": "user", "content": [{"type": "text", "text": "How many days of leave?"}]},
+        ],
+        extra_body={"collection": "hr", "top_k": 1, "filters": {"year": 2022}, "min_score": 0.0},
+    )
+
+    extra = answer.model_extra or {}
+    assert [passage["document_id"] for passage in extra["contexts"]] == ["leave.md"]
+    assert "25 days" in (answer.choices[0].message.content or "")
+    assert [warning.partition(":")[0] for warning in extra["warnings"]] == [
+        "system_messages_ignored"
+    ]
+
+
+def test_an_answer_can_be_said_back(client: openai.OpenAI) -> None:
+    first = client.chat.completions.create(model="rag", messages=ASKED).choices[0].message
+    messages: list[Any] = [*ASKED, first.model_dump(), {"role": "user", "content": QUESTION}]
+
+    again = client.chat.completions.create(model="rag", messages=messages)
+
+    assert again.choices[0].message.content == first.content
+
+
+def test_harmless_parameters_are_taken(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="rag/default",
+        messages=ASKED,
+        n=1,
+        top_p=0.9,
+        frequency_penalty=0.5,
+        presence_penalty=0.5,
+        user="somebody",
+        stop=None,
+        store=False,
+        metadata={"a": "b"},
+        parallel_tool_calls=True,
+        response_format={"type": "text"},
+        logprobs=False,
+        tools=[],
+        tool_choice="none",
+        temperature=0.7,
+        seed=3,
+        max_tokens=100_000,
+    )
+
+    assert answer.model == "rag/default"
+    assert (answer.model_extra or {})["citations"]
+
+
+def test_every_parameter_of_the_client_is_known() -> None:
+    """What the installed client can send is asked, ignored or refused on purpose."""
+    from openai.types.chat import completion_create_params as params
+
+    from rag_service.openai_api import ChatRequest
+
+    known = IGNORED | NEUTRAL.keys() | ChatRequest.model_fields.keys()
+    sent = params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
+
+    assert sent <= known
+
+
+def test_a_web_address_is_an_annotation(tmp_path: Path) -> None:
+    from rag_retrieve.loaders import LoadedDocument
+
+    text = "The library opens at nine and closes at six on every working day."
+    address = "https://library.example/hours"
+    with environment({"RAG_CHUNK_TOKENS": "64"}), open_local(home=tmp_path / "store") as rag:
+        document = LoadedDocument("hours", "Hours", address, text, "text/plain")
+        rag.retriever.ingest_documents([document])
+    with (
+        serving(home=tmp_path) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client,
+    ):
+        messages: list[Any] = [{"role": "user", "content": "When does the library open?"}]
+        message = client.chat.completions.create(model="rag", messages=messages).choices[0].message
+
+    assert message.annotations is not None
+    cited = message.annotations[0].url_citation
+    assert (cited.url, cited.title) == (address, "Hours")
+    assert (message.content or "")[cited.start_index : cited.end_index] == "[1]"
+
+
+# -- a language model's words -------------------------------------------------------------
+
+
+def test_a_models_stream(answering: openai.OpenAI, model: LLMStub) -> None:
+    model.script = [model.text("The finance ", "director [1]", " signs, too [9].")]
+
+    with answering.chat.completions.create(
+        model="rag",
+        messages=ASKED,
+        stream=True,
+        stream_options={"include_usage": True},
+        temperature=0.3,
+        seed=5,
+        max_completion_tokens=99,
+    ) as stream:
+        *chunks, last, usage = list(stream)
+
+    pieces = [chunk.choices[0].delta.content for chunk in chunks]
+    assert pieces == ["The finance ", "director [1]", " signs, too [9]."]
+    extra = last.model_extra or {}
+    assert extra["answer"] == "The finance director [1] signs, too."
+    assert [citation["marker"] for citation in extra["citations"]] == [1]
+    assert last.choices[0].finish_reason == "stop"
+    assert last.usage is None
+    assert usage.choices == []
+    assert usage.usage is not None and usage.usage.total_tokens == 38
+    sent = model.bodies[-1]
+    assert (sent["temperature"], sent["seed"], sent["max_tokens"]) == (0.3, 5, 99)
+
+
+def test_a_models_answer_cut_off(answering: openai.OpenAI, model: LLMStub) -> None:
+    model.script = [model.text("The finance director [1]", finish="length")]
+
+    answer = answering.chat.completions.create(model="rag", messages=ASKED, max_tokens=5)
+
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None and answer.usage.completion_tokens == 7
+
+
+def test_a_stream_that_cannot_begin_has_a_status(answering: openai.OpenAI, model: LLMStub) -> None:
+    model.script = [model.status(500)]
+
+    with pytest.raises(openai.InternalServerError) as failed:
+        answering.chat.completions.create(model="rag", messages=ASKED, stream=True)
+
+    assert failed.value.status_code == 502
+    assert failed.value.code == "llm_upstream_error"
+
+
+def test_a_stream_that_breaks_ends_in_an_error(answering: openai.OpenAI, model: LLMStub) -> None:
+    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "The finance"}}]})
+
+    def hang_up(handler: Any) -> None:
+        handler.close_connection = True
+
+    model.script = [model.events(piece, then=hang_up)]
+    pieces = []
+
+    with (
+        pytest.raises(openai.APIError) as failed,
+        answering.chat.completions.create(model="rag", messages=ASKED, stream=True) as stream,
+    ):
+        pieces.extend(chunk.choices[0].delta.content for chunk in stream)
+
+    assert pieces == ["The finance"]
+    assert failed.value.code == "llm_stream_broken"
+
+    body = {"messages": ASKED, "stream": True}
+    raw = httpx.post(f"{answering.base_url}chat/completions", json=body, trust_env=False).text
+    assert raw.rstrip().splitlines()[-1].startswith('data: {"error":')
+    assert "[DONE]" not in raw
+
+
+# -- what cannot be asked -----------------------------------------------------------------
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type"),
+    ({"messages": [*ASKED, {"role": "tool", "content": "x"}]}, "messages.1.role"),
+    ({"messages": [{"role": "assistant", "tool_calls": [CALL]}, *ASKED]}, "messages.0.role"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, "messages.0.role"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": " "}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+    ({"messages": []}, "messages"),
+    ({"n": 2}, "n"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"logprobs": True}, "logprobs"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"stop": ["x"]}, "stop"),
+    ({"temperature": 3}, "temperature"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"topk": 3}, "topk"),
+    ({"top_k": 0}, "top_k"),
+    ({"generate": {"target": "nobody"}}, "generate.target"),
+    ({"base_url": "http://evil.example"}, "base_url"),
+    ({"model": "rag/hr", "collection": "default"}, "collection"),
+]
+
+
+@pytest.mark.parametrize(("change", "param"), BAD, ids=[str(change)[:60] for change, _ in BAD])
+@pytest.mark.parametrize("stream", [False, True])
+def test_refused(
+    client: openai.OpenAI, change: dict[str, Any], param: str, *, stream: bool
+) -> None:
+    body = {"messages": ASKED, "model": "rag", "stream": stream, **change}
+
+    with pytest.raises(openai.UnprocessableEntityError) as failed:
+        client.post("/chat/completions", body=body, cast_to=object)
+
+    assert failed.value.param == param
+    assert param.rpartition(".")[0] in failed.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("gpt-4o", "not_found"), ("rag/", "not_found"), ("rag/nowhere", "collection_not_found")],
+)
+def test_no_such_model(client: openai.OpenAI, name: str, code: str) -> None:
+    with pytest.raises(openai.NotFoundError) as failed:
+        client.chat.completions.create(model=name, messages=ASKED)
+
+    assert failed.value.code == code
+
+
+# -- models and keys ----------------------------------------------------------------------
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [one.id for one in client.models.list()] == ["rag", "rag/default", "rag/hr"]
+    assert client.models.retrieve("rag").object == "model"
+    assert client.models.retrieve("rag/hr").id == "rag/hr"
+    for unknown in ("gpt-4o", "rag/nowhere"):
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(unknown)
+
+
+def test_a_key_uses_its_collections(guarded: str) -> None:
+    with openai.OpenAI(base_url=guarded, api_key="k-hr-0123456789abcdef0") as client:
+        messages: list[Any] = [{"role": "user", "content": "How many days of leave?"}]
+        answer = client.chat.completions.create(model="rag/hr", messages=messages)
+        assert "25 days" in (answer.choices[0].message.content or "")
+        assert [one.id for one in client.models.list()] == ["rag/hr"]
+        for refused in ("rag", "rag/default"):
+            with pytest.raises(openai.NotFoundError):
+                client.models.retrieve(refused)
+            with pytest.raises(openai.NotFoundError) as failed:
+                client.chat.completions.create(model=refused, messages=ASKED)
+            assert failed.value.code == "collection_not_found"
+
+
+def test_without_a_valid_key(guarded: str) -> None:
+    with (
+        openai.OpenAI(base_url=guarded, api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError) as failed,
+    ):
+        client.chat.completions.create(model="rag", messages=ASKED)
+
+    assert failed.value.code == "unauthenticated"

@@ -1,0 +1,138 @@
+"""Vector store search, asked by the official `openai` client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from service_kit import QUESTION
+
+
+@pytest.fixture(scope="module")
+def client(service: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+def test_results(client: openai.OpenAI) -> None:
+    page = client.vector_stores.search("default", query=QUESTION)
+
+    assert page.object == "vector_store.search_results.page"
+    assert (page.model_extra or {})["search_query"] == [QUESTION]
+    assert (page.model_extra or {})["has_more"] is False
+    best = page.data[0]
+    assert (best.file_id, best.filename) == ("travel.md", "travel.md")
+    assert best.content[0].type == "text"
+    assert "finance director" in best.content[0].text
+    assert best.attributes == {"year": 2024, "topic": "travel", "owner": "finance"}
+    assert 0 < best.score <= 1
+    assert best.score == max(item.score for item in page.data)
+    assert list(page) == page.data  # there is no second page
+
+
+def test_async_client(service: str) -> None:
+    async def find() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{service}/v1", api_key="any") as client:
+            page = client.vector_stores.search("hr", query="How many days of leave?")
+            files = [item.file_id async for item in page]
+            assert files[0] == "leave.md"
+
+    asyncio.run(find())
+
+
+def test_options(client: openai.OpenAI) -> None:
+    everything = client.vector_stores.search("default", query=QUESTION, rewrite_query=True).data
+    few = client.vector_stores.search("default", query=QUESTION, max_num_results=2).data
+    good = client.vector_stores.search(
+        "default",
+        query=QUESTION,
+        ranking_options={"ranker": "auto", "score_threshold": everything[0].score - 0.01},
+    ).data
+
+    assert few == everything[:2]
+    assert good == everything[:1]
+
+
+def test_several_queries(client: openai.OpenAI) -> None:
+    queries = [QUESTION, "When does the front door open?"]
+
+    page = client.vector_stores.search("default", query=queries, max_num_results=3)
+
+    alone = [client.vector_stores.search("default", query=query).data for query in queries]
+    best = {found[0].file_id: found[0].score for found in alone}
+    scores = {item.file_id: item.score for item in reversed(page.data)}
+    assert (page.model_extra or {})["search_query"] == queries
+    assert len(page.data) == 3
+    assert best.items() <= scores.items()
+
+
+@pytest.mark.parametrize(
+    ("filters", "documents"),
+    [
+        ({"type": "eq", "key": "topic", "value": "travel"}, {"travel.md"}),
+        ({"type": "ne", "key": "topic", "value": "travel"}, {"hours.md", "building.txt"}),
+        ({"type": "gt", "key": "year", "value": 2023}, {"travel.md"}),
+        ({"type": "gte", "key": "year", "value": 2023}, {"travel.md", "hours.md"}),
+        ({"type": "lt", "key": "year", "value": 2024}, {"hours.md"}),
+        ({"type": "lte", "key": "year", "value": 2023}, {"hours.md"}),
+        ({"type": "in", "key": "topic", "value": ["work", "x"]}, {"hours.md"}),
+        ({"type": "nin", "key": "topic", "value": ["work"]}, {"travel.md", "building.txt"}),
+        (
+            {
+                "type": "or",
+                "filters": [
+                    {"type": "eq", "key": "topic", "value": "work"},
+                    {
+                        "type": "and",
+                        "filters": [
+                            {"type": "eq", "key": "owner", "value": "finance"},
+                            {"type": "eq", "key": "year", "value": 2024},
+                        ],
+                    },
+                ],
+            },
+            {"travel.md", "hours.md"},
+        ),
+    ],
+)
+def test_filters(client: openai.OpenAI, filters: Any, documents: set[str]) -> None:
+    page = client.vector_stores.search("default", query=QUESTION, filters=filters)
+
+    assert {item.file_id for item in page.data} == documents
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"query": ""}, "query"),
+        ({"query": []}, "query"),
+        ({"query": 5}, "query"),
+        ({"max_num_results": 51}, "max_num_results"),
+        ({"max_num_results": 0}, "max_num_results"),
+        ({"unknown": 1}, "unknown"),
+        ({"filters": {"type": "like", "key": "a", "value": "b"}}, "filters"),
+        ({"filters": {"type": "eq", "key": "a"}}, "filters"),
+        ({"filters": {"type": "eq", "key": "$not", "value": {}}}, "filters"),
+        ({"filters": {"topic": "travel"}}, "filters"),
+        ({"filters": {"type": "and", "filters": []}}, "filters"),
+        ({"filters": {"type": "and", "filters": [{"type": "x"}]}}, "filters.filters.0"),
+        ({"filters": {"type": "gt", "key": "year", "value": "new"}}, "filters.year.$gt"),
+    ],
+)
+def test_refused(client: openai.OpenAI, change: dict[str, Any], param: str) -> None:
+    body = {"query": QUESTION, **change}
+
+    with pytest.raises(openai.UnprocessableEntityError) as failed:
+        client.post("/vector_stores/default/search", body=body, cast_to=object)
+
+    assert failed.value.param == param
+
+
+def test_no_such_collection(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as failed:
+        client.vector_stores.search("nowhere", query=QUESTION)
+
+    assert failed.value.code == "collection_not_found"
