@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,17 @@ from rag_service.settings import ServiceSettings
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/generate/tests"))
 from llm_stub import LLMStub
 
-__all__ = ["DOCUMENTS", "QUESTION", "LLMStub", "environment", "fill", "serving", "settings"]
+__all__ = [
+    "DOCUMENTS",
+    "QUESTION",
+    "LLMStub",
+    "environment",
+    "fill",
+    "free_port",
+    "running",
+    "serving",
+    "settings",
+]
 
 QUESTION = "Who signs travel requests above 2,000 euros?"
 DOCUMENTS: dict[str, dict[str, str]] = {
@@ -126,6 +137,33 @@ def serving(
     finally:
         server.should_exit = True
         thread.join()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(app: Any, port: int, home: Path | None = None) -> Iterator[str]:
+    """Serve an application on a port until the block ends."""
+    values = {"RAG_HOME": str(home / "store"), "RAG_CHUNK_TOKENS": "64"} if home else {}
+    config = uvicorn.Config(app, port=port, log_level="warning", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    url = f"http://127.0.0.1:{port}"
+    with environment(values):
+        thread.start()
+        try:
+            while not server.started:
+                thread.join(0.01)
+            wait(f"{url}/readyz")
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def wait(url: str) -> None:

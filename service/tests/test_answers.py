@@ -104,7 +104,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[int, str, str | None]]] = {
         (422, "invalid_request", None),
     ),
     "deep": (
-        {"content": b'{"query":"x","filters":' + b'{"a":' * 40 + b"1" + b"}" * 41, "headers": JSON_TYPE},
+        {
+            "content": b'{"query":"x","filters":' + b'{"a":' * 40 + b"1" + b"}" * 41,
+            "headers": JSON_TYPE,
+        },
         (422, "invalid_request", None),
     ),
     "a form": ({"data": {"query": "x"}}, (415, "unsupported_media_type", None)),

@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from service_kit import QUESTION, LLMStub, serving, settings, wait
+from service_kit import QUESTION, LLMStub, free_port, running, serving, settings, wait
 
 from rag_pipeline.errors import StepError
+from rag_pipeline.serving import application
+from rag_pipeline.wire import open_step
 from rag_service.admission import Rates
 
 ANSWER = "The finance director signs as well [1]."
@@ -119,9 +121,7 @@ def test_who_waits_gets_the_place_that_becomes_free(llm: LLMStub, home: Path) ->
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_ends_the_models_call(
-    stream: bool, llm: LLMStub, home: Path
-) -> None:
+def test_a_client_that_leaves_ends_the_models_call(stream: bool, llm: LLMStub, home: Path) -> None:
     """Closing the connection while the model works closes the model's; the place is free again."""
     llm.script = [llm.hang]
     with with_model(llm, home, max_concurrency=1) as url:
@@ -231,14 +231,8 @@ def test_a_bucket_fills_with_time() -> None:
 
 def test_ready_only_after_a_question_passed(home: Path, tmp_path: Path) -> None:
     """Until the composite answers: alive, 503 with what is missing; then ready, then not again."""
-    from rag_pipeline.serving import application
-    from rag_pipeline.wire import open_step
-    from test_remote import free_port, running
-
     port = free_port()
-    given = settings(
-        runner="remote", composite_url=f"http://127.0.0.1:{port}", probe_retry_s=0.05
-    )
+    given = settings(runner="remote", composite_url=f"http://127.0.0.1:{port}", probe_retry_s=0.05)
     with serving(given, until="/healthz") as url:
         before = httpx.get(f"{url}/readyz", trust_env=False)
         asked = ask(url)

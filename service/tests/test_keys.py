@@ -108,9 +108,7 @@ def test_anothers_collection_looks_like_none(keyed: httpx.Client) -> None:
     for name in ("default", "nothere"):
         asked = {"query": QUESTION, "collection": name, "request_id": "r"}
         for path in ("/rag_modules", "/rag_modules?stream", "/v1/search"):
-            response = keyed.post(
-                path, json=asked, headers=bearer("hr") | {"x-request-id": "same"}
-            )
+            response = keyed.post(path, json=asked, headers=bearer("hr") | {"x-request-id": "same"})
             assert code(response) == (404, "collection_not_found")
             bodies.append(response.text.replace(name, "NAME"))
     own = keyed.post(

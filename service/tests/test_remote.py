@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from httpx_sse import EventSource
-from service_kit import QUESTION, environment, serving, settings, wait
+from service_kit import QUESTION, free_port, running, serving, settings
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,32 +19,6 @@ from rag_pipeline.errors import StepError
 from rag_pipeline.serving import application
 from rag_pipeline.wire import open_step
 from rag_service.runners import open_runner
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(app: Any, port: int, home: Path | None = None) -> Iterator[str]:
-    """Serve an application on a port until the block ends."""
-    values = {"RAG_HOME": str(home / "store"), "RAG_CHUNK_TOKENS": "64"} if home else {}
-    config = uvicorn.Config(app, port=port, log_level="warning", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    url = f"http://127.0.0.1:{port}"
-    with environment(values):
-        thread.start()
-        try:
-            while not server.started:
-                thread.join(0.01)
-            wait(f"{url}/readyz")
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def timeless(data: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +83,13 @@ def test_what_is_no_answer_is_not_taken_for_one(name: str) -> None:
         return Response("{}")
 
     routes = [Route("/run", run, methods=["POST"]), Route("/readyz", ready)]
-    with running(Starlette(routes=routes), free_port()) as composite:
-        with serving(settings(runner="remote", composite_url=composite)) as url:
-            response = httpx.post(
-                f"{url}/rag_modules", json={"query": "x", "stream": True}, trust_env=False
-            )
+    with (
+        running(Starlette(routes=routes), free_port()) as composite,
+        serving(settings(runner="remote", composite_url=composite)) as url,
+    ):
+        response = httpx.post(
+            f"{url}/rag_modules", json={"query": "x", "stream": True}, trust_env=False
+        )
 
     assert response.status_code == answered
     assert f'"code":"{expected}"' in response.text

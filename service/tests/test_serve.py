@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from service_kit import QUESTION, LLMStub, wait
 
 RAG = Path(sys.executable).with_name("rag")
-SECRET = "the zebra pays in cash"  # noqa: S105, a question nobody should find in a log
+SECRET = "the zebra pays in cash"
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -1,0 +1,883 @@
+"""The Dagger caller against a double of a session: real HTTP, a real child process, real faults."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gzip
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+from graphql import build_client_schema, extend_schema, parse, validate
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+import rag_service
+from rag_pipeline.errors import StepError
+from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
+from rag_pipeline.serving import application
+from rag_pipeline.shapes import Event, Handler, message
+from rag_pipeline.step import answer, search, stream
+from rag_service import engine
+from rag_service.engine import EngineOptions, Session
+from rag_service.runners import call, containers, resident
+from rag_service.runners.call import CallRunner
+from rag_service.runners.containers import ContainersRunner
+from rag_service.runners.resident import ResidentRunner
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/rag/tests"))
+from graphql_double import (
+    BAD_ID,
+    BUILD_ERROR,
+    EXEC_ERROR,
+    FUNCTION_ERROR,
+    MISFIT,
+    STOPPING,
+    Cli,
+    EngineDouble,
+    Fault,
+    engine_double,
+)
+from rag_doubles import BODIES, StepDouble
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SOON = 20.0  # seconds; far more than anything here takes
+RUN = "run(inputJson"
+PING = "{ version }"
+RUNNERS = {"call": CallRunner, "resident": ResidentRunner, "containers": ContainersRunner}
+Runner = CallRunner | ResidentRunner | ContainersRunner
+SOURCES = [
+    Path(rag_service.__file__).parent / name
+    for name in (
+        *("engine.py", "supervisor.py"),
+        *(f"runners/{runner}.py" for runner in RUNNERS),
+    )
+]
+QUERIES = {
+    f"{module.__name__}.{name}": text
+    for module in (engine, call, containers, resident)
+    for name, text in vars(module).items()
+    if name.isupper() and isinstance(text, str) and text.lstrip().startswith(("query", "{"))
+}
+SDL = """
+extend type Rag {
+  run(query: String = "", topK: Int = 0, filters: String = "", inputJson: String = ""): String!
+  search(query: String = "", topK: Int = 0, filters: String = "", inputJson: String = ""): String!
+  serve: Service!
+  index: Directory!
+}
+type Retrieve implements Node { id: ID! container: Container! }
+type Augment implements Node { id: ID! container: Container! }
+type Generate implements Node { id: ID! container: Container! }
+extend type Query {
+  rag(
+    docs: ID, store: ID, docsName: String! = "docs", collection: String! = "default",
+    qdrantUrl: String! = "", qdrant: ID, qdrantApiKey: ID, llmBaseUrl: String! = "",
+    llmModel: String! = "", llmApiKey: ID, llm: ID
+  ): Rag!
+  retrieve: Retrieve!
+  augment: Augment!
+  generate: Generate!
+}
+"""
+"""What the modules add to a session, as the engine shows it."""
+
+
+def request(query: str = "Who may sign?", **more: Any) -> str:
+    return json.dumps({"query": query, **more})
+
+
+async def pipeline_answer(asked: RagRequest) -> RagResponse:
+    return await answer(asked, **{step: StepDouble(body) for step, body in BODIES.items()})
+
+
+async def pipeline_search(asked: RagRequest) -> SearchResponse:
+    return await search(asked, retrieve=StepDouble(BODIES["retrieve"]))
+
+
+async def generate_events(text: str) -> AsyncGenerator[Event, None]:
+    reply = BODIES["generate"](json.loads(text))
+    for piece in (reply["answer"][:9], reply["answer"][9:]):
+        yield message(piece)
+    yield Event("final_answer", json.dumps(reply))
+
+
+async def pipeline_events(asked: RagRequest) -> AsyncGenerator[Event, None]:
+    retrieve, augment = StepDouble(BODIES["retrieve"]), StepDouble(BODIES["augment"])
+    async for event in stream(asked, retrieve=retrieve, augment=augment, generate=generate_events):
+        yield event
+
+
+HANDLERS = {
+    "run": Handler("rag", RagRequest, pipeline_answer),
+    "search": Handler("rag", RagRequest, pipeline_search),
+}
+HANDLER = Handler(
+    "rag",
+    RagRequest,
+    pipeline_answer,
+    stream=pipeline_events,
+    also={"search": HANDLERS["search"]},
+)
+
+
+def composite(verb: str, text: str) -> str:
+    """The pipeline of small steps, as the module's functions and containers give it."""
+    if verb in BODIES:
+        asked = json.loads(text)
+        return text if "error" in asked else json.dumps(BODIES[verb](asked))
+    return HANDLERS[verb](text)
+
+
+@contextmanager
+def composite_server() -> Iterator[str]:
+    """The same pipeline as the server the tunnel leads to."""
+
+    @contextmanager
+    def opened() -> Iterator[Handler]:
+        yield HANDLER
+
+    app = application(opened, step="rag", verbs=("run", "search"))
+    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def double() -> Iterator[EngineDouble]:
+    with composite_server() as url, engine_double(composite, url) as running:
+        yield running
+
+
+@pytest.fixture
+def cli(double: EngineDouble) -> Iterator[Cli]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Cli(Path(folder), double)
+        yield made
+        left = made.running
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not left, "a child process was left"
+
+
+def options(cli: Cli, /, **more: Any) -> EngineOptions:
+    given: dict[str, Any] = {
+        "cli": str(cli.path),
+        "module": str(ROOT / "dagger/rag"),
+        "provision_s": 10,
+        "ping_s": 0.05,
+        "retry_s": 0.05,
+        "stop_s": 2.0,
+        "deadline_s": 10.0,
+    }
+    return EngineOptions(**{**given, **more})
+
+
+@asynccontextmanager
+async def running(
+    cli: Cli, kind: type[Runner] = CallRunner, /, **more: Any
+) -> AsyncIterator[tuple[Any, list[str]]]:
+    """A started runner and what it said; closed at the end."""
+    runner, said = kind(options(cli, **more)), list[str]()
+    try:
+        async with asyncio.timeout(SOON):
+            await runner.start(said.append)
+        yield runner, said
+    finally:
+        async with asyncio.timeout(SOON):
+            await runner.close()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Return when something has become true."""
+    async with asyncio.timeout(SOON):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def until_ready(runner: Any, *, ready: bool = True) -> StepError | None:
+    """Return when a runner is ready, or is not; gives its reason then."""
+    async with asyncio.timeout(SOON):
+        while True:
+            try:
+                await runner.ready()
+            except StepError as error:
+                if not ready:
+                    return error
+            else:
+                if ready:
+                    return None
+            await asyncio.sleep(0.005)
+
+
+async def refused(work: Awaitable[Any]) -> StepError:
+    """Return the error that this raises, with a limit of time."""
+    async with asyncio.timeout(SOON):
+        with pytest.raises(StepError) as caught:
+            await work
+    return caught.value
+
+
+async def session_with(cli: Cli, **more: Any) -> Session:
+    return await Session.open(options(cli, **more))
+
+
+# what is sent
+
+
+@given(text=st.text(), name=st.text(), number=st.integers() | st.floats(allow_nan=False))
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_values_travel_as_variables_only(text: str, name: str, number: float) -> None:
+    hostile = [text, '"', '"""', "}", "\u0000", "$rag", "\ud800", "cmd://touch PWNED", name]
+
+    async def main(double: EngineDouble) -> None:
+        session = await Session.open(EngineOptions(session_port=double.port))
+        try:
+            for value in hostile:
+                given = {"rag": "id", "request": json.dumps({"query": value, "n": number})}
+                await session.ask(call.SEARCH, given, deadline_s=SOON)
+        finally:
+            await session.close()
+        _, *sent = double.asked
+        assert {each.query for each in sent} == {call.SEARCH}
+        assert [json.loads(each.variables["request"])["query"] for each in sent] == hostile
+
+    with engine_double(lambda verb, text: "{}") as double:
+        asyncio.run(main(double))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_query_text_is_built(path: Path) -> None:
+    """A query is a module constant that is one literal, and `ask` takes it by its name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {
+        target.id
+        for statement in tree.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    asked = [
+        node.args[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute | ast.Name)
+        and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id)
+        in ("ask", "extend")
+    ]
+    names = constants | {"query", "RUN", "SEARCH"}
+    for query in asked:
+        by_name = isinstance(query, ast.Name) and query.id in names
+        held = isinstance(query, ast.Attribute) and query.attr == "_query"
+        assert by_name or held, ast.unparse(query)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr | ast.BinOp):
+            text = ast.unparse(node)
+            assert "query (" not in text and "node(" not in text, text
+
+
+def test_the_queries_are_found() -> None:
+    assert len(QUERIES) >= 18, sorted(QUERIES)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_query_fits_the_recorded_schema(name: str) -> None:
+    folder = Path(os.environ.get("RAG_DATA", ROOT.parent / "shared/data")) / "dagger_schema"
+    if not folder.is_dir():
+        pytest.skip(f"no recorded schema at {folder}")
+    recorded = json.loads(gzip.decompress(next(folder.glob("*.json.gz")).read_bytes()))
+    for each in recorded["__schema"]["types"]:  # the trial module gives way to this project's
+        if each["name"] == "Rag":
+            each["fields"] = [field for field in each["fields"] if field["name"] == "id"]
+        if each["name"] == "Query":
+            each["fields"] = [field for field in each["fields"] if field["name"] != "rag"]
+    schema = extend_schema(build_client_schema(recorded), parse(SDL))
+    assert validate(schema, parse(QUERIES[name])) == []
+
+
+# one call
+
+
+def test_answers_searches_and_streams(double: EngineDouble, cli: Cli) -> None:
+    async def main(kind: type[Runner]) -> dict[str, Any]:
+        async with running(cli, kind) as (runner, said):
+            assert said[0].startswith("dagger: session open (")
+            assert said[-1].startswith("dagger: probe answered in ")
+            whole = json.loads(await runner.answer(request(request_id="r1", debug=True)))
+            found = json.loads(await runner.search(request(request_id="r1")))
+            events = [event async for event in runner.stream(request(request_id="r1"))]
+        names = [event.name for event in events]
+        assert names[0] == "search_results" and names[-2:] == ["citation", "final_answer"]
+        assert [each["chunk_id"] for each in found["results"]] == ["c7"]
+        last = json.loads(events[-1].data)
+        assert last["answer"] == whole["answer"]
+        whole.pop("timings_ms")
+        return whole
+
+    answers = {name: asyncio.run(main(kind)) for name, kind in RUNNERS.items()}
+    assert answers["call"] == answers["resident"] == answers["containers"]
+    assert answers["call"]["answer"].endswith("[1].")
+
+
+@pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
+def test_a_stream_given_up_gives_its_lease_back(
+    double: EngineDouble, cli: Cli, kind: type[Runner]
+) -> None:
+    async def main() -> None:
+        async with running(cli, kind) as (runner, _):
+            live = runner._supervisor._current
+            events = runner.stream(request())
+            # another task than the one that goes on, as a server does it
+            first = await asyncio.create_task(anext(events))
+            assert first.name == "search_results"
+            assert (await anext(events)).name == "message"
+            await events.aclose()
+            assert live.in_flight == 0
+            assert [event.name async for event in runner.stream(request())][-1] == "final_answer"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "code", "part"),
+    [
+        (
+            "answer",
+            {"answer": FUNCTION_ERROR},
+            "module_error",
+            "FunctionError: the index is broken",
+        ),
+        ("answer", {"answer": EXEC_ERROR}, "module_oom", "out of memory"),
+        ("answer", {"answer": MISFIT, "status": 422}, "module_error", 'Cannot query field "runn"'),
+        ("answer", {"answer": STOPPING}, "engine_lost", "engine is shutting down"),
+        ("answer", {"answer": BAD_ID}, "module_error", 'parse field "node"'),
+        ("text", {}, "module_bad_output", "no JSON"),
+        ("no data", {}, "module_bad_output", "without data"),
+        ("short", {}, "engine_lost", "ended before it answered"),
+        ("reset", {}, "engine_lost", "ended before it answered"),
+        ("gateway", {}, "engine_lost", "HTTP 502"),
+    ],
+)
+def test_a_fault_of_a_call(
+    double: EngineDouble, cli: Cli, kind: str, more: dict[str, Any], code: str, part: str
+) -> None:
+    async def main() -> None:
+        async with running(cli) as (runner, _):
+            before = len(double.asked_with(RUN))
+            double.fail(RUN, kind, **more)
+            error = await refused(runner.answer(request()))
+            assert error.code == code and part in error.message
+            assert "traceparent" not in error.message and "inputJson" not in error.message
+            assert len(double.asked_with(RUN)) == before + 1  # never sent again by itself
+            await until_ready(runner)
+            await runner.answer(request())
+
+    asyncio.run(main())
+
+
+def test_the_error_envelope_keeps_its_step(double: EngineDouble, cli: Cli) -> None:
+    failed = {
+        "error": {
+            "type": "invalid_request_error",
+            "code": "collection_not_found",
+            "message": "there is none",
+            "step": "retrieve",
+            "param": "collection",
+            "retryable": False,
+            "request_id": "r1",
+        }
+    }
+
+    async def main() -> None:
+        async with running(cli) as (runner, _):
+            double.fail(RUN, "answer", answer={"data": {"node": {"run": json.dumps(failed)}}})
+            error = await refused(runner.answer(request()))
+            assert (error.code, error.step, error.param) == (
+                *("collection_not_found", "retrieve"),
+                "collection",
+            )
+
+    asyncio.run(main())
+
+
+def test_a_deadline_ends_a_call_and_not_the_session(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli, deadline_s=0.2) as (runner, _):
+            late = double.fail(RUN, "wait")
+            error = await refused(runner.answer(request()))
+            late.go_on.set()
+            assert error.code == "deadline_exceeded" and "0.2 s" in error.message
+            await runner.ready()
+            await runner.answer(request())
+        assert len(cli.pids) == 1
+
+    asyncio.run(main())
+
+
+def test_many_requests_share_one_session_and_a_cancelled_one_harms_no_other(
+    double: EngineDouble, cli: Cli
+) -> None:
+    async def main() -> None:
+        async with running(cli) as (runner, _):
+            late = double.fail(RUN, "wait")
+            given_up = asyncio.create_task(runner.answer(request("given up")))
+            await asyncio.to_thread(late.met.wait, SOON)
+            asked = [runner.answer(request(f"question {n}", request_id=f"r{n}")) for n in range(20)]
+            given_up.cancel()
+            answers = [json.loads(text) for text in await asyncio.gather(*asked)]
+            late.go_on.set()
+            assert [each["id"] for each in answers] == [f"r{n}" for n in range(20)]
+            assert [each["query"] for each in answers] == [f"question {n}" for n in range(20)]
+        assert len(cli.pids) == 1
+
+    asyncio.run(main())
+
+
+# start
+
+
+def test_without_a_command_line_it_says_what_to_install(cli: Cli) -> None:
+    runner = CallRunner(options(cli, cli="no-such-dagger"))
+    error = asyncio.run(refused(runner.start(print)))
+    assert error.code == "engine_unavailable"
+    for part in ("'no-such-dagger'", "docs.dagger.io/install", "RUNNER_HOST", "RAG_RUNNER=local"):
+        assert part in error.message
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [({"module": "nowhere"}, "RAG_DAGGER_MODULE"), ({"docs": Path("/no")}, "RAG_DOCS")],
+)
+def test_a_missing_folder_is_said_at_once(cli: Cli, more: dict[str, Any], part: str) -> None:
+    error = asyncio.run(refused(CallRunner(options(cli, **more)).start(print)))
+    assert error.code == "misconfigured" and part in error.message
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("fails", "failed to run command [docker version]: exit status 1; install"),
+        ("silent", "within 0.3 s"),
+    ],
+)
+def test_no_session_is_tried_again_until_there_is_one(
+    double: EngineDouble, cli: Cli, how: str, part: str
+) -> None:
+    async def main() -> None:
+        cli.use(double, how)
+        runner = CallRunner(options(cli, provision_s=0.3, connect_s=0.3))
+        said: list[str] = []
+        starting = asyncio.create_task(runner.start(said.append))
+        try:
+            await until(lambda: len(said) > 1)
+            error = await refused(runner.ready())
+            assert error.code == "engine_unavailable" and part in error.message
+            assert "(again in" in said[-1]
+            assert (await refused(runner.answer(request()))).code == "engine_unavailable"
+            cli.use(double)
+            runner._supervisor._options = runner._options
+            await asyncio.wait_for(starting, SOON)
+            await runner.answer(request())
+        finally:
+            await runner.close()
+
+    asyncio.run(main())
+
+
+def test_a_module_that_does_not_build_is_the_reason(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        double.fail("moduleSource", "answer", answer=BUILD_ERROR)
+        async with running(cli) as (_, said):
+            failed = [line for line in said if "(again in" in line]
+            assert len(failed) == 1 and "Failed to download `httpx-sse==0.4.3`" in failed[0]
+
+    asyncio.run(main())
+
+
+def test_close_ends_a_start_that_waits(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        waits = double.fail("moduleSource", "wait")
+        runner = CallRunner(options(cli))
+        starting = asyncio.create_task(runner.start(lambda _: None))
+        await asyncio.to_thread(waits.met.wait, SOON)
+        async with asyncio.timeout(SOON):
+            await runner.close()
+            assert (await refused(starting)).code == "engine_unavailable"
+
+    asyncio.run(main())
+
+
+def test_what_the_pipeline_is_over_is_handed_on(double: EngineDouble, cli: Cli) -> None:
+    given = {
+        "docs": ROOT / "docs",
+        "collection": "handbook",
+        "qdrant_url": "http://localhost:7333",
+        "qdrant_api_key": SecretStr("qdrant-canary"),
+        "llm_base_url": "http://127.0.0.1:9000/v1",
+        "llm_model": "small",
+        "llm_api_key": SecretStr("llm-canary"),
+    }
+
+    async def main() -> None:
+        async with running(cli, ContainersRunner, **given) as (runner, said):
+            await runner.answer(request())
+        async with running(cli, CallRunner, **given) as (_, more_said):
+            pass
+        assert "canary" not in " ".join(said + more_said)
+
+    asyncio.run(main())
+    [made] = [each.variables for each in double.asked_with("  rag(")]
+    assert made["docsName"] == "docs" and made["collection"] == "handbook"
+    assert made["qdrantUrl"] == "http://qdrant:7333" and made["llmBaseUrl"] == "http://llm:9000/v1"
+    assert made["qdrant"] and made["llm"] and made["llmModel"] == "small"
+    forwards = [each.variables for each in double.asked_with("service(host:")]
+    assert {"frontend": 7333, "backend": 7333, "protocol": "TCP"} in forwards[0]["ports"]
+    holders = [each.query for each in double.asked if "canary" in json.dumps(each.variables)]
+    assert set(holders) == {engine.HIDE}
+    set_up = [each.variables["name"] for each in double.asked_with("with:")]
+    assert set_up == ["RAG_STORE", "RAG_QDRANT_URL", "RAG_QDRANT_API_KEY", "qdrant", "llm"]
+
+
+def test_keys_do_not_reach_the_command_line(
+    double: EngineDouble, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAG_LLM_API_KEY", "canary")
+    monkeypatch.setenv("DAGGER_SESSION_PORT", "1")
+
+    async def main() -> None:
+        async with running(cli):
+            pass
+
+    asyncio.run(main())
+    assert "canary" not in json.dumps(cli.environment)
+    assert "DAGGER_SESSION_PORT" not in cli.environment and cli.environment["DO_NOT_TRACK"] == "1"
+
+
+def test_the_session_of_dagger_run_is_used_and_kept(double: EngineDouble, cli: Cli) -> None:
+    given = {"session_port": double.port, "session_token": SecretStr("given"), "cli": "none"}
+
+    async def main() -> None:
+        async with running(cli, rotate_calls=1, **given) as (runner, _):
+            for _ in range(3):
+                await runner.answer(request())
+
+    asyncio.run(main())
+    assert {each.token for each in double.asked} == {"given"} and not cli.pids
+
+
+# loss
+
+
+@pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
+def test_a_killed_child_is_noticed_and_a_new_session_is_built(
+    double: EngineDouble, cli: Cli, kind: type[Runner]
+) -> None:
+    async def main() -> None:
+        async with running(cli, kind, ping_s=60.0) as (runner, said):  # no ping helps
+            began = time.monotonic()
+            os.kill(cli.pids[0], signal.SIGKILL)
+            error = await until_ready(runner, ready=False)
+            assert time.monotonic() - began < 5
+            assert error is not None and "exited with code -9" in error.message
+            await until_ready(runner)
+            await runner.answer(request())
+            assert any("session lost" in line for line in said)
+        assert len(cli.pids) == 2
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_died_is_noticed_by_a_ping(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli) as (runner, _):
+            double.fail(PING, "gateway", times=None)
+            error = await until_ready(runner, ready=False)
+            assert error is not None and error.code == "engine_unavailable"
+            double.faults.clear()
+            await until_ready(runner)
+            await runner.answer(request())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
+def test_an_engine_that_dies_in_a_call(double: EngineDouble, cli: Cli, kind: type[Runner]) -> None:
+    async def main() -> None:
+        async with running(cli, kind) as (runner, _):
+            if kind is ResidentRunner:  # its calls go past the engine: the session's end ends them
+                live = runner._supervisor._current
+                stuck = asyncio.create_task(live.session.guard(asyncio.Event().wait()))
+                await asyncio.sleep(0)
+                double.die()
+                assert (await refused(stuck)).code == "engine_lost"
+            else:
+                part = RUN if kind is CallRunner else "redirectStdout"
+                double.fail(part, "die")
+                assert (await refused(runner.answer(request()))).code == "engine_lost"
+            error = await until_ready(runner, ready=False)
+            assert error is not None and error.code == "engine_unavailable"
+            with engine_double(composite, double.url) as other:
+                cli.use(other)
+                await until_ready(runner)
+                await runner.answer(request())
+                await runner.close()
+
+    asyncio.run(main())
+
+
+def test_a_hung_engine_is_late_first_and_then_given_up(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        times = {"ping_timeout_s": 0.1, "hung_s": 0.6}
+        async with running(cli, **times) as (runner, _):
+            calls = double.fail(RUN, "wait")
+            asked = asyncio.create_task(runner.answer(request()))
+            await asyncio.to_thread(calls.met.wait, SOON)
+            pings = double.fail(PING, "wait", times=None)
+            error = await until_ready(runner, ready=False)
+            assert error is not None and "slow to answer" in error.message
+            error = await refused(asked)
+            assert error.code == "engine_lost" and "has not answered for" in error.message
+            double.faults.clear()
+            pings.go_on.set()
+            calls.go_on.set()
+            await until_ready(runner)
+            await runner.answer(request())
+
+    asyncio.run(main())
+
+
+def test_a_slow_ping_alone_costs_no_session(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli, ping_timeout_s=0.1, hung_s=60.0) as (runner, _):
+            slow = double.fail(PING, "wait")
+            await until_ready(runner, ready=False)
+            await runner.answer(request())  # still served
+            slow.go_on.set()
+            await until_ready(runner)
+        assert len(cli.pids) == 1
+
+    asyncio.run(main())
+
+
+def test_a_pipeline_that_is_gone_is_lost_though_the_engine_lives(
+    double: EngineDouble, cli: Cli
+) -> None:
+    async def main() -> None:
+        with composite_server() as url:
+            double.url = url
+            runner = ResidentRunner(options(cli, ping_s=60.0))
+            await asyncio.wait_for(runner.start(lambda _: None), SOON)
+        try:  # the server has ended
+            error = await refused(runner.answer(request()))
+            assert error.code == "engine_lost"
+            with composite_server() as other:
+                double.url = other
+                await until(lambda: len(cli.pids) > 1)  # the call made it look at once
+                await until_ready(runner)
+                await runner.answer(request())
+                await runner.close()
+        finally:
+            await runner.close()
+
+    asyncio.run(main())
+
+
+# rotation
+
+
+@pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
+def test_sessions_are_replaced_without_a_failed_request(
+    double: EngineDouble, cli: Cli, kind: type[Runner]
+) -> None:
+    async def main() -> None:
+        async with running(cli, kind, rotate_calls=20) as (runner, said):
+            done = 0
+
+            async def client() -> None:
+                nonlocal done
+                while len(cli.pids) < 4:
+                    await runner.answer(request(f"question {done}"))
+                    done += 1
+
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(client() for _ in range(4)))
+            await until(lambda: len(cli.running) == 1)
+            assert sum("took over" in line for line in said) >= 2
+        assert cli.running == []
+
+    asyncio.run(main())
+
+
+def test_a_call_goes_on_in_the_session_that_was_replaced(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli, rotate_calls=2) as (runner, said):
+            slow = double.fail('"slow', "wait")
+            slow.match = RUN
+            asked = asyncio.create_task(runner.answer(request("slow")))
+            await asyncio.to_thread(slow.met.wait, SOON)
+            await runner.answer(request())
+            await until(lambda: any("took over" in line for line in said))
+            assert len(cli.running) == 2
+            slow.go_on.set()
+            assert json.loads(await asked)["query"] == "slow"
+            await until(lambda: len(cli.running) == 1)
+            assert cli.running == cli.pids[-1:]
+
+    asyncio.run(main())
+
+
+def test_a_drain_has_an_end(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli, rotate_calls=2, drain_s=0.1) as (runner, _):
+            stuck = double.fail(RUN, "wait")
+            asked = asyncio.create_task(runner.answer(request()))
+            await asyncio.to_thread(stuck.met.wait, SOON)
+            await runner.answer(request())
+            assert (await refused(asked)).code == "engine_lost"
+            stuck.go_on.set()
+            await until(lambda: cli.running == cli.pids[1:2])
+
+    asyncio.run(main())
+
+
+def test_a_session_grows_old_without_calls(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli, rotate_s=0.3) as (runner, _):
+            await until(lambda: len(cli.pids) > 2)
+            await runner.answer(request())
+
+    asyncio.run(main())
+
+
+def test_a_failed_replacement_leaves_the_session_in_use(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli, rotate_calls=1, retry_s=0.01) as (runner, said):
+            cli.use(double, "fails")
+            for _ in range(5):
+                await runner.answer(request())
+            await until(lambda: sum("(again in" in line for line in said) > 1)
+            await runner.ready()
+            await runner.answer(request())
+            cli.use(double)
+            await until(lambda: any("took over" in line for line in said))
+
+    asyncio.run(main())
+
+
+def test_equal_internal_errors_have_the_session_replaced(double: EngineDouble, cli: Cli) -> None:
+    async def main() -> None:
+        async with running(cli, same_errors=3, mend_s=0.0) as (runner, said):
+            for _ in range(2):
+                double.fail(RUN, "answer", answer=FUNCTION_ERROR)
+                await refused(runner.answer(request()))
+            await runner.answer(request())  # an answer between them counts
+            for _ in range(3):
+                assert len(cli.pids) == 1
+                double.fail(RUN, "answer", answer=FUNCTION_ERROR)
+                await refused(runner.answer(request()))
+            await until(lambda: any("took over" in line for line in said))
+            await runner.answer(request())
+
+    asyncio.run(main())
+
+
+# the end
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("how", ["works", "stubborn"])
+def test_close_ends_the_child(double: EngineDouble, cli: Cli, how: str, loop: Any) -> None:
+    async def main() -> None:
+        cli.use(double, how)
+        async with running(cli, stop_s=0.3) as (runner, _):
+            assert len(cli.running) == 1
+            async with asyncio.timeout(SOON):
+                await runner.close()
+            assert cli.running == []
+            assert "closing" in (await refused(runner.answer(request()))).message
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("fault", ["wait", "die"])
+def test_close_does_not_wait_for_a_hung_or_dead_engine(
+    double: EngineDouble, cli: Cli, fault: str
+) -> None:
+    async def main() -> None:
+        cli.use(double, "stubborn")
+        async with running(cli, stop_s=0.3) as (runner, _):
+            met: Fault = double.fail(RUN, fault, times=None)
+            asked = asyncio.create_task(runner.answer(request()))
+            await asyncio.to_thread(met.met.wait, SOON)
+            async with asyncio.timeout(SOON):
+                await runner.close()
+            assert (await refused(asked)).code == "engine_lost"
+
+    asyncio.run(main())
+
+
+# containers
+
+
+def test_a_step_that_is_killed_is_out_of_memory(double: EngineDouble, cli: Cli) -> None:
+    def killed(verb: str, text: str) -> str:
+        return "" if verb == "augment" and "kill" in text else composite(verb, text or "{}")
+
+    async def main() -> None:
+        double.composite = killed
+        async with running(cli, ContainersRunner) as (runner, _):
+            double.composite = lambda verb, text: (
+                killed(verb, text) if verb != "generate" else '{"error": 1}'
+            )
+            error = await refused(runner.answer(request("kill it")))
+            assert (error.code, error.step) == ("module_oom", "augment")
+
+    asyncio.run(main())
+
+
+def test_the_containers_are_asked_in_one_query_and_never_answered_from_a_cache(
+    double: EngineDouble, cli: Cli
+) -> None:
+    async def main() -> None:
+        async with running(cli, ContainersRunner) as (runner, _):
+            before = len([each for each in double.asked if each.query != PING])
+            for _ in range(3):
+                await runner.answer(request("the same"))
+            sent = [each for each in double.asked if each.query != PING][before:]
+            assert [each.query for each in sent] == [containers.RUN] * 3
+            assert len({each.variables["run"] for each in sent}) == 3
+            error = await refused(runner.answer(json.dumps({"query": " "})))
+            assert error.code == "invalid_request" and error.param == "query"
+
+    asyncio.run(main())
+
+
+def test_the_double_has_the_shapes_of_the_command_line(cli: Cli) -> None:
+    assert shutil.which(str(cli.path)) == str(cli.path)
