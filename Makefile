@@ -7,7 +7,7 @@ SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
 CODE := dagger service examples tests scripts bench
 
-.PHONY: help run test check lint contract sync test-llm test-superlinked test-engine release bench-engine bench-quality quality-gate bench-speed clean \
+.PHONY: help run test check lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -63,6 +63,9 @@ quality-gate: setup-bench ## retrieval quality on a subset, against bench/qualit
 
 bench-speed: setup-bench ## latency, throughput, memory, next to other tools
 	@$(PYTHON) bench/speed.py
+
+bench-service: setup-bench ## what HTTP adds, what it serves by runner and clients, Hayhooks beside it
+	@$(PYTHON) bench/service.py
 
 bench-engine: setup ## what a question costs in each form on a Dagger engine
 	@$(PYTHON) bench/engine.py

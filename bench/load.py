@@ -9,6 +9,7 @@ refused with 503 comes back after Retry-After, as a client should.
     bodies   list of JSON texts, each sent once, in order; empty: GET
     stream   ask for events and time the first piece of the answer, too
     pause    seconds between an answer and the next request
+    least    go on until so many were answered, for six times `seconds` at most
     total    read `timings_ms.total` from each answer
 """
 
@@ -41,7 +42,7 @@ class Client:
 
     async def run(self) -> None:
         """Ask until the time is over."""
-        while time.perf_counter() < self._end:
+        while not self._over():
             body = next(self._bodies)
             began = time.perf_counter()
             try:
@@ -61,9 +62,14 @@ class Client:
             elif status == 503:
                 self._out["shed_ms"].append(took)
             if pause := retry or self._job.get("pause", 0):
-                await asyncio.sleep(min(pause, max(0.0, self._end - time.perf_counter())))
+                await asyncio.sleep(pause)
         if self._streams is not None:
             self._streams[1].close()
+
+    def _over(self) -> bool:
+        late = time.perf_counter() - self._end
+        enough = len(self._out["ms"]) >= self._job.get("least", 0)
+        return late >= 0 and (enough or late >= 5 * self._job["seconds"])
 
     async def _ask(self, body: bytes) -> tuple[int, float, bytes, float]:
         if self._streams is None:

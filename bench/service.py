@@ -52,6 +52,8 @@ ENGINE = RUNNERS[2:]
 CLIENTS = (1, 2, 4, 8, 16, 32)
 ALL_WAIT = {"RAG_MAX_QUEUE": "1000", "RAG_QUEUE_WAIT_S": "60", "RAG_DEADLINE_S": "60"}
 ENGINE_LOAD_S = 900.0
+LEAST = 30  # answers for a line, however slow; percentiles of fewer say nothing
+CANDIDATES = {"Hayhooks": 10, "Hayhooks, 100 candidates": 100}  # Haystack's default; ours
 TOPICS = (
     "How are dense and sparse results fused?", "What does a citation hold?",
     "Who may write to a collection?", "What happens when nothing supports an answer?",
@@ -163,20 +165,21 @@ def service(runner: str, home: Path, **env: str) -> Iterator[Server]:
 
 
 @contextmanager
-def hayhooks(passages: Path, **env: str) -> Iterator[Server]:
-    """Serve the Haystack pipeline."""
+def hayhooks(passages: Path, candidates: int) -> Iterator[Server]:
+    """Serve the Haystack pipeline; `candidates` passages come from each leg."""
     port = free_port()
     command = [
         str(Path(sys.executable).parent / "hayhooks"), "run", "--host", "127.0.0.1",
         "--port", str(port), "--pipelines-dir", str(PIPELINES),
         "--without-tracing", "--without-monitoring",
     ]  # fmt: skip
-    quiet = {
+    env = {
         "HAYSTACK_TELEMETRY_ENABLED": "False",
         "LOG": "WARNING",
         "BENCH_PASSAGES": str(passages),
+        "BENCH_CANDIDATES": str(candidates),
     }
-    with serving(command, port, "/status/ask", {**quiet, **env}) as server:
+    with serving(command, port, "/status/ask", env) as server:
         yield server
 
 
@@ -215,6 +218,7 @@ class Row:
     p99: float
     shed: int
     failed: int
+    answers: int
     client_cpu_ms: float
 
     @classmethod
@@ -228,17 +232,20 @@ class Row:
             *(percentile(out["ms"], share) for share in (0.5, 0.95, 0.99)),
             shed,
             sum(statuses.values()),
+            served,
             out["client_cpu_ms"],
         )
 
     def cells(self) -> list[str]:
         times = (f"{self.per_s:.1f}", *(f"{ms:.1f}" for ms in (self.p50, self.p95, self.p99)))
-        return [self.name, str(self.clients), *times, str(self.shed), str(self.failed)]
+        counts = (self.answers, self.shed, self.failed)
+        return [self.name, str(self.clients), *times, *map(str, counts)]
 
 
 def measure(name: str, url: str, clients: int, seconds: float) -> Row:
     """Load one server with one number of clients."""
-    out = load(url, clients=clients, seconds=seconds, bodies=bodies(int(400 * seconds) + clients))
+    texts = bodies(int(400 * seconds) + clients)
+    out = load(url, clients=clients, seconds=seconds, bodies=texts, least=LEAST)
     row = Row.of(name, clients, out)
     print(" ".join(row.cells()), file=sys.stderr, flush=True)
     return row
@@ -349,7 +356,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
-HEAD = ("Server", "clients", "requests/s", "p50 ms", "p95 ms", "p99 ms", "refused (503)", "failed")
+HEAD = ("Server", "clients", "requests/s", "p50 ms", "p95 ms", "p99 ms", "answers", "503", "failed")
 
 
 @dataclass
@@ -365,9 +372,8 @@ class Findings:
     alone: dict[str, Alone]
     health: dict[str, dict[str, Any]]
     ours: list[Row]
-    theirs: list[Row]
-    theirs_start: float
-    theirs_memory: float
+    theirs: dict[str, list[Row]]
+    theirs_facts: list[str]
     left_out: list[str]
 
     def text(self) -> str:
@@ -400,7 +406,12 @@ class Findings:
         return "\n".join(lines)
 
     def _client_ms(self) -> float:
-        rows = [*self.default, *self.waiting, *self.ours, *self.theirs]
+        rows = [
+            *self.default,
+            *self.waiting,
+            *self.ours,
+            *(row for each in self.theirs.values() for row in each),
+        ]
         return statistics.median(row.client_cpu_ms for row in rows)
 
     @staticmethod
@@ -422,23 +433,26 @@ class Findings:
         if not self.theirs:
             return []
         rows = []
-        for ours, theirs in zip(self.ours, self.theirs, strict=True):
-            ratios = [f"{ours.per_s / theirs.per_s:.2f} ×", f"{ours.p95 / theirs.p95:.2f} ×"]
-            rows += [[*ours.cells(), *ratios], [*theirs.cells(), "", ""]]
+        for at, ours in enumerate(self.ours):
+            rows.append([*ours.cells(), "", ""])
+            for theirs in (each[at] for each in self.theirs.values()):
+                ratios = (ours.per_s / theirs.per_s, ours.p95 / theirs.p95)
+                rows.append([*theirs.cells(), *(f"{ratio:.2f} ×" for ratio in ratios)])
         return [
             "**Next to Hayhooks**",
             "",
             f"Hayhooks {version('hayhooks')}, Haystack {version('haystack-ai')}, one process each, in "
-            "turns. Equal: the passages and their vectors, the embedding model and its threads, 100 "
-            "candidates by vector and by BM25, distribution-based fusion, the best 5, a prompt with "
-            "numbered passages, the extractive generator with verified citations, the whole answer as "
-            "JSON. Not equal: Haystack searches its in-memory store and BM25 reads the passage "
-            "without the title; it fits no token budget, has no limits, deadlines, request log "
-            "or metrics.",
+            "turns; the last two columns are the service's throughput and p95 over theirs. Equal: the "
+            "passages and their vectors, the embedding model and its threads, search by vector and by "
+            "BM25, distribution-based fusion, the best 5, a prompt with numbered passages, the "
+            "extractive generator with verified citations, the whole answer as JSON. Not equal: the "
+            "service takes 100 candidates from each leg, Haystack 10, its default, or 100; Haystack "
+            "searches its in-memory store in Python, and its BM25 reads the passage without the title; "
+            "it fits no token budget, and has no limits, deadlines, request log or metrics. Its "
+            "embeddings are not returned with the documents, which makes it faster.",
             "",
             *markdown((*HEAD, "throughput", "p95"), rows),
-            f"Hayhooks was ready after {self.theirs_start:.2f} s and holds {self.theirs_memory:.0f} "
-            "MiB.",
+            *self.theirs_facts,
             "",
         ]
 
@@ -472,14 +486,40 @@ def by_runner(options: argparse.Namespace, home: Path, found: Findings) -> None:
 
 def side_by_side(options: argparse.Namespace, home: Path, passages: Path, found: Findings) -> None:
     """Measure Hayhooks and the service in turns."""
-    with service("local", home, **ALL_WAIT) as ours, hayhooks(passages) as theirs:
-        urls = {"service": f"{ours.url}/rag_modules", "Hayhooks": f"{theirs.url}/ask/run"}
-        for url in urls.values():
+    with ExitStack() as stack:
+        ours = stack.enter_context(service("local", home, **ALL_WAIT))
+        theirs = {
+            name: stack.enter_context(hayhooks(passages, candidates))
+            for name, candidates in CANDIDATES.items()
+        }
+        asked = f"{ours.url}/rag_modules"
+        urls = {name: f"{server.url}/ask/run" for name, server in theirs.items()}
+        for url in (asked, *urls.values()):
             warm(url, options.seconds)
         for clients in options.clients:
-            for rows, (name, url) in zip((found.ours, found.theirs), urls.items(), strict=True):
-                rows.append(measure(name, url, clients, options.seconds))
-        found.theirs_start, found.theirs_memory = theirs.start_s, theirs.memory_mib()
+            found.ours.append(measure("service", asked, clients, options.seconds))
+            for name, url in urls.items():
+                row = measure(name, url, clients, options.seconds)
+                found.theirs.setdefault(name, []).append(row)
+        for name, server in theirs.items():
+            found.theirs_facts.append(
+                f"{name}: ready after {server.start_s:.2f} s, {server.memory_mib():.0f} MiB; with the "
+                f"service: {_agreement(asked, urls[name])}."
+            )
+
+
+def _agreement(ours: str, theirs: str) -> str:
+    """Say how far the two do the same work: passages in common, and equal answers."""
+    shared, equal = [], 0
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        for topic in TOPICS:
+            one = client.post(ours, json={"query": topic}).json()
+            other = client.post(theirs, json={"query": topic}).json()["result"]
+            found = [{context["chunk_id"] for context in each["contexts"]} for each in (one, other)]
+            shared.append(len(found[0] & found[1]))
+            equal += one["answer"] == other["answer"]
+    mean = statistics.mean(shared)
+    return f"{mean:.1f} of 5 passages shared, {equal} of {len(TOPICS)} answers equal"
 
 
 def main() -> None:
@@ -503,7 +543,7 @@ def main() -> None:
         number = index(home, passages)
         handler_ms, own_ms = in_process(home, options.seconds)
         found = Findings(
-            number, options.seconds, handler_ms, own_ms, [], [], {}, {}, [], [], 0.0, 0.0, []
+            number, options.seconds, handler_ms, own_ms, [], [], {}, {}, [], {}, [], []
         )
         by_runner(options, home, found)
         if not options.without_hayhooks:

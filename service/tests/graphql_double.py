@@ -129,6 +129,7 @@ class EngineDouble(ThreadingHTTPServer):
     """The HTTP side of all sessions; a session is a token."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, composite: Composite, url: str = "") -> None:
         self.composite, self.url = composite, url

@@ -17,7 +17,7 @@ from haystack.components.retrievers.in_memory import (
 )
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-CANDIDATES = 100  # of each leg, as the default of `retrieve`
+CANDIDATES = int(os.environ["BENCH_CANDIDATES"])  # of each leg
 TOP_K = 5
 PROMPT = """Answer from the passages alone, and cite them by number.
 {% for document in documents %}
@@ -48,11 +48,13 @@ class Answerer:
 
     def __init__(self) -> None:
         from rag_generate.extractive import Extractive
+        from rag_generate.settings import Settings
 
+        settings = Settings()
         self._parts = {
-            "generators": {"extractive": Extractive(min_support=0.5)},
+            "generators": {"extractive": Extractive(min_support=settings.min_support)},
             "default": "extractive",
-            "no_context_text": "No answer found.",
+            "no_context_text": settings.no_context_text,
         }
 
     @component.output_types(answer=dict)
@@ -81,7 +83,10 @@ class Answerer:
 
 class PipelineWrapper(BasePipelineWrapper):
     def setup(self) -> None:
-        store = InMemoryDocumentStore(embedding_similarity_function="dot_product")
+        store = InMemoryDocumentStore(
+            embedding_similarity_function="dot_product",
+            return_embedding=False,  # nobody reads them, and Haystack would copy them at each step
+        )
         passages = json.loads(Path(os.environ["BENCH_PASSAGES"]).read_text(encoding="utf-8"))
         store.write_documents([Document(**passage) for passage in passages])
         pipeline = Pipeline()

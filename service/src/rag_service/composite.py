@@ -13,6 +13,8 @@ from rag_pipeline.errors import StepError
 from rag_pipeline.shapes import Event
 from rag_pipeline.step import read_reply
 
+from .whole import whole_as_events
+
 CONNECT_S = 2.0  # seconds
 KEEP_OPEN_S = 4.0  # seconds; below the 5 s after which uvicorn closes, so no request meets a close
 EVENTS = "text/event-stream"
@@ -57,7 +59,11 @@ class Composite:
             ):
                 if not response.headers.get("content-type", "").startswith(EVENTS):
                     await response.aread()
-                    raise _refusal(response)
+                    if response.status_code != 200:
+                        raise _refusal(response)
+                    for piece in whole_as_events(response.text):  # it does not stream
+                        yield piece
+                    return
                 async for event in EventSource(response).aiter_sse():
                     if event.event == "error":
                         read_reply("rag", event.data)

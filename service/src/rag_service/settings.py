@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +184,11 @@ class ServiceSettings(BaseSettings):
                 f"listening on {self.host} lets other machines in, and no API keys are set; set "
                 "RAG_API_KEYS_FILE, or listen on 127.0.0.1",
             )
+
+
+def process_environment() -> dict[str, str]:
+    """Return the variables of this process, for a child of it."""
+    return dict(os.environ)
 
 
 def is_loopback(host: str) -> bool:

@@ -90,7 +90,13 @@ def our_errors() -> Iterator[None]:
             raise
         theirs: Any = error
         step = theirs.step or type(error).__module__.partition(".")[0].removeprefix("rag_")
-        raise StepError(theirs.code, theirs.message, param=theirs.param, step=step) from error
+        raise StepError(
+            theirs.code,
+            theirs.message,
+            param=theirs.param,
+            step=step,
+            retry_after=theirs.retry_after,
+        ) from error
 
 
 def _enter(stack: ExitStack, opener: Callable[[], AbstractContextManager[Opened]]) -> Opened:

@@ -256,10 +256,15 @@ def read_reply(name: str, reply: str) -> dict[str, Any]:
     failed = error_of(data)
     if failed is None:
         return data
-    code, message, param = (failed.get(key) for key in ("code", "message", "param"))
+    code, message, param, step = (failed.get(key) for key in ("code", "message", "param", "step"))
     if code not in CODES or not isinstance(message, str):
         raise _bad_output(name, f"is an error with the unknown code {code!r}", "error.code")
-    raise StepError(code, message, param=param if isinstance(param, str) else None, step=name)
+    raise StepError(
+        code,
+        message,
+        param=param if isinstance(param, str) else None,
+        step=step if isinstance(step, str) else name,
+    )
 
 
 def check_reply(name: str, shape: type[Shape], data: dict[str, Any]) -> Shape:

@@ -25,7 +25,7 @@ def options_of(settings: ServiceSettings) -> EngineOptions:
         deadline_s=settings.deadline_s,
         rotate_calls=settings.engine_rotate_calls,
         rotate_s=settings.engine_rotate_s,
-        drain_s=settings.drain_s,
+        drain_s=max(settings.drain_s, settings.deadline_s),
         probe=settings.probe_query,
     )
 

@@ -1,0 +1,87 @@
+"""One call of the module's function a request: the composite in a process of its own each time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from rag_pipeline.shapes import Event
+
+from ..engine import EngineOptions, Session, configured, dependencies, load_module, reply_of
+from ..supervisor import Supervisor
+from ..whole import whole_as_events
+from . import Say
+
+RUN = """query ($rag: ID!, $request: String!) {
+  node(id: $rag) { ... on Rag { run(inputJson: $request) } }
+}"""
+SEARCH = """query ($rag: ID!, $request: String!) {
+  node(id: $rag) { ... on Rag { search(inputJson: $request) } }
+}"""
+
+
+@dataclass(frozen=True)
+class Called:
+    """The module in a session: the object whose functions are called."""
+
+    rag: str
+
+    async def ping(self) -> None:
+        """Return: what is loaded stays as long as the session."""
+
+    async def close(self) -> None:
+        """Return: nothing is held here."""
+
+
+class CallRunner:
+    """Every request is one GraphQL call of `rag.run`; it starts a process, so it takes seconds."""
+
+    name = "call"
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._supervisor = Supervisor(options, self._start)
+
+    async def start(self, say: Say) -> None:
+        """Return when the function answered a question."""
+        await self._supervisor.start(say)
+
+    async def answer(self, text: str) -> str:
+        """Answer a request."""
+        async with self._supervisor.lease() as live:
+            given = {"rag": live.started.rag, "request": text}
+            data = await live.session.ask(RUN, given, deadline_s=self._options.deadline_s)
+            return reply_of(data["node"]["run"])
+
+    async def search(self, text: str) -> str:
+        """Find passages for a request."""
+        async with self._supervisor.lease() as live:
+            given = {"rag": live.started.rag, "request": text}
+            data = await live.session.ask(SEARCH, given, deadline_s=self._options.deadline_s)
+            return reply_of(data["node"]["search"])
+
+    async def stream(self, text: str) -> AsyncGenerator[Event, None]:
+        """Give the whole answer as events: a call has no pieces."""
+        for event in whole_as_events(await self.answer(text)):
+            yield event
+
+    async def ready(self) -> None:
+        """Return when the module is loaded and the engine answers."""
+        self._supervisor.ready()
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._supervisor.close()
+
+    async def _start(self, session: Session, say: Say) -> Called:
+        options = self._options
+        await load_module(session, options, say)
+        rag = await configured(session, options, await dependencies(session, options))
+        say("dagger: building the steps, indexing the documents, asking the first question …")
+        began = time.perf_counter()
+        given = {"rag": rag, "request": options.probe_request}
+        data = await session.ask(RUN, given, deadline_s=options.load_s)
+        reply_of(data["node"]["run"])
+        say(f"dagger: probe answered in {time.perf_counter() - began:.1f} s")
+        return Called(rag)

@@ -1,0 +1,139 @@
+"""The composite as a service of the Dagger engine: started once, asked over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from rag_pipeline.errors import StepError
+from rag_pipeline.shapes import Event
+
+from ..composite import Composite
+from ..engine import EngineOptions, Session, configured, dependencies, load_module
+from ..supervisor import Live, Supervisor
+from . import Say
+
+SERVE = "query ($rag: ID!) { node(id: $rag) { ... on Rag { serve { id } } } }"
+TUNNEL = """query ($service: ID!) {
+  host { tunnel(service: $service, ports: [{frontend: 0, backend: 8080}]) { id } }
+}"""
+START = "query ($service: ID!) { node(id: $service) { ... on Service { start } } }"
+ENDPOINT = """query ($service: ID!) {
+  node(id: $service) { ... on Service { endpoint(scheme: "http") } }
+}"""
+POLL_S = 0.1  # seconds between two looks whether the started pipeline has loaded
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The running composite, at this end of its tunnel."""
+
+    composite: Composite
+
+    async def ping(self) -> None:
+        """Return while it is ready."""
+        await self.composite.ready()
+
+    async def close(self) -> None:
+        """Close the connections; the composite ends with its session."""
+        await self.composite.close()
+
+
+class ResidentRunner:
+    """All steps stay loaded in the engine's containers; a request meets them over HTTP."""
+
+    name = "resident"
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._supervisor = Supervisor(options, self._start)
+
+    async def start(self, say: Say) -> None:
+        """Return when the composite answered a question."""
+        await self._supervisor.start(say)
+
+    async def answer(self, text: str) -> str:
+        """Answer a request."""
+        async with self._leased() as live:
+            return await live.session.guard(live.started.composite.answer(text))
+
+    async def search(self, text: str) -> str:
+        """Find passages for a request."""
+        async with self._leased() as live:
+            return await live.session.guard(live.started.composite.search(text))
+
+    async def stream(self, text: str) -> AsyncGenerator[Event, None]:
+        """Answer a request piece by piece."""
+        async with self._leased() as live:
+            pieces = live.session.relay(live.started.composite.stream(text))
+            async with aclosing(pieces) as events:
+                async for event in events:
+                    yield event
+
+    async def ready(self) -> None:
+        """Return when the composite runs and the engine answers."""
+        self._supervisor.ready()
+
+    async def close(self) -> None:
+        """End the session, and the composite with it."""
+        await self._supervisor.close()
+
+    @asynccontextmanager
+    async def _leased(self) -> AsyncIterator[Live[Resident]]:
+        """Yield the session for one call; a pipeline that broke off under it is `engine_lost`."""
+        async with self._supervisor.lease() as live:
+            try:
+                yield live
+            except StepError as error:
+                raise _judged(live, error) from None
+
+    async def _start(self, session: Session, say: Say) -> Resident:
+        options = self._options
+        await load_module(session, options, say)
+        rag = await configured(session, options, await dependencies(session, options))
+        say("dagger: building the steps, indexing the documents, starting the pipeline …")
+        limit = options.load_s
+        data = await session.ask(SERVE, {"rag": rag}, deadline_s=limit)
+        given = {"service": data["node"]["serve"]["id"]}
+        data = await session.ask(TUNNEL, given, deadline_s=limit)
+        given = {"service": data["host"]["tunnel"]["id"]}
+        await session.ask(START, given, deadline_s=limit)
+        data = await session.ask(ENDPOINT, given, deadline_s=limit)
+        url = data["node"]["endpoint"]
+        composite = Composite(url, deadline_s=options.deadline_s)
+        try:
+            await _loaded(composite, limit)
+            say(f"dagger: pipeline started at {url}")
+            began = time.perf_counter()
+            await composite.answer(options.probe_request)
+            say(f"dagger: probe answered in {(time.perf_counter() - began) * 1000:.0f} ms")
+        except BaseException:
+            await composite.close()
+            raise
+        return Resident(composite)
+
+
+async def _loaded(composite: Composite, limit_s: float) -> None:
+    """Return when the composite says that it is ready; what it says instead is raised in the end."""
+    ends = time.monotonic() + limit_s
+    while True:
+        try:
+            return await composite.ready()
+        except StepError as error:
+            if error.code != "not_ready" or time.monotonic() > ends:
+                raise
+        await asyncio.sleep(POLL_S)
+
+
+def _judged(live: Live[Resident], error: StepError) -> StepError:
+    """Return the error of a call; a composite that cannot be reached means that it is gone."""
+    if error.code not in ("not_ready", "llm_stream_broken"):
+        return error
+    live.session.doubt()
+    if error.code == "llm_stream_broken":
+        return error
+    text = "the pipeline in the Dagger engine broke off before it answered; send the request again"
+    return StepError("engine_lost", text, retry_after=2)
