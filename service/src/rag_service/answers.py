@@ -81,7 +81,10 @@ async def rag_modules(request: Request) -> Response:
     openapi_extra=takes(AskRequest),
 )
 async def rag(request: Request) -> Response:
-    """Answer as `/rag_modules` does, by the container pipeline: retrieve, augment, generate."""
+    """Answer as `/rag_modules` does, by the container pipeline: retrieve, augment, generate.
+
+    Beside another Dagger runner it starts with the first request, which is told to come back.
+    """
     service = service_of(request)
     if service.containers is None:
         raise StepError(
@@ -90,6 +93,7 @@ async def rag(request: Request) -> Response:
             f"(runner {service.runner.name}); start it with `rag serve --runner containers` (or "
             "resident, or call), or ask /rag_modules, which gives the same answer",
         )
+    service.containers_wanted.set()
     return await _answered(request, service.containers)
 
 

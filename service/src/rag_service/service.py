@@ -51,7 +51,7 @@ class Service:
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
     on_fatal: Callable[[], None] = lambda: None
-    started: asyncio.Event = field(default_factory=asyncio.Event)
+    containers_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -177,7 +177,6 @@ class Service:
             say(f"cannot start: {error.message}")
             self.on_fatal()
             return
-        self.started.set()
         said = ""
         while True:
             try:
@@ -195,8 +194,11 @@ class Service:
             await asyncio.sleep(self.settings.probe_retry_s if said else 0.5)
 
     async def start_containers(self, say: Callable[[str], None]) -> None:
-        """Start the container pipeline beside another runner, once that one is up."""
-        await self.started.wait()
+        """Start the container pipeline beside another runner when it is first asked for.
+
+        Not on the request's time: that one is told to come back. Not before: it costs a session.
+        """
+        await self.containers_wanted.wait()
         if self.containers is None or self.containers is self.runner:
             return
         try:

@@ -63,7 +63,7 @@ class Supervisor(Generic[Started]):
     ) -> None:
         self._options, self._start = options, start
         self._current: Live[Started] | None = None
-        self._why = "the Dagger session is not started"
+        self._why = "the Dagger session is starting"
         self._wanted, self._ready = asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: set[Live[Started]] = set()
