@@ -109,10 +109,11 @@ class _Route(Route):
 
 def _security(service: Service) -> TransportSecuritySettings:
     """Without keys the service is this machine's own: a page elsewhere must not reach it."""
-    origins = [f"http://{name}" for name in LOOPBACK]
+    names = [*LOOPBACK, *service.settings.allowed_hosts]
+    origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
     return TransportSecuritySettings(
         enable_dns_rebinding_protection=not service.settings.keys(),
-        allowed_hosts=[*LOOPBACK, *(f"{name}:*" for name in LOOPBACK)],
+        allowed_hosts=[*names, *(f"{name}:*" for name in names)],
         allowed_origins=[*origins, *(f"{origin}:*" for origin in origins)],
     )
 
