@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -247,3 +247,30 @@ def test_ready_only_after_a_question_passed(home: Path, tmp_path: Path) -> None:
     assert "retry-after" in before.headers
     assert "composite" in before.json()["error"]["message"]
     assert answered.json()["citations"]
+
+
+class Slow:
+    """A runner that says what it does and never comes to an end. A test double."""
+
+    name = "remote"
+
+    async def start(self, say: Callable[[str], None]) -> None:
+        say("building the step augment")
+        await asyncio.Event().wait()
+
+    async def answer(self, text: str) -> str:
+        raise AssertionError("nobody may ask before it is ready")
+
+    async def close(self) -> None:
+        """Hold nothing."""
+
+
+def test_until_it_is_ready_it_says_what_it_is_doing() -> None:
+    """The last line of progress is what `/readyz` and a question are told."""
+    with serving(settings(), runner=Slow(), until="/healthz") as url:
+        waiting = httpx.get(f"{url}/readyz", trust_env=False)
+        asked = ask(url)
+
+    for response in (waiting, asked):
+        assert code(response) == (503, "not_ready")
+        assert "building the step augment" in response.json()["error"]["message"]

@@ -89,7 +89,7 @@ class Requests:
             self._metrics.cancelled.inc()
         if context.code == "deadline_exceeded":
             self._metrics.deadline.labels(context.step).inc()
-        quiet = route in QUIET and status == 200
+        quiet = route in QUIET
         client = scope.get("client")
         ACCESS.log(
             logging.DEBUG if quiet else logging.INFO,

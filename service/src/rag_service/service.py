@@ -170,8 +170,16 @@ class Service:
 
     async def get_ready(self, say: Callable[[str], None]) -> None:
         """Start the runner and probe until a question passes; then go on watching it."""
+        starting = True
+
+        def progress(line: str) -> None:
+            if starting:
+                self._set(StepError("not_ready", f"the service is starting: {line}"))
+            say(line)
+
         try:
-            await self.runner.start(say)
+            await self.runner.start(progress)
+            starting = False
         except StepError as error:
             self._set(error)
             say(f"cannot start: {error.message}")
