@@ -19,8 +19,7 @@ from httpx_sse import EventSource
 from hypothesis import given
 from hypothesis import strategies as st
 from reportlab.pdfgen.canvas import Canvas
-from service_kit import serving, settings
-from test_remote import free_port
+from service_kit import free_port, serving, settings
 
 from rag_service.uploads import MAX_FILES, MAX_PART_BYTES, safe_name
 
