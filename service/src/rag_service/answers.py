@@ -9,7 +9,7 @@ from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 
 from .errors import JSON
-from .requests import FAILURES, read, takes
+from .requests import FAILURES, flag, read, takes
 from .runners import Runner
 from .service import Service
 from .sse import EVENTS, streamed
@@ -42,11 +42,7 @@ async def question_of(request: Request, service: Service) -> tuple[RagRequest, b
     asked = await read(request, AskRequest)
     if "collection" not in asked.model_fields_set:
         asked.collection = service.settings.collection
-    flag = request.query_params.get("stream")
-    if flag not in (None, "", "true", "false", "1", "0"):
-        text = f"stream: send true or false, but got {flag[:40]!r}"
-        raise StepError("invalid_request", text, param="stream")
-    wanted = asked.stream or flag in ("", "true", "1")
+    wanted = flag(request, "stream", default=False) or asked.stream
     wanted = wanted or EVENTS in request.headers.get("accept", "")
     return RagRequest.model_construct(
         **{name: getattr(asked, name) for name in RagRequest.model_fields}

@@ -57,6 +57,7 @@ def create_app(
     metrics = Metrics()
     service = Service(
         settings,
+        settings.keys(),
         metrics,
         Admission(settings.max_concurrency, settings.max_queue, settings.queue_wait_s, metrics),
         runner or open_runner(settings),
@@ -88,9 +89,7 @@ def create_app(
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
-            Middleware(
-                Keys, keys=settings.keys(), rates=Rates(), settings=settings, metrics=metrics
-            ),
+            Middleware(Keys, keys=service.keys, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
         ],
         exception_handlers={

@@ -10,14 +10,11 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from rag_pipeline.errors import StepError
-from rag_pipeline.shapes import Event
+from rag_pipeline.remote import CONNECT_S, new_client
+from rag_pipeline.shapes import EVENTS, Event
 from rag_pipeline.step import read_reply
 
 from .whole import whole_as_events
-
-CONNECT_S = 2.0  # seconds
-KEEP_OPEN_S = 4.0  # seconds; below the 5 s after which uvicorn closes, so no request meets a close
-EVENTS = "text/event-stream"
 
 
 class Composite:
@@ -30,11 +27,7 @@ class Composite:
 
     def __init__(self, url: str, *, deadline_s: float) -> None:
         self.url, self._deadline_s = url.rstrip("/"), deadline_s
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(deadline_s, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_OPEN_S),
-            trust_env=False,  # a proxy is for the outside; the composite is ours
-        )
+        self._client = new_client(deadline_s)
 
     async def answer(self, text: str) -> str:
         """Answer a request.

@@ -13,14 +13,14 @@ from fastapi import APIRouter, Request, Response
 
 from rag_pipeline.errors import CODES, ErrorEnvelope, StepError, envelope
 from rag_pipeline.models import COLLECTION
+from rag_pipeline.serving import while_connected
 from rag_pipeline.shapes import Event
 
 from .answers import service_of
 from .context import context_of
 from .errors import JSON
 from .library import Job, Library
-from .requests import FAILURES, takes
-from .service import while_connected
+from .requests import FAILURES, flag, takes
 from .sse import EVENTS, streamed
 from .uploads import FORM, DocumentsRequest, Items, digest_of, form_schema, read_items
 
@@ -79,14 +79,6 @@ def _collection(request: Request, name: str | None = None, *, write: bool = Fals
         )
     service.authorize(context_of(request.scope), name, write=write)
     return name
-
-
-def _whether(request: Request, name: str, default: bool) -> bool:
-    value = request.query_params.get(name, "")
-    if value not in ("", "true", "false", "1", "0"):
-        text = f"{name}: send true or false, but got {value[:40]!r}"
-        raise StepError("invalid_request", text, param=name)
-    return value in ("true", "1") if value else default
 
 
 def _limit(request: Request) -> int:
@@ -245,7 +237,7 @@ async def add_documents(request: Request) -> Response:
     ingest goes on when the client goes away; `DELETE /v1/ingests/{id}` stops it.
     """
     library, collection = _library(request), _collection(request, write=True)
-    _whether(request, "wait", True)
+    flag(request, "wait", default=True)
     items = await read_items(request)
     job, replayed = await _begin(request, library, collection, items)
     response = await _followed(request, job)
@@ -345,7 +337,7 @@ async def _events(request: Request, job: Job, seen: int) -> AsyncGenerator[Event
 async def _followed(request: Request, job: Job) -> Response:
     """Return a job's end, its events, or where to find it, as the client asked."""
     service, headers = service_of(request), {"location": f"/v1/ingests/{job.id}"}
-    if not _whether(request, "wait", True):
+    if not flag(request, "wait", default=True):
         return _json(_accepted(job), 202, headers)
     if EVENTS in request.headers.get("accept", ""):
         response = await streamed(service, request, _events(request, job, 0))

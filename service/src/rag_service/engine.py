@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,12 +26,14 @@ import httpx
 from pydantic import SecretStr
 
 from rag_pipeline.errors import StepError
+from rag_pipeline.serving import Pump
+from rag_pipeline.shapes import Event
 from rag_pipeline.step import read_reply
 
+from .runners import Say
 from .settings import is_loopback, process_environment
 
 LOG = logging.getLogger(__name__)
-Say = Callable[[str], None]
 Result = TypeVar("Result")
 
 VERSION = "{ version }"
@@ -318,29 +320,14 @@ class Session:
         finally:
             working.cancel()
 
-    async def relay(self, events: AsyncGenerator[Result, None]) -> AsyncGenerator[Result, None]:
+    async def relay(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """Yield what a generator yields, run in one task of its own; raises as `guard`."""
-        queue: asyncio.Queue[tuple[Result] | Exception | None] = asyncio.Queue(maxsize=16)
-
-        async def pump() -> None:
-            end: Exception | None = None
-            try:
-                async with aclosing(events):
-                    async for event in events:
-                        await queue.put((event,))
-            except Exception as error:
-                end = error
-            await queue.put(end)
-
-        pumping = asyncio.create_task(pump())
+        pump = Pump(events, most=16)
         try:
-            while (item := await self.guard(queue.get())) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item[0]
+            while (event := await self.guard(pump.next())) is not None:
+                yield event
         finally:
-            pumping.cancel()
-            await asyncio.wait((pumping,))
+            await pump.close()
 
     def _exited(self, code: asyncio.Future[int]) -> None:
         if not code.cancelled():

@@ -44,5 +44,5 @@ async def info(request: Request) -> dict[str, Any]:
         "runner": service.runner.name,
         "collection": service.settings.collection,
         "documents": service.library is not None,
-        "authentication": bool(service.settings.keys()),
+        "authentication": bool(service.keys),
     }

@@ -112,7 +112,7 @@ def _security(service: Service) -> TransportSecuritySettings:
     names = [*LOOPBACK, *service.settings.allowed_hosts]
     origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
     return TransportSecuritySettings(
-        enable_dns_rebinding_protection=not service.settings.keys(),
+        enable_dns_rebinding_protection=not service.keys,
         allowed_hosts=[*names, *(f"{name}:*" for name in names)],
         allowed_origins=[*origins, *(f"{origin}:*" for origin in origins)],
     )

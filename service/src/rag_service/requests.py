@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -41,6 +40,19 @@ async def read(request: Request, model: type[Model]) -> Model:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
         raise explain(error) from None
+
+
+def flag(request: Request, name: str, *, default: bool) -> bool:
+    """Return a parameter of the address that is true or false; its name alone means true.
+
+    Raises:
+        StepError: `invalid_request`, it is neither.
+    """
+    value = request.query_params.get(name)
+    if value not in (None, "", "true", "false", "1", "0"):
+        text = f"{name}: send true or false, but got {value[:40]!r}"
+        raise StepError("invalid_request", text, param=name)
+    return default if value is None else value in ("", "true", "1")
 
 
 def otherwise(text: str) -> WrapValidator:
@@ -98,4 +110,3 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 """What OpenAPI says of failures."""
-Endpoint = Callable[..., Any]

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagRequest
+from rag_pipeline.serving import while_connected
 from rag_pipeline.shapes import Event
 
 from .admission import Admission
 from .context import Context, context_of
 from .metrics import Metrics
 from .runners import Runner
-from .settings import ServiceSettings
+from .settings import ApiKey, ServiceSettings
 
 if TYPE_CHECKING:
     from .library import Library
@@ -34,6 +35,7 @@ class Service:
 
     Args:
         settings: What is configured.
+        keys: Who is let in; none: everybody on this machine.
         metrics: What is counted.
         admission: Who gets in.
         runner: Who answers `POST /rag_modules` and everything else.
@@ -42,6 +44,7 @@ class Service:
     """
 
     settings: ServiceSettings
+    keys: tuple[ApiKey, ...]
     metrics: Metrics
     admission: Admission
     runner: Runner
@@ -241,24 +244,3 @@ class Service:
             # a new installation has no documents yet, and must be able to take some
             if error.code != "collection_not_found":
                 raise
-
-
-async def while_connected(http: Request, work: Awaitable[str]) -> str:
-    """Return what the work gives; cancel it when the client goes away.
-
-    Raises:
-        ClientDisconnect: It did.
-    """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(http.receive())  # after the body, only a disconnect comes
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        gone.cancel()
-        if not working.done():
-            working.cancel()
-            with suppress(asyncio.CancelledError, StepError):
-                await working

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from rag_pipeline.errors import StepError
-from rag_pipeline.serving import DONE, EVENTS, Pump, sse
-from rag_pipeline.shapes import Event
+from rag_pipeline.serving import DONE, Pump, sse, while_connected
+from rag_pipeline.shapes import EVENTS, Event
 
 from .context import context_of
 from .errors import to_body
@@ -45,53 +45,18 @@ async def streamed(
         StepError: What failed before the first piece of the answer.
         ClientDisconnect: The client went away before it.
     """
-    pump = Pump(_caught(http, events))
+    pump = Pump(events)
     first: list[Event] = []
     try:
         while not first or first[-1].name in EARLY:
-            event = await _next(http, pump)
+            event = await while_connected(http, pump.next())
             if event is None:
                 break
-            if isinstance(event, _Failed):
-                raise event.error
             first.append(event)
     except BaseException:
         pump.stop()
         raise
     return StreamingResponse(_blocks(service, http, pump, first, write, done), media_type=EVENTS)
-
-
-class _Failed(Event):
-    """An error on its way out; not text yet, because nothing may have been sent."""
-
-    error: StepError
-
-
-async def _caught(
-    http: Request, events: AsyncGenerator[Event, None]
-) -> AsyncGenerator[Event, None]:
-    try:
-        async for event in events:
-            yield event
-    except StepError as error:
-        failed = _Failed("error", to_body(error, context_of(http.scope)).decode())
-        failed.error = error
-        yield failed
-    finally:
-        await events.aclose()
-
-
-async def _next(http: Request, pump: Pump) -> Event | None:
-    waiting = asyncio.ensure_future(pump.next())
-    gone = asyncio.ensure_future(http.receive())
-    try:
-        await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise ClientDisconnect
-        return waiting.result()
-    finally:
-        waiting.cancel()
-        gone.cancel()
 
 
 async def _blocks(
@@ -102,10 +67,10 @@ async def _blocks(
     write: Write,
     done: bytes,
 ) -> AsyncIterator[bytes]:
+    waiting: asyncio.Future[Event | None] | None = None
     try:
         for event in first:
             yield write(event)
-        waiting = None
         while True:
             waiting = waiting or asyncio.ensure_future(pump.next())
             ready, _ = await asyncio.wait((waiting,), timeout=service.settings.heartbeat_s)
@@ -115,11 +80,12 @@ async def _blocks(
             following, waiting = waiting.result(), None
             if following is None:
                 break
-            if following.name == "error":
-                service.metrics.stream_aborts.inc()
-                yield write(following)
-                return
             yield write(following)
         yield done
+    except StepError as error:
+        service.metrics.stream_aborts.inc()
+        yield write(Event("error", to_body(error, context_of(http.scope)).decode()))
     finally:
         pump.stop()
+        if waiting is not None:
+            waiting.cancel()

@@ -13,7 +13,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from rag_pipeline.errors import StepError
 
-from .engine import EngineOptions, Say, Session, unavailable
+from .engine import EngineOptions, Session, unavailable
+from .runners import Say
 
 LOG = logging.getLogger(__name__)
 

@@ -34,6 +34,7 @@ from .errors import StepError, envelope
 MAX_BODY_BYTES = 4 * 1024 * 1024  # a step's input carries passages; a question alone is far smaller
 MAX_QUERY_BYTES = 8 * 1024
 MAX_DEPTH = 32  # nesting of JSON containers
+EVENTS = "text/event-stream"  # media type of an answer piece by piece
 LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 

@@ -18,14 +18,26 @@ from httpx_sse import EventSource
 from .errors import StepError
 from .pipeline import Pipeline
 from .settings import RagSettings
-from .shapes import Event, error_of
+from .shapes import EVENTS, Event, error_of
 
-EVENTS = "text/event-stream"
 CONNECT_S = 2.0  # seconds
 READY_S = 120.0  # seconds a step may take to load
 CLOSE_S = 5.0  # seconds connections may take to close
 POLL_S = 0.05  # seconds between two looks whether it has
 KEEP_OPEN_S = 4.0  # seconds; below the 5 s after which uvicorn closes, so no request meets a close
+
+
+def new_client(deadline_s: float) -> httpx.AsyncClient:
+    """Return a client for servers of ours.
+
+    Args:
+        deadline_s: Seconds a read may take.
+    """
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(deadline_s, connect=CONNECT_S),
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_OPEN_S),
+        trust_env=False,  # a proxy is for the outside; the steps are ours
+    )
 
 
 class Clients:
@@ -36,7 +48,7 @@ class Clients:
     """
 
     def __init__(self, deadline_s: float) -> None:
-        self._timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
+        self._deadline_s = deadline_s
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
     def __call__(self) -> httpx.AsyncClient:
@@ -44,11 +56,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = httpx.AsyncClient(
-                timeout=self._timeout,
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_OPEN_S),
-                trust_env=False,  # a proxy is for the outside; the steps are ours
-            )
+            client = self._clients[loop] = new_client(self._deadline_s)
         return client
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -20,13 +20,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .errors import CODES, StepError, envelope
-from .shapes import MAX_BODY_BYTES, Event, Handler, Open, error_of
+from .shapes import EVENTS, MAX_BODY_BYTES, Event, Handler, Open, error_of
 
 if TYPE_CHECKING:
     from starlette.types import ExceptionHandler
 
 LOG = logging.getLogger(__name__)
-EVENTS = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
 Result = TypeVar("Result")
 
@@ -145,15 +144,15 @@ class _Resident:
                         return self.refuse(StepError("body_too_large", text))
                 if handler.stream is not None and EVENTS in request.headers.get("accept", ""):
                     return await _streamed(request, handler.events(bytes(body)))
-                return _answered(await _while_connected(request, handler.serve(bytes(body))))
+                return _answered(await while_connected(request, handler.serve(bytes(body))))
             except ClientDisconnect:
                 return Response(status_code=CODES["client_cancelled"].status)
 
         return answer
 
 
-async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """Return what the work gives; cancel it when the client goes away.
+async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
+    """Return what the work gives; when the client goes away, cancel it and wait for its end.
 
     Raises:
         ClientDisconnect: It did.
@@ -166,15 +165,18 @@ async def _while_connected(request: Request, work: Awaitable[Result]) -> Result:
             raise ClientDisconnect
         return working.result()
     finally:
-        working.cancel()
         gone.cancel()
+        if not working.done():
+            working.cancel()
+            with suppress(asyncio.CancelledError, StepError):
+                await working
 
 
 async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Response:
     """Send events; what fails before the first one keeps its HTTP status."""
     pump = Pump(events)
     try:
-        first = await _while_connected(request, pump.next())
+        first = await while_connected(request, pump.next())
     except BaseException:
         pump.stop()
         raise
@@ -197,27 +199,42 @@ async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Re
 
 
 class Pump:
-    """Runs a generator of events in one task, whoever waits for them, until stopped."""
+    """Runs a generator of events in one task, whoever waits for them, until stopped.
 
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+    Args:
+        events: What it raises, `next` raises.
+        most: Events that may wait to be taken; 0: any number.
+    """
+
+    def __init__(self, events: AsyncGenerator[Event, None], *, most: int = 0) -> None:
+        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(most)
         self._task = asyncio.create_task(self._run(events))
 
     async def _run(self, events: AsyncGenerator[Event, None]) -> None:
+        end: Exception | None = None
         try:
             async with aclosing(events):
                 async for event in events:
-                    self._queue.put_nowait(event)
-        finally:
-            self._queue.put_nowait(None)
+                    await self._queue.put(event)
+        except Exception as error:
+            end = error
+        await self._queue.put(end)
 
     async def next(self) -> Event | None:
         """Return the next event, or None after the last."""
-        return await self._queue.get()
+        event = await self._queue.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
 
     def stop(self) -> None:
         """Give up what is still to come."""
         self._task.cancel()
+
+    async def close(self) -> None:
+        """Give up what is still to come, and wait until that is done."""
+        self.stop()
+        await asyncio.wait((self._task,))
 
 
 def sse(event: Event) -> bytes:

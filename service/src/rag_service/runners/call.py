@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from rag_pipeline.shapes import Event
-
-from ..engine import EngineOptions, Session, configured, dependencies, load_module, reply_of
-from ..supervisor import Supervisor
-from ..whole import whole_as_events
+from ..engine import Session, configured, dependencies, load_module, reply_of
 from . import Say
+from .on_engine import OnEngine
 
 RUN = """query ($rag: ID!, $request: String!) {
   node(id: $rag) { ... on Rag { run(inputJson: $request) } }
@@ -34,18 +30,10 @@ class Called:
         """Return: nothing is held here."""
 
 
-class CallRunner:
+class CallRunner(OnEngine[Called]):
     """Every request is one GraphQL call of `rag.run`; it starts a process, so it takes seconds."""
 
     name = "call"
-
-    def __init__(self, options: EngineOptions) -> None:
-        self._options = options
-        self._supervisor = Supervisor(options, self._start)
-
-    async def start(self, say: Say) -> None:
-        """Return when the function answered a question."""
-        await self._supervisor.start(say)
 
     async def answer(self, text: str) -> str:
         """Answer a request."""
@@ -60,19 +48,6 @@ class CallRunner:
             given = {"rag": live.started.rag, "request": text}
             data = await live.session.ask(SEARCH, given, deadline_s=self._options.deadline_s)
             return reply_of(data["node"]["search"])
-
-    async def stream(self, text: str) -> AsyncGenerator[Event, None]:
-        """Give the whole answer as events: a call has no pieces."""
-        for event in whole_as_events(await self.answer(text)):
-            yield event
-
-    async def ready(self) -> None:
-        """Return when the module is loaded and the engine answers."""
-        self._supervisor.ready()
-
-    async def close(self) -> None:
-        """End the session."""
-        await self._supervisor.close()
 
     async def _start(self, session: Session, say: Say) -> Called:
         options = self._options

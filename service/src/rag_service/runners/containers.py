@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,11 @@ from pydantic import SecretStr, ValidationError
 
 from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagRequest
-from rag_pipeline.shapes import Event, explain, parse
+from rag_pipeline.shapes import explain, parse
 from rag_pipeline.step import answer, search
 
 from ..engine import (
     KILLED,
-    EngineOptions,
     Session,
     configured,
     dependencies,
@@ -29,9 +28,8 @@ from ..engine import (
     out_of_memory,
     secret,
 )
-from ..supervisor import Supervisor
-from ..whole import whole_as_events
 from . import Say
+from .on_engine import OnEngine
 
 IMAGES = """{
   retrieve { container { id } }
@@ -129,18 +127,10 @@ class Images:
         """Return: nothing is held here."""
 
 
-class ContainersRunner:
+class ContainersRunner(OnEngine[Images]):
     """Every request runs the three steps' containers; each loads its own parts, which takes seconds."""
 
     name = "containers"
-
-    def __init__(self, options: EngineOptions) -> None:
-        self._options = options
-        self._supervisor = Supervisor(options, self._start)
-
-    async def start(self, say: Say) -> None:
-        """Return when the containers answered a question."""
-        await self._supervisor.start(say)
 
     async def answer(self, text: str) -> str:
         """Answer a request."""
@@ -156,19 +146,6 @@ class ContainersRunner:
             ran = _Ran(live.session, SEARCH, live.started.for_search, self._options.deadline_s)
             found = await search(request, retrieve=ran.retrieve)
             return found.model_dump_json()
-
-    async def stream(self, text: str) -> AsyncGenerator[Event, None]:
-        """Give the whole answer as events: a container that ends has no pieces."""
-        for event in whole_as_events(await self.answer(text)):
-            yield event
-
-    async def ready(self) -> None:
-        """Return when the containers are built and the engine answers."""
-        self._supervisor.ready()
-
-    async def close(self) -> None:
-        """End the session."""
-        await self._supervisor.close()
 
     async def _start(self, session: Session, say: Say) -> Images:
         options, limit = self._options, self._options.load_s

@@ -12,9 +12,10 @@ from rag_pipeline.errors import StepError
 from rag_pipeline.shapes import Event
 
 from ..composite import Composite
-from ..engine import EngineOptions, Session, configured, dependencies, load_module
-from ..supervisor import Live, Supervisor
+from ..engine import Session, configured, dependencies, load_module
+from ..supervisor import Live
 from . import Say
+from .on_engine import OnEngine
 
 SERVE = "query ($rag: ID!) { node(id: $rag) { ... on Rag { serve { id } } } }"
 TUNNEL = """query ($service: ID!) {
@@ -42,18 +43,10 @@ class Resident:
         await self.composite.close()
 
 
-class ResidentRunner:
+class ResidentRunner(OnEngine[Resident]):
     """All steps stay loaded in the engine's containers; a request meets them over HTTP."""
 
     name = "resident"
-
-    def __init__(self, options: EngineOptions) -> None:
-        self._options = options
-        self._supervisor = Supervisor(options, self._start)
-
-    async def start(self, say: Say) -> None:
-        """Return when the composite answered a question."""
-        await self._supervisor.start(say)
 
     async def answer(self, text: str) -> str:
         """Answer a request."""
@@ -72,14 +65,6 @@ class ResidentRunner:
             async with aclosing(pieces) as events:
                 async for event in events:
                     yield event
-
-    async def ready(self) -> None:
-        """Return when the composite runs and the engine answers."""
-        self._supervisor.ready()
-
-    async def close(self) -> None:
-        """End the session, and the composite with it."""
-        await self._supervisor.close()
 
     @asynccontextmanager
     async def _leased(self) -> AsyncIterator[Live[Resident]]:

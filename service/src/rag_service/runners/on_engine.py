@@ -1,0 +1,57 @@
+"""What the runners on a Dagger engine have in common: one supervised session."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from typing import Generic
+
+from rag_pipeline.shapes import Event
+
+from ..engine import EngineOptions, Session
+from ..supervisor import Started, Supervisor
+from ..whole import whole_as_events
+from . import Say
+
+
+class OnEngine(ABC, Generic[Started]):
+    """A runner whose requests lease the session of a supervisor.
+
+    Args:
+        options: The engine and its limits.
+    """
+
+    name: str
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._supervisor = Supervisor(options, self._start)
+
+    @abstractmethod
+    async def _start(self, session: Session, say: Say) -> Started:
+        """Load, start and probe in a new session what requests need."""
+
+    async def start(self, say: Say) -> None:
+        """Return when a question was answered."""
+        await self._supervisor.start(say)
+
+    @abstractmethod
+    async def answer(self, text: str) -> str:
+        """Answer a request."""
+
+    @abstractmethod
+    async def search(self, text: str) -> str:
+        """Find passages for a request."""
+
+    async def stream(self, text: str) -> AsyncGenerator[Event, None]:
+        """Give the whole answer as events, where there are no pieces."""
+        for event in whole_as_events(await self.answer(text)):
+            yield event
+
+    async def ready(self) -> None:
+        """Return when what was started is there and the engine answers."""
+        self._supervisor.ready()
+
+    async def close(self) -> None:
+        """End the session, and what was started with it."""
+        await self._supervisor.close()
