@@ -7,7 +7,7 @@ SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
 CODE := dagger service examples tests scripts bench
 
-.PHONY: help run test check lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full check lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -20,6 +20,9 @@ run: setup-run ## index docs/ and README.md, answer a sample question, serve pag
 
 test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
 	@$(PYTHON) -m pytest -n auto --dist loadgroup
+
+test-full: setup ## the full lane: more of everything random, and what takes minutes
+	@$(PYTHON) -m pytest -n auto --dist loadgroup --lane full
 
 check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edits nothing
 	@$(PYTHON) -m ruff check $(CODE)
