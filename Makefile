@@ -5,9 +5,10 @@ PYTHON := .venv/bin/python
 STEPS := retrieve augment generate rag
 SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src service/src
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
+SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench
 
-.PHONY: help run test test-full check lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full check security lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -31,7 +32,14 @@ check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edit
 	@$(PYTHON) scripts/contract.py --check
 	@$(PYTHON) scripts/configuration.py --check
 	@$(PYTHON) scripts/shared.py --check
-	@scripts/lock-check . $(STEPS:%=dagger/%) service dagger/retrieve/superlinked $(EXAMPLES:%/dagger.json=%)
+	@scripts/lock-check . $(STEPS:%=dagger/%) service dagger/retrieve/superlinked scripts/semgrep $(EXAMPLES:%/dagger.json=%)
+
+security: setup ## bandit, and semgrep with the rules in scripts/semgrep
+	@$(PYTHON) -m bandit -q -c pyproject.toml -r $(SOURCES)
+	@scripts/uv sync --quiet --locked --project scripts/semgrep
+	@scripts/semgrep/.venv/bin/semgrep scan $(SEMGREP) --quiet --test scripts/semgrep/rules.py
+	@scripts/semgrep/.venv/bin/semgrep scan $(SEMGREP) --quiet --error dagger service examples
+	@echo "security: bandit and semgrep found nothing"
 
 lint: setup ## mend what ruff can mend
 	@$(PYTHON) -m ruff check --fix $(CODE)
@@ -74,7 +82,7 @@ bench-engine: setup ## what a question costs in each form on a Dagger engine
 	@$(PYTHON) bench/engine.py
 
 clean: ## remove the environment, caches and the sample store
-	rm -rf .venv dagger/retrieve/superlinked/.venv .tools .rag .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dagger/retrieve/superlinked/.venv scripts/semgrep/.venv .tools .rag .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find dagger examples tests scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-run:

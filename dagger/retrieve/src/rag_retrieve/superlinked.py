@@ -66,7 +66,9 @@ class Superlinked:
                 "RAG_RETRIEVER=builtin",
             )
         self._settings = settings
-        self._http = httpx.Client(base_url=settings.superlinked_url)
+        self._http = httpx.Client(
+            base_url=settings.superlinked_url, timeout=settings.superlinked_timeout_s
+        )
         self._current: dict[str, str] = {}  # collection -> digest the server is known to hold
         self._updating = threading.Lock()
 
