@@ -1,0 +1,136 @@
+"""How strong the tests are: change the code in small ways, and count the changes no test notices.
+
+    python scripts/mutation.py [TARGET…] [--min 85]
+
+Runs mutmut over copies in .mutation/, prints killed and survived for each target, and fails below the
+minimum or at a survivor that scripts/mutants.toml does not explain. Takes many minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / ".mutation"
+GENERATE, RETRIEVE, SERVICE = "dagger/generate/tests", "dagger/retrieve/tests", "service/tests"
+PACKAGES = {
+    "rag_retrieve": "dagger/retrieve/src",
+    "rag_augment": "dagger/augment/src",
+    "rag_generate": "dagger/generate/src",
+    "rag_pipeline": "dagger/rag/src",
+    "rag_service": "service/src",
+}
+# target -> files that are changed, tests that must notice
+TARGETS = {
+    "validation": (
+        ["rag_generate/shapes.py", "rag_service/requests.py"],
+        [f"{GENERATE}/test_wire.py", f"{SERVICE}/test_requests.py"],
+    ),
+    "auth": (["rag_service/middleware.py"], [f"{SERVICE}/test_middleware.py"]),
+    "deadline": (
+        ["rag_service/service.py", "rag_service/admission.py"],
+        [f"{SERVICE}/test_service_unit.py"],
+    ),
+    "retry": (
+        ["rag_generate/openai_chat.py", "rag_generate/llm_faults.py"],
+        [f"{GENERATE}/test_openai_chat.py"],
+    ),
+    "citations": (
+        ["rag_generate/citations.py", "rag_generate/markers.py"],
+        [f"{GENERATE}/test_citations.py", f"{GENERATE}/test_step.py"],
+    ),
+    "journal": (
+        ["rag_retrieve/collection.py"],
+        [f"{RETRIEVE}/test_crash.py", f"{RETRIEVE}/test_ingest.py"],
+    ),
+}
+# The wording of messages and of the log is not what these tests are about.
+WORDING = [r"^\s*f?['\"][^'\"]* [^'\"]*['\"],?\)?$", r"\bLOG\.", r"^\s*raise AssertionError"]
+OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 33: "no tests", 34: "skipped"}
+
+
+def prepare(files: list[str], tests: list[str]) -> Path:
+    """Make the folder mutmut works in: the packages in src/, the tests at their places."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__", ".venv", "*.egg-info")
+    for package, source in PACKAGES.items():
+        shutil.copytree(ROOT / source / package, WORK / "src" / package, ignore=ignored)
+    (WORK / "mutants/src").mkdir(parents=True)  # Python remembers a path that is not there yet
+    folders = [GENERATE, RETRIEVE, SERVICE, "contract"]
+    for folder in folders:
+        shutil.copytree(ROOT / folder, WORK / folder, ignore=ignored)
+    shutil.copy(ROOT / "conftest.py", WORK)
+    only = [f"src/{file}" for file in files]
+    pytest = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    pytest = pytest[pytest.index("[tool.pytest.ini_options]") :]
+    pytest = re.sub(r"^testpaths = .*$", "", pytest, flags=re.MULTILINE)
+    (WORK / "pyproject.toml").write_text(
+        "[tool.mutmut]\n"
+        'source_paths = ["src"]\n'
+        f"only_mutate = {json.dumps(only)}\n"
+        f"also_copy = {json.dumps([*folders, 'conftest.py'])}\n"
+        f"pytest_add_cli_args_test_selection = {json.dumps(tests)}\n"
+        'pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:xdist"]\n'
+        f"do_not_mutate_patterns = {json.dumps(WORDING)}\n"
+        'process_isolation = "forkserver"\n'
+        "use_git_change_detection = false\n\n" + pytest,
+        encoding="utf-8",
+    )
+    return WORK
+
+
+def run(files: list[str], tests: list[str]) -> dict[str, str]:
+    """Return what happened to each mutant."""
+    folder = prepare(files, tests)
+    environment = {**os.environ, "PYTHONPATH": str(folder / "mutants/src")}
+    log = folder / "mutmut.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "mutmut", "run"]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdout=file, stderr=file, check=False
+        )
+    if done.returncode:
+        sys.exit(f"mutmut could not run; see {log}")
+    found = {}
+    for file in files:
+        meta = json.loads((folder / f"mutants/src/{file}.meta").read_text(encoding="utf-8"))
+        for mutant, code in meta["exit_code_by_key"].items():
+            found[mutant] = OUTCOMES.get(code, "timeout" if code else "unknown")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Run the targets; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all")
+    parser.add_argument("--min", type=float, default=85.0, help="percent that must be killed")
+    options = parser.parse_args(arguments)
+    explained = tomllib.loads((ROOT / "scripts/mutants.toml").read_text(encoding="utf-8"))
+    failed, lines = False, []
+    for target in options.targets or TARGETS:
+        found = run(*TARGETS[target])
+        noticed = [mutant for mutant, what in found.items() if what in ("killed", "timeout")]
+        left = sorted(set(found) - set(noticed))
+        percent = 100 * len(noticed) / max(1, len(found))
+        reasons = explained.get(target, {})
+        unexplained = [mutant for mutant in left if mutant not in reasons]
+        failed |= percent < options.min or bool(unexplained)
+        lines.append(
+            f"{target:12} {len(found):5} mutants  {len(noticed):5} killed  {percent:5.1f} %  "
+            f"{len(unexplained)} survivors unexplained"
+        )
+        lines += [f"    {found[mutant]}: {mutant}" for mutant in unexplained]
+    print("\n".join(lines))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
