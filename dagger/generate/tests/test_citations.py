@@ -26,6 +26,9 @@ def numbers(text: str) -> list[int]:
         ("a [1] b", [1]),
         ("a [1, 2]; b [3][4]", [1, 2, 3, 4]),
         ("a [1-3]", [1, 2, 3]),
+        ("a [2, 4-6, 3-3]", [2, 4, 5, 6, 3]),
+        ("a [15-18], the widest [1-21], too wide [1-22]", [15, 16, 17, 18, *range(1, 22)]),
+        ("the longest [999], too long [1000]", [999]),
         ("a 【2】 b 【3†source】", [2, 3]),
         ("a [^1] [Source 2] [passages 3 & 4]", [1, 2, 3, 4]),
         ("`x[1]` and ```\ny[2]\n```", []),
@@ -42,6 +45,51 @@ def test_markers_are_found_in_the_forms_models_write(text: str, expected: list[i
 def test_stripping_leaves_no_marker_even_when_nested() -> None:
     """Taking one marker out may not make another."""
     assert strip_markers("a [1[2]] b.[3]") == "a b."
+
+
+def test_a_long_number_is_a_marker_where_a_passage_has_it(make_request: Build) -> None:
+    """A passage may be numbered like a year; then it is not one."""
+    first, second = make_request().contexts[:2]
+    contexts = [first.model_copy(update={"marker": 2019}), second]
+
+    verified = verify("Only the board may sign [2019][2].", contexts, None)
+
+    assert [citation.marker for citation in verified.citations] == [2, 2019]
+    assert verified.citations[1].quote.startswith("Only the board")
+
+
+def test_a_citation_has_the_passages_page(make_request: Build) -> None:
+    """What a reader needs to open the document at the place."""
+    context = make_request().contexts[1].model_copy(update={"page": 7})
+
+    assert verify("Interns may not sign [2].", [context], None).citations[0].page == 7
+
+
+@pytest.mark.parametrize("heading", ["# Who may sign contracts", "| Who | May sign contracts |\n|---|---|"])
+def test_a_heading_is_neither_a_claim_nor_quoted(make_request: Build, heading: str) -> None:
+    """It shares the words of what stands below it, and says nothing."""
+    text = f"{heading}\n\nThe board alone signs contracts."
+    context = make_request().contexts[0].model_copy(update={"text": text, "span": [0, len(text)]})
+
+    verified = verify("# Signing\n\nThe board may sign contracts [1].", [context], None)
+
+    assert verified.check.uncited_sentences == 0
+    assert verified.citations[0].quote == "The board alone signs contracts."
+
+
+@pytest.mark.parametrize(
+    ("claim", "quoted"), [("sign abc def ghi", True), ("sign abc def ghi jkl", False)]
+)
+def test_a_quote_shares_a_quarter_of_the_claims_words(
+    make_request: Build, claim: str, quoted: bool
+) -> None:
+    """Exactly a quarter is enough, a fifth is not."""
+    text = "Boards sign. Menus change."
+    context = make_request().contexts[0].model_copy(update={"text": text, "span": [0, len(text)]})
+
+    (citation,) = verify(f"{claim} [1].", [context], None).citations
+
+    assert (citation.quote == "Boards sign.") is quoted
 
 
 def test_unknown_numbers_are_removed_and_listed(make_request: Build) -> None:
