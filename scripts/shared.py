@@ -1,6 +1,6 @@
-"""Keep errors, image, serving and shapes the same in every step: steps never import each other.
+"""Keep what steps share the same in every one of them: steps never import each other.
 
-`python scripts/shared.py` copies them from rag_retrieve, `--check` only reports copies that differ.
+`python scripts/shared.py` copies the files from rag_retrieve, `--check` only reports copies that differ.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ COPIES = [
     ROOT / "dagger/rag/src/rag_pipeline",
 ]
 FILES = ["errors.py", "image.py", "serving.py", "shapes.py"]
+# What only the steps with dependencies of their own have.
+CALLING = ["background.py", "breaker.py"]
+CALLER = ROOT / "dagger/generate/src/rag_generate"
 # A server in an environment of its own, which is no module.
 SUPERLINKED = ROOT / "dagger/retrieve/superlinked/src/rag_superlinked"
 
@@ -23,6 +26,7 @@ SUPERLINKED = ROOT / "dagger/retrieve/superlinked/src/rag_superlinked"
 def differing() -> list[tuple[Path, Path]]:
     """Return (original, copy) for each copy that is missing or not equal to the original."""
     pairs = [(ORIGINAL / name, package / name) for package in COPIES for name in FILES]
+    pairs += [(ORIGINAL / name, CALLER / name) for name in CALLING]
     pairs += [(ORIGINAL / name, SUPERLINKED / name) for name in ("errors.py", "shapes.py")]
     return [
         (original, copy)

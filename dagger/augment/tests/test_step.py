@@ -89,7 +89,11 @@ def test_without_a_seed_only_the_mark_differs(build):
     """Two requests never share a mark."""
     one, two = (build(augment={}) for _ in range(2))
     assert one.prompt != two.prompt
-    assert one.model_dump(exclude={"prompt"}) == two.model_dump(exclude={"prompt"})
+    drawn = {"prompt", "canaries"}
+    assert one.model_dump(exclude=drawn) == two.model_dump(exclude=drawn)
+    for response in (one, two):
+        (mark,) = response.canaries
+        assert f"<<{mark}>>" in response.prompt[-1].content
 
 
 def test_a_near_duplicate_is_left_out_in_favour_of_the_better_ranked(build, make_result):

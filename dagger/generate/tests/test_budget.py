@@ -31,7 +31,7 @@ def test_the_answer_is_shortened_first() -> None:
     assert fitted.warnings == ("answer_shortened",)
 
 
-def test_then_the_last_passages_are_left_out() -> None:
+def test_fault_context_truncated_leaves_the_last_passages_out() -> None:
     """The best passage stays; the caller is told."""
     fitted = fit_window(PROMPT, CONTEXTS, 64, 300)
 

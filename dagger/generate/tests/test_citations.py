@@ -65,7 +65,9 @@ def test_a_citation_has_the_passages_page(make_request: Build) -> None:
     assert verify("Interns may not sign [2].", [context], None).citations[0].page == 7
 
 
-@pytest.mark.parametrize("heading", ["# Who may sign contracts", "| Who | May sign contracts |\n|---|---|"])
+@pytest.mark.parametrize(
+    "heading", ["# Who may sign contracts", "| Who | May sign contracts |\n|---|---|"]
+)
 def test_a_heading_is_neither_a_claim_nor_quoted(make_request: Build, heading: str) -> None:
     """It shares the words of what stands below it, and says nothing."""
     text = f"{heading}\n\nThe board alone signs contracts."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from rag_generate.breaker import Breaker, Rules
 from rag_generate.errors import StepError
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
@@ -145,7 +148,7 @@ def test_every_status_has_its_code_and_number_of_attempts(
     assert llm.calls == calls
 
 
-def test_a_wait_longer_than_the_deadline_is_handed_to_the_caller(
+def test_fault_llm_rate_limited_for_longer_than_the_deadline(
     llm: Any, make_chat: Make, make_request: Build
 ) -> None:
     """Retry-After beyond the remaining time ends the attempts and is passed on."""
@@ -175,18 +178,19 @@ def test_a_prompt_the_server_finds_too_long_is_the_callers_to_shorten(
     assert (error.code, error.param) == ("invalid_request", "augment.max_context_tokens")
 
 
-def test_a_reset_before_the_first_token_is_retried(
+def test_fault_llm_upstream_error_of_a_lost_connection_is_not_tried_again(
     llm: Any, make_chat: Make, make_request: Build
 ) -> None:
-    """Nothing was written yet, so another attempt repeats nothing."""
+    """The server has the request and may be at work on it: asking again could be paid twice."""
     llm.script = [llm.reset, llm.text("x")]
 
-    assert drain(make_chat(), make_request())[1].usage.llm_calls == 2
+    error = failure(make_chat(), make_request())
+
+    assert (error.code, llm.calls) == ("llm_upstream_error", 1)
+    assert "not asked again" in error.message
 
 
-def test_a_reset_after_the_first_token_breaks_the_stream(
-    llm: Any, make_chat: Make, make_request: Build
-) -> None:
+def test_fault_llm_stream_broken_by_a_reset(llm: Any, make_chat: Make, make_request: Build) -> None:
     """What was shown cannot be taken back: no second attempt."""
     llm.script = [llm.events(PIECE, then=llm.reset)]
 
@@ -208,7 +212,7 @@ ROLE = json.dumps({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
         ("total", PIECE, Limits(first_token_s=9, idle_s=9, total_s=0.5)),
     ],
 )
-def test_every_phase_has_its_own_deadline(
+def test_fault_llm_timeout_in_every_phase(
     llm: Any, make_chat: Make, make_request: Build, phase: str, before: str | None, limits: Limits
 ) -> None:
     """A silent server ends in llm_timeout that names the phase, after one call, and is let go."""
@@ -219,6 +223,36 @@ def test_every_phase_has_its_own_deadline(
     assert (error.code, llm.calls) == ("llm_timeout", 1)
     assert phase in error.message
     assert llm.client_gone.wait(10)
+
+
+def test_fault_llm_timeout_while_connecting(make_request: Build) -> None:
+    """A host that takes no connection is given up in time, and tried again: it was asked nothing."""
+    with socket.socket() as full, contextlib.ExitStack() as others:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # fill its queue: what comes after gets no answer
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        limits = Limits(connect_s=SOON, total_s=60, retry_min_s=0.001, retry_max_s=0.002)
+        chat = OpenAIChat(f"http://127.0.0.1:{full.getsockname()[1]}/v1", "m", limits=limits)
+        try:
+            error = failure(chat, make_request())
+        finally:
+            chat.close()
+
+    assert (error.code, error.message) == (
+        "llm_timeout",
+        f"the model did not answer in time (connect: {SOON} s)",
+    )
+
+
+def test_a_redirect_is_not_followed(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """A model's server cannot send the prompt elsewhere."""
+    llm.script = [llm.status(307, Location=f"{llm.url}/chat/completions"), llm.text("x")]
+
+    assert failure(make_chat(), make_request()).code == "llm_bad_response"
+    assert llm.calls == 1
 
 
 def test_a_request_may_shorten_the_total_deadline(
@@ -243,8 +277,10 @@ def test_waiting_for_a_retry_ends_at_the_deadline(
     assert llm.calls == 1
 
 
-def test_a_server_that_is_not_there_is_an_upstream_error(make_request: Build) -> None:
-    """Nothing listens: all attempts are used, the message names no address."""
+def test_fault_llm_upstream_error_of_a_server_that_is_not_there(
+    make_request: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing listens, so nothing was asked: all attempts are used, the message names no address."""
     chat = OpenAIChat("http://127.0.0.1:9/v1", "m", limits=QUICK)
     try:
         error = failure(chat, make_request())
@@ -253,9 +289,67 @@ def test_a_server_that_is_not_there_is_an_upstream_error(make_request: Build) ->
 
     assert error.code == "llm_upstream_error"
     assert "127.0.0.1" not in error.message
+    assert [record.args[:2] for record in caplog.records if record.args] == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_unusable_answers_are_bad_responses(llm: Any, make_chat: Make, make_request: Build) -> None:
+def test_the_requests_id_reaches_the_server(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """The server's log can be searched for it; an id that no header can carry stays away."""
+    llm.script = [llm.text("x")]
+    chat = make_chat()
+
+    drain(chat, make_request(request_id="req_1"))
+    drain(chat, make_request(request_id="two\r\nHost: else"))
+    drain(chat, make_request())
+
+    assert [one.get("x-request-id") for one in llm.headers] == ["req_1", None, None]
+
+
+def test_a_server_that_keeps_failing_is_left_alone(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """After 20 failed calls none is made but a probe; one that succeeds lets all through."""
+    clock = [0.0]
+    llm.script = [llm.reset]
+    chat = make_chat(breaker=Breaker("llm", clock=lambda: clock[0]))
+    for _ in range(20):
+        assert failure(chat, make_request()).code == "llm_upstream_error"
+
+    refused = failure(chat, make_request())
+
+    assert (refused.code, refused.retry_after, llm.calls) == ("llm_upstream_error", 2.0, 20)
+    llm.script = [llm.text("x")]
+    assert failure(chat, make_request()).code == "llm_upstream_error"
+    clock[0] = 2.0
+    assert drain(chat, make_request())[1].text == "x"
+    assert drain(chat, make_request())[1].text == "x"
+    assert (llm.calls, chat.breaker.open) == (22, False)
+
+
+def test_a_callers_own_short_deadline_does_not_stop_the_others(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """One caller must not be able to have the model refused to all."""
+    llm.script = [llm.hang]
+    chat = make_chat(breaker=Breaker("llm", Rules(calls=2)))
+
+    for _ in range(3):
+        assert failure(chat, make_request(generate={"deadline_s": SOON})).code == "llm_timeout"
+
+    assert not chat.breaker.open
+
+
+def test_retries_are_a_share_of_the_calls(llm: Any, make_chat: Make, make_request: Build) -> None:
+    """An outage is not made worse: after the ten saved up, one retry for ten calls."""
+    llm.script = [llm.status(503)]
+    chat = make_chat(breaker=Breaker("llm", Rules(calls=10_000)))
+
+    for _ in range(30):
+        failure(chat, make_request())
+
+    assert llm.calls <= 30 + 10 + 4
+
+
+def test_fault_llm_bad_response_says_why(llm: Any, make_chat: Make, make_request: Build) -> None:
     """200 with anything but a finished text: one call, one code, a reason."""
     chat = make_chat()
     for behaviour, reason in [

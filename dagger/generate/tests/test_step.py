@@ -10,6 +10,8 @@ import pytest
 
 import rag_generate
 from rag_generate import StepError, generate, stream
+from rag_generate.errors import CODES
+from rag_generate.extractive import Extractive
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest, GenerateResponse, Usage
 
@@ -187,7 +189,7 @@ def test_a_stream_gives_the_text_first_and_the_verified_response_last(
         )
     )
 
-    assert events[0] == "Si"
+    assert events[0] == "Signed "
     assert "".join(event for event in events if isinstance(event, str)) == "Signed [1][9]."
     assert isinstance(events[-1], GenerateResponse)
     assert events[-1].answer == "Signed [1]."
@@ -204,3 +206,103 @@ def test_closing_a_stream_closes_its_generator(make_request: Build) -> None:
     events.close()
 
     assert parrot.closed
+
+
+# -- when the model fails --------------------------------------------------------------------
+
+
+class Failing:
+    """A model that says this much and then fails."""
+
+    name = "failing"
+    model: str | None = "toy"
+
+    def __init__(self, code: str, *, after: str = "") -> None:
+        self.calls = 0
+        self.deadlines: list[float | None] = []
+        self._code, self._after = code, after
+
+    def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
+        self.calls += 1
+        self.deadlines.append(request.generate.deadline_s)
+        yield from [self._after] if self._after else []
+        raise StepError(self._code, "the model failed")
+
+
+def pieces_and_answer(request: GenerateRequest, model: Any) -> tuple[str, GenerateResponse]:
+    generators = {"failing": model, "extractive": Extractive(min_support=0.3)}
+    *pieces, response = stream(
+        request, generators=generators, default="failing", no_context_text=NONE
+    )
+    assert isinstance(response, GenerateResponse)
+    return "".join(map(str, pieces)), response
+
+
+LLM_CODES = sorted(code for code in CODES if code.startswith("llm_"))
+
+
+@pytest.mark.parametrize("code", LLM_CODES)
+def test_fault_llm_down_degraded_answers_with_the_passages(make_request: Build, code: str) -> None:
+    """Allowed, any failure of the model ends in sentences of the passages, and says so."""
+    model = Failing(code)
+    request = make_request(generate={"allow_degraded": True}, warnings=["w"])
+
+    text, response = pieces_and_answer(request, model)
+
+    assert text == response.answer == "Only the board may sign contracts [1]."
+    assert (response.degraded, response.llm_generated, response.answerable) == (True, False, True)
+    assert response.warnings == ["w", f"degraded: {code}"]
+    assert response.citations[0].quote == "Only the board may sign contracts."
+    assert response.provenance["generate"]["generator"] == "extractive"
+    assert model.calls == 1
+
+
+def test_fault_llm_down_degraded_only_when_it_is_allowed(make_request: Build) -> None:
+    """Without leave the caller gets the model's failure."""
+    with pytest.raises(StepError) as caught:
+        pieces_and_answer(make_request(), Failing("llm_timeout"))
+
+    assert caught.value.code == "llm_timeout"
+
+
+def test_fault_llm_down_degraded_not_after_the_first_text(make_request: Build) -> None:
+    """A stream that has begun is not begun anew; what was held back has not begun."""
+    request = make_request(generate={"allow_degraded": True})
+    with pytest.raises(StepError) as caught:
+        pieces_and_answer(request, Failing("llm_stream_broken", after="Only the board "))
+    assert caught.value.code == "llm_stream_broken"
+
+    _, response = pieces_and_answer(request, Failing("llm_stream_broken", after="Onl"))
+    assert response.degraded
+
+
+def test_fault_llm_down_degraded_not_for_other_failures(make_request: Build) -> None:
+    """What is not the model's failure stays a failure."""
+    request = make_request(generate={"allow_degraded": True})
+    with pytest.raises(StepError) as caught:
+        pieces_and_answer(request, Failing("module_bad_output"))
+
+    assert caught.value.code == "module_bad_output"
+
+
+def test_fault_llm_down_degraded_leaves_time_for_it(make_request: Build) -> None:
+    """The model gets the greater part of a deadline, all of it when nothing else may answer."""
+    model = Failing("llm_timeout")
+    pieces_and_answer(make_request(generate={"allow_degraded": True, "deadline_s": 10}), model)
+    with pytest.raises(StepError):
+        pieces_and_answer(make_request(generate={"deadline_s": 10}), model)
+
+    assert model.deadlines == [8.0, 10.0]
+
+
+def test_fault_llm_down_degraded_may_find_nothing(make_request: Build) -> None:
+    """Passages that say nothing of it are no answer either."""
+    request = make_request(generate={"allow_degraded": True}, query="Who founded Rome?")
+
+    _, response = pieces_and_answer(request, Failing("llm_timeout"))
+
+    assert (response.answer, response.finish_reason, response.degraded) == (
+        NONE,
+        "no_context",
+        True,
+    )

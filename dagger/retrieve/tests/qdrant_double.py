@@ -16,6 +16,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,6 +37,7 @@ class Faults:
         nan: Replace every score by NaN.
         drop: So many requests get their connection closed without an answer.
         hold: Wait for this event before every answer.
+        alter: Changes the `result` of an answer before it is sent.
         only: Fail only requests whose "METHOD /path" contains this.
     """
 
@@ -44,6 +46,7 @@ class Faults:
     nan: bool = False
     drop: int = 0
     hold: threading.Event | None = None
+    alter: Callable[[Any], Any] | None = None
     only: str = ""
 
 
@@ -332,6 +335,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     double: QdrantDouble
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet: clients that gave up are part of the tests."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -355,6 +361,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"<!doctype html><title>Sign in</title>", "text/html")
             return
         status, answer = self._answer(double, faults, path, raw)
+        if faults.alter is not None and "result" in answer:
+            answer["result"] = faults.alter(answer["result"])
         text = json.dumps(answer)
         if faults.nan:
             text = _with_nan(answer)

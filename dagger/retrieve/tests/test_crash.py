@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from crash_kit import STEPS, VISIBLE_FROM, HashedWords, whole
+from qdrant_double import QdrantDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
-from rag_retrieve.embedders import Embedder
+from rag_retrieve.embedders import Embedder, Vectors
+from rag_retrieve.locks import has_ended, this_process
 
-STEPS = ["embedded", "journal", "upserted", "published", "swept", "manifest", "committed"]
 LONG = "\n\n".join(f"Paragraph {n} of the handbook tells about topic {n}. " * 8 for n in range(12))
-
-
-def whole(retriever: Retriever) -> dict[str, str]:
-    """Return the text of each document, after checking that its passages are all of it and nothing else."""
-    texts = {}
-    collection = retriever._collection("default")
-    points = list(collection._store.scroll({"kind": "chunk"}))
-    for info in retriever.documents("default"):
-        own = [point for point in points if point.payload["document_id"] == info.document_id]
-        assert {point.payload["version"] for point in own} == {info.content_hash}
-        assert len(own) == info.chunks
-        texts[info.document_id] = retriever.document("default", info.document_id).text
-    assert {point.payload["document_id"] for point in points} == set(texts)
-    manifest = collection.manifest
-    assert (manifest.documents, manifest.chunks) == (len(texts), len(points))
-    return texts
 
 
 CHILD = """
@@ -68,8 +56,8 @@ def die(settings: RetrieveSettings, folder: Path, step: str, action: str) -> Non
     assert child.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_kill_during_ingest_loses_nothing_and_shows_nothing_torn(
+@pytest.mark.parametrize("step", ["embedded", "journal", *STEPS[4:7], *STEPS[8:]])
+def test_fault_ingestion_killed_at_each_step_loses_nothing_and_shows_nothing_torn(
     settings: RetrieveSettings, minilm: Embedder, folder: Path, step: str
 ) -> None:
     """Acknowledged documents stay, each document is one whole version, and a retry converges."""
@@ -85,7 +73,7 @@ def test_kill_during_ingest_loses_nothing_and_shows_nothing_torn(
     with Retriever(settings, embedder=minilm) as retriever:
         found = whole(retriever)
         assert found in (before, after)
-        assert (found == after) == (step in ("published", "swept", "manifest", "committed"))
+        assert (found == after) == (STEPS.index(step) >= VISIBLE_FROM)
         retriever.ingest([folder])
         assert whole(retriever) == after
         digest = retriever.collections()[0].corpus_digest
@@ -124,7 +112,7 @@ def test_kill_during_reindex_keeps_the_old_collection(
         assert set(whole(retriever)) == {"notes/mars.md", "notes/moon.md", "notes/tea.txt"}
 
 
-def test_a_second_process_is_refused_with_the_id_of_the_first(
+def test_fault_store_locked_names_the_process_that_has_it(
     retriever: Retriever, settings: RetrieveSettings, folder: Path
 ) -> None:
     """An embedded collection belongs to one process; the command says which."""
@@ -146,6 +134,108 @@ def test_a_second_process_is_refused_with_the_id_of_the_first(
     assert b"Traceback" not in child.stderr
 
 
+class Fails:
+    """`HashedWords`, but it fails at a text that holds a word."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.model, self.identity, self.dim = HashedWords.model, HashedWords.identity, 16
+        self.embed_query = HashedWords().embed_query
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if any(self.word in text for text in texts):
+            raise StepError("embedder_unavailable", "gone")
+        return HashedWords().embed(texts)
+
+
+def remote(double: QdrantDouble) -> RetrieveSettings:
+    return RetrieveSettings(store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20)
+
+
+def documents(count: int, word: str = "") -> list[LoadedDocument]:
+    texts = [f"Text {n} of {count}. {word if n == count - 1 else ''}" for n in range(count)]
+    return [LoadedDocument(f"d{n}", "", "d", text, "text/plain") for n, text in enumerate(texts)]
+
+
+def test_an_ingest_that_fails_between_two_commits_keeps_no_other_writer_waiting(
+    double: QdrantDouble,
+) -> None:
+    """What was committed is durable, counted, and the journal is clear."""
+    with Retriever(remote(double), embedder=Fails("boom")) as failing:
+        with pytest.raises(StepError, match="gone"):
+            failing.ingest_documents(documents(40, "boom"))
+        journal = failing._stores.read_journal("default")
+        assert len(whole(failing)) == 32
+    assert journal is None
+    with Retriever(remote(double), embedder=HashedWords()) as other:
+        assert (other.collections()[0].documents, other.collections()[0].chunks) == (32, 32)
+        assert len(other.ingest_documents(documents(40)).added) == 8
+
+
+def test_a_commit_whose_undoing_fails_is_undone_by_the_next(double: QdrantDouble) -> None:
+    """The journal of what is torn stays until that is gone, whatever is written after it."""
+    strike = threading.Event()
+
+    def on_step(name: str) -> None:
+        if name == "publishing" and strike.is_set():
+            double.faults.status = 503
+
+    with Retriever(remote(double), embedder=HashedWords(), on_step=on_step) as retriever:
+        retriever.ingest_documents(documents(2))
+        strike.set()
+        torn = LoadedDocument("torn", "", "torn", "Never whole.", "text/plain")
+        with pytest.raises(StepError, match="HTTP 503"):
+            retriever.ingest_documents([torn])
+        strike.clear()
+        double.faults.status = None
+        assert retriever._stores.read_journal("default")
+        retriever.ingest_documents(documents(3))
+        assert set(whole(retriever)) == {"d0", "d1", "d2"}
+        assert retriever._stores.read_journal("default") is None
+
+
+DYING = """
+import os, signal, sys
+from crash_kit import HashedWords
+from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
+settings = RetrieveSettings(store="qdrant", qdrant_url=sys.argv[1], qdrant_timeout_s=20)
+def strike(name):
+    if name == "published":
+        os.kill(os.getpid(), signal.SIGKILL)
+with Retriever(settings, embedder=HashedWords(), on_step=strike) as retriever:
+    retriever.ingest_documents([LoadedDocument("d0", "", "d", "Text 0 of 1. ", "text/plain")])
+"""
+
+
+def test_the_journal_of_a_dead_process_of_this_machine_is_dealt_with_at_once(
+    double: QdrantDouble,
+) -> None:
+    """Also when there is nothing to write: counts are right, nobody waits a quarter of an hour."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    died = subprocess.run(
+        [sys.executable, "-c", DYING, double.url], env=environment, check=False, timeout=60
+    )
+    assert died.returncode == -signal.SIGKILL
+    with Retriever(remote(double), embedder=HashedWords()) as retriever:
+        assert retriever.collections()[0].documents == 0, "the manifest was not written"
+        assert retriever.ingest_documents(documents(1)).unchanged == ["d0"]
+        assert retriever.collections()[0].documents == 1
+        assert set(whole(retriever)) == {"d0"}
+
+
+def test_only_a_process_that_surely_ended_counts_as_ended() -> None:
+    """This one has not, nor one elsewhere; one that ended, or whose id another has now, has."""
+    here = this_process()
+    place, _, started = here.rsplit(" ", 2)
+    with subprocess.Popen([sys.executable, "-c", ""]) as short:
+        short.wait()
+    assert not has_ended(here)
+    assert not has_ended("") and not has_ended("what no version wrote")
+    assert not has_ended(f"elsewhere {place} {short.pid} {started}")
+    assert has_ended(f"{place} {short.pid} {started}")
+    assert has_ended(f"{place} {os.getpid()} 0")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 MiB."""
@@ -160,7 +250,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_refuses_writes_and_keeps_answering(
+def test_threat_disk_full_refuses_writes_and_keeps_answering(
     small_disk: Path, minilm: Embedder, folder: Path
 ) -> None:
     """Writing says storage_full; what was acknowledged is found; with space it goes on."""
@@ -184,7 +274,47 @@ def test_a_full_disk_refuses_writes_and_keeps_answering(
         assert len(whole(retriever)) == 4
 
 
-def test_readers_never_see_a_mixture_of_versions(retriever: Retriever, folder: Path) -> None:
+@pytest.fixture
+def someone() -> Iterator[Path]:
+    """A folder of this process, which for the test is not root's: root may write anywhere."""
+    folder = Path(tempfile.mkdtemp())
+    if os.geteuid():
+        yield folder
+    else:
+        os.chown(folder, 12345, 12345)
+        os.seteuid(12345)
+        try:
+            yield folder
+        finally:
+            os.seteuid(0)
+    shutil.rmtree(folder)
+
+
+def test_fault_storage_full_is_what_a_read_only_folder_answers(someone: Path) -> None:
+    """What is open still answers; writing, and making a collection, say `storage_full` (507)."""
+    with Retriever(RetrieveSettings(home=someone), embedder=HashedWords()) as retriever:
+        retriever.ingest_documents(documents(3))
+        folders = [someone / "collections", someone / "collections/default"]
+        for folder in folders:
+            folder.chmod(0o500)
+        for change in (
+            lambda: retriever.ingest_documents(documents(5)),
+            lambda: retriever.delete_documents("default", ["d0"]),
+        ):
+            with pytest.raises(StepError) as caught:
+                change()
+            assert (caught.value.code, caught.value.status) == ("storage_full", 507)
+            assert "read-only" in caught.value.message
+        assert len(retriever.retrieve(RetrieveRequest(query="Text 1 of 3.")).results) == 3
+        for folder in folders:
+            folder.chmod(0o700)
+        assert len(retriever.ingest_documents(documents(5)).added) == 2
+        assert len(whole(retriever)) == 5
+
+
+def test_threat_ingestion_during_queries_never_shows_a_mixture_of_versions(
+    retriever: Retriever, folder: Path
+) -> None:
     """While one document is replaced again and again, every answer is one whole version of it."""
     retriever.ingest([folder])
     versions = [

@@ -6,12 +6,13 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from embedding_stub import EmbeddingServer, embedding_server
 
 from rag_retrieve import RetrieveSettings, StepError
 from rag_retrieve.embedders import Embedder, open_embedder, packaged, tokenizer_path
@@ -43,59 +44,35 @@ def test_no_texts_give_no_rows(minilm: Embedder) -> None:
     assert minilm.embed([]).shape == (0, 384)
 
 
-class EmbeddingServer(ThreadingHTTPServer):
-    """A loopback /v1/embeddings: a text's vector is its counts of the letters a to d."""
-
-    answer: Any = None
-    status = 200
-    calls = 0
-
-
-class _Embeddings(BaseHTTPRequestHandler):
-    server: EmbeddingServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.calls += 1
-        rows = [[1.0 + text.count(letter) for letter in "abcd"] for text in body["input"]]
-        data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
-        answer = self.server.answer or {"object": "list", "model": "m", "data": data, "usage": {}}
-        text = json.dumps(answer).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *args: Any) -> None: ...
-
-
 @pytest.fixture
 def server() -> Iterator[EmbeddingServer]:
     """The server, listening."""
-    with EmbeddingServer(("127.0.0.1", 0), _Embeddings) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
-        thread.start()
+    with embedding_server() as listening:
         yield listening
-        listening.shutdown()
-        thread.join()
 
 
-def _settings(server: EmbeddingServer) -> RetrieveSettings:
+def _settings(server: EmbeddingServer, **more: Any) -> RetrieveSettings:
     return RetrieveSettings(
         embedder="openai",
-        embedding_base_url=f"http://127.0.0.1:{server.server_port}/v1",
+        embedding_base_url=server.url,
         embedding_model="letters",
         embedding_api_key="canary-key",  # type: ignore[arg-type]
+        **more,
     )
 
 
-def test_openai_embedder_embeds_in_calls_of_64(server: EmbeddingServer) -> None:
+@pytest.fixture
+def letters(server: EmbeddingServer) -> Iterator[Embedder]:
+    """The embedder over that server."""
+    with closing(open_embedder(_settings(server))) as embedder:
+        yield embedder
+
+
+def test_openai_embedder_embeds_in_calls_of_64(server: EmbeddingServer, letters: Embedder) -> None:
     """130 texts are three calls; rows come back in order and with length 1."""
-    embedder = open_embedder(_settings(server))
     before = server.calls
 
-    rows = embedder.embed(["a" * n for n in range(130)])
+    rows = letters.embed(["a" * n for n in range(130)])
 
     assert server.calls - before == 3
     assert rows.shape == (130, 4)
@@ -106,27 +83,81 @@ def test_openai_embedder_embeds_in_calls_of_64(server: EmbeddingServer) -> None:
 @pytest.mark.parametrize(
     ("status", "answer", "code"),
     [
-        (401, {"error": {"message": "no"}}, "misconfigured"),
-        (404, {"error": {"message": "no"}}, "misconfigured"),
-        (500, {"error": {"message": "no"}}, "embedder_unavailable"),
+        (401, {"error": {"message": "canary"}}, "misconfigured"),
+        (403, {"error": {"message": "canary"}}, "misconfigured"),
+        (404, {"error": {"message": "canary"}}, "misconfigured"),
+        (400, {"error": {"message": "canary"}}, "embedder_bad_response"),
+        (429, {"error": {"message": "canary"}}, "embedder_unavailable"),
+        (500, {"error": {"message": "canary"}}, "embedder_unavailable"),
+        (503, b"<html>canary</html>", "embedder_unavailable"),
+        (200, b"<html>canary</html>", "embedder_bad_response"),
+        (200, b'{"data": [', "embedder_bad_response"),
+        (200, b'{"data": [{"embedding": [NaN, 1, 1, 1]}]}', "embedder_bad_response"),
+        (200, b'{"data": [{"embedding": [1e999, 1, 1, 1]}]}', "embedder_bad_response"),
+        (200, b"\xff\xfe", "embedder_bad_response"),
         (200, {"data": []}, "embedder_bad_response"),
+        (200, {"data": None}, "embedder_bad_response"),
         (200, {"data": [{"embedding": [1.0, 2.0]}]}, "embedder_bad_response"),
+        (200, {"data": [{"embedding": [1.0] * 5}]}, "embedder_bad_response"),
+        (200, {"data": [{"embedding": []}]}, "embedder_bad_response"),
+        (200, {"data": [{"embedding": [[1.0] * 4]}]}, "embedder_bad_response"),
         (200, {"data": [{"embedding": "text"}]}, "embedder_bad_response"),
+        (200, {"data": [{"embedding": [1.0] * 4}] * 2}, "embedder_bad_response"),
         (200, {"nothing": True}, "embedder_bad_response"),
+        (200, [1, 2], "embedder_bad_response"),
     ],
 )
-def test_a_bad_embedding_service_is_a_clear_error(
-    server: EmbeddingServer, status: int, answer: Any, code: str
+def test_fault_retriever_bad_data_of_an_embedding_service(
+    server: EmbeddingServer, letters: Embedder, status: int, answer: Any, code: str
 ) -> None:
     """Refusals, outages and malformed answers get their own code, and the key is not told."""
-    embedder = open_embedder(_settings(server))
     server.status, server.answer = status, answer
 
     with pytest.raises(StepError) as caught:
-        embedder.embed_query("question")
+        letters.embed_query("question")
 
     assert caught.value.code == code
     assert "canary" not in caught.value.message
+
+
+def test_a_lost_connection_is_tried_once_more(server: EmbeddingServer, letters: Embedder) -> None:
+    """Embedding changes nothing, so a second call is harmless; a third is not made."""
+    before = server.calls
+    server.drop = 1
+    assert letters.embed_query("once").shape == (4,)
+    assert server.calls == before + 2
+
+    server.drop = 3
+    with pytest.raises(StepError) as caught:
+        letters.embed_query("twice")
+
+    assert (caught.value.code, server.calls) == ("embedder_unavailable", before + 4)
+
+
+def test_fault_retriever_slow_embedding_service(server: EmbeddingServer) -> None:
+    """A call has its time in all; then the deadline's code comes, once."""
+    with closing(open_embedder(_settings(server, embedding_timeout_s=1))) as embedder:
+        server.hold = threading.Event()
+        before = server.calls
+        with pytest.raises(StepError) as caught:
+            embedder.embed_query("question")
+        server.hold.set()
+
+    assert (caught.value.code, server.calls) == ("deadline_exceeded", before + 1)
+
+
+def test_an_embedding_service_that_keeps_failing_is_left_alone(server: EmbeddingServer) -> None:
+    """After the configured number of failed calls the next is refused without one."""
+    given = {"breaker_calls": 4, "breaker_probe_s": 3600, "retry_share": 0}
+    with closing(open_embedder(_settings(server, **given))) as embedder:
+        server.status, before = 500, server.calls
+        for n in range(9):
+            with pytest.raises(StepError) as caught:
+                embedder.embed_query(f"question {n}")
+
+    assert caught.value.code == "embedder_unavailable"
+    assert caught.value.retry_after == pytest.approx(3600, abs=60)
+    assert server.calls - before <= 7
 
 
 def test_an_unreachable_embedding_service_is_a_clear_error() -> None:

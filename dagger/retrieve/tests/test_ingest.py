@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from crash_kit import HashedWords
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
 from rag_retrieve.embedders import Embedder, Vectors
@@ -139,12 +140,19 @@ def test_a_stored_document_is_given_back_whole(retriever: Retriever, folder: Pat
     assert caught.value.code == "document_not_found"
 
 
-def test_another_recipe_is_refused_with_the_command_that_mends_it(
+def test_fault_collection_mismatch_is_refused_with_the_command_that_mends_it(
     settings: RetrieveSettings, folder: Path
 ) -> None:
-    """A collection cut into other passages is not searched; reindex makes it fit."""
+    """A collection of another model or other passages is not used; reindex makes it fit."""
     with Retriever.open(settings) as first:
         first.ingest([folder])
+    with Retriever(settings, embedder=HashedWords()) as smaller:
+        for use in (lambda: ask(smaller, "moons"), lambda: smaller.ingest([folder])):
+            with pytest.raises(StepError) as refused:
+                use()
+            assert (refused.value.code, refused.value.status) == ("collection_mismatch", 409)
+            assert "MiniLM" in refused.value.message and "hashed-words" in refused.value.message
+            assert "rag reindex --collection default" in refused.value.message
     other = settings.model_copy(update={"chunk_tokens": 32})
     with Retriever.open(other) as second:
         with pytest.raises(StepError) as caught:

@@ -14,6 +14,7 @@ from rag_retrieve import (
     RetrieveResponse,
     RetrieveSettings,
 )
+from rag_retrieve.step import cap
 
 TEXTS = {
     "apollo": "Apollo 11 landed on the Moon in July 1969 with Neil Armstrong and Buzz Aldrin.",
@@ -102,6 +103,22 @@ def test_a_document_cap_leaves_room_for_others(tmp_path: Path) -> None:
     documents = [result.document_id for result in capped]
     assert documents.count("long") == 2
     assert "short" in documents
+
+
+def test_threat_corpus_poisoning_leaves_half_of_the_places() -> None:
+    """Without a cap of one's own: half for one document, rounded up, more only for want of others."""
+    close = [("bad", True)] * 5 + [("good", True), ("fine", True)]
+
+    assert cap(close, None, 5) == [0, 1, 2, 5, 6]
+    assert cap(close, None, 4) == [0, 1, 5, 6]
+    assert cap(close, None, 1) == [0]
+    assert cap(close, 1, 5) == [0, 5, 6]
+    assert cap(close, 100, 5) == [0, 1, 2, 3, 4]
+    assert cap([("bad", True)] * 5, None, 5) == [0, 1, 2, 3, 4]
+    # one that is not close pushes nobody out, but stays where it stands
+    far = [*[("bad", True)] * 5, ("good", False), ("fine", True)]
+    assert cap(far, None, 5) == [0, 1, 2, 3, 6]
+    assert cap([("good", False), *[("bad", True)] * 5], None, 5) == [0, 1, 2, 3, 4]
 
 
 def test_provenance_names_version_digest_and_model(retriever: Retriever) -> None:

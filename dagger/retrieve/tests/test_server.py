@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from qdrant_double import QdrantDouble
+from qdrant_double import Faults, QdrantDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
 from rag_retrieve.embedders import Embedder
@@ -108,6 +112,7 @@ def test_passages_of_an_unpublished_version_are_not_found(
 
     def die(step: str) -> None:
         if step == "upserted":
+            double.faults.status = 503  # the server does not let it clean up
             raise DiedError
 
     with Retriever(settings, embedder=minilm) as retriever:
@@ -115,6 +120,7 @@ def test_passages_of_an_unpublished_version_are_not_found(
     (folder / "tea.txt").write_text("Green tea is best brewed at 70 degrees Celsius.\n")
     with Retriever(settings, embedder=minilm, on_step=die) as dying, pytest.raises(DiedError):
         dying.ingest([folder], collection="test-notes")
+    double.faults.status = None
 
     with Retriever(settings, embedder=minilm) as retriever:
         texts = {text for found in answers(retriever, "hybrid") for _, text, _ in found}
@@ -180,3 +186,256 @@ def test_a_search_is_a_constant_number_of_requests(
 
     assert hybrid == 5 * len(QUESTIONS)
     assert len(double.requests) == 4 * len(QUESTIONS)
+
+
+# -- a server that fails ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filled(
+    minilm: Embedder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Retriever, QdrantDouble]]:
+    """A retriever over a server with a key, filled; it takes any number of failures."""
+    root = tmp_path_factory.mktemp("files")
+    (root / "mars.md").write_text("# Mars\n\nMars has two moons, Phobos and Deimos.\n")
+    (root / "tea.txt").write_text("Green tea is best brewed at 80 degrees Celsius.\n")
+    with QdrantDouble("canary-key") as double:
+        settings = RetrieveSettings(
+            store="qdrant",
+            qdrant_url=double.url,
+            qdrant_api_key="canary-key",  # type: ignore[arg-type]
+            qdrant_timeout_s=20,
+            breaker_calls=10**6,
+            retry_share=1,
+        )
+        with Retriever(settings, embedder=minilm) as retriever:
+            retriever.ingest([root], collection="test-notes")
+            yield retriever, double
+
+
+@pytest.fixture
+def failing(filled: tuple[Retriever, QdrantDouble]) -> Iterator[Retriever]:
+    """That retriever; its server fails as its `faults` say until the test ends."""
+    retriever, double = filled
+    double.requests.clear()
+    yield retriever
+    double.faults = Faults()
+
+
+@pytest.fixture
+def server(filled: tuple[Retriever, QdrantDouble]) -> QdrantDouble:
+    """The server of `failing`."""
+    return filled[1]
+
+
+def ask(retriever: Retriever) -> list[str]:
+    request = RetrieveRequest(query=QUESTIONS[0], collection="test-notes")
+    return [result.text for result in retriever.retrieve(request).results]
+
+
+def failure(retriever: Retriever) -> StepError:
+    with pytest.raises(StepError) as caught:
+        ask(retriever)
+    assert "canary" not in caught.value.message
+    assert "127.0.0.1" not in caught.value.message
+    return caught.value
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_fault_retriever_unavailable_status(
+    failing: Retriever, server: QdrantDouble, status: int
+) -> None:
+    """A read is tried once more, and no more often."""
+    server.faults.status = status
+
+    assert failure(failing).code == "retriever_unavailable"
+    assert len(server.requests) == 2
+
+
+def test_fault_retriever_unavailable_too_many_requests(
+    failing: Retriever, server: QdrantDouble
+) -> None:
+    """A server that is over its rate is not asked again at once; the caller is told when."""
+    server.faults.status = 429
+
+    error = failure(failing)
+
+    assert (error.code, error.retry_after, len(server.requests)) == (
+        "retriever_unavailable",
+        1.0,
+        1,
+    )
+
+
+def test_fault_retriever_unavailable_reset(failing: Retriever, server: QdrantDouble) -> None:
+    """One lost connection is not seen; two in a row are."""
+    server.faults.drop = 1
+    assert ask(failing)
+
+    server.faults.drop = 2
+    server.requests.clear()
+
+    assert failure(failing).code == "retriever_unavailable"
+    assert len(server.requests) == 2
+
+
+def test_fault_retriever_unavailable_is_left_alone(
+    double: QdrantDouble, minilm: Embedder, folder: Path
+) -> None:
+    """After enough failed calls none is made; once the server works, a probe finds out."""
+    settings = RetrieveSettings(
+        store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20, breaker_calls=30,
+        breaker_probe_s=2,
+    )  # fmt: skip
+    with Retriever(settings, embedder=minilm) as retriever:
+        retriever.ingest([folder], collection="test-notes")
+        (breaker,) = retriever.breakers
+        double.faults.status = 503
+        while not breaker.open:
+            assert failure(retriever).code == "retriever_unavailable"
+        double.requests.clear()
+
+        error = failure(retriever)
+
+        assert error.code == "retriever_unavailable"
+        assert error.retry_after is not None and 0 < error.retry_after <= 2
+        assert len(double.requests) <= 1
+        double.faults.status = None
+        end = time.monotonic() + 20
+        while breaker.open and time.monotonic() < end:
+            with suppress(StepError):
+                ask(retriever)
+        assert ask(retriever)
+
+
+def test_fault_retriever_slow_is_the_deadlines_code(
+    double: QdrantDouble, minilm: Embedder, folder: Path
+) -> None:
+    """A read has its time in all, and is not tried again after it."""
+    settings = RetrieveSettings(store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20)
+    with Retriever(settings, embedder=minilm) as retriever:
+        retriever.ingest([folder], collection="test-notes")
+    quick = settings.model_copy(update={"qdrant_timeout_s": 0.3})
+    with Retriever(quick, embedder=minilm) as retriever:
+        double.requests.clear()
+        double.faults.hold = threading.Event()
+        error = failure(retriever)
+        double.faults.hold.set()
+
+    assert (error.code, len(double.requests)) == ("deadline_exceeded", 1)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_fault_retriever_misconfigured_key(
+    failing: Retriever, server: QdrantDouble, status: int
+) -> None:
+    """The message names the setting, never the key; nothing is tried again."""
+    server.faults.status = status
+
+    error = failure(failing)
+
+    assert (error.code, len(server.requests)) == ("retriever_misconfigured", 1)
+    assert "RAG_QDRANT_API_KEY" in error.message
+
+
+def _payloads(result: Any) -> Iterator[dict[str, Any]]:
+    for batch in result if isinstance(result, list) else []:
+        yield from batch.get("points", [batch])
+
+
+def _without(name: str) -> Callable[[Any], Any]:
+    def alter(result: Any) -> Any:
+        for point in _payloads(result):
+            point["payload"].pop(name, None)
+        return result
+
+    return alter
+
+
+def _with(name: str, value: Any) -> Callable[[Any], Any]:
+    def alter(result: Any) -> Any:
+        for point in _payloads(result):
+            if name in point["payload"]:
+                point["payload"][name] = value
+        return result
+
+    return alter
+
+
+def _renamed(result: Any) -> Any:
+    for point in _payloads(result):
+        point["id"] = str(uuid.uuid4())
+    return result
+
+
+def _payload_of_another_kind(result: Any) -> Any:
+    for point in _payloads(result):
+        point["payload"] = ["not", "an", "object"]
+    return result
+
+
+SEARCH, GET = "/points/query/batch", "POST /collections/rag_test-notes/points"
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(Faults(html=True), id="html"),
+        pytest.param(Faults(nan=True, only=SEARCH), id="nan"),
+        pytest.param(Faults(status=302), id="redirect"),
+        pytest.param(Faults(status=400, only=SEARCH), id="another dimension"),
+        pytest.param(Faults(alter=lambda result: None), id="null"),
+        pytest.param(Faults(alter=lambda result: [], only=SEARCH), id="no searches"),
+        pytest.param(Faults(alter=lambda result: result * 2, only=SEARCH), id="more searches"),
+        pytest.param(Faults(alter=lambda result: {"x": 1}), id="another shape"),
+        pytest.param(Faults(alter=_payload_of_another_kind), id="payload of another kind"),
+        pytest.param(Faults(alter=_renamed, only=GET), id="points not asked for"),
+        *[
+            pytest.param(Faults(alter=_without(name), only=GET), id=f"without {name}")
+            for name in ("document_id", "version", "content_hash", "text", "span", "metadata")
+        ],
+        *[
+            pytest.param(Faults(alter=_with(name, value), only=GET), id=f"{name} {value}")
+            for name, value in (
+                ("document_id", ["x"]), ("version", 7), ("content_hash", None), ("text", 5),
+                ("span", "x"), ("metadata", "x"), ("title", {}),
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_fault_retriever_bad_data_of_the_server(
+    failing: Retriever, server: QdrantDouble, faults: Faults
+) -> None:
+    """Whatever it is, it has the one code, and comes from one call of the kind at fault."""
+    server.faults = faults
+
+    assert failure(failing).code == "retriever_bad_response"
+
+
+def test_vectors_of_another_dimension_are_bad_data(
+    failing: Retriever, server: QdrantDouble
+) -> None:
+    """Passages handed on with their vectors are checked, too."""
+
+    def shorter(result: Any) -> Any:
+        for point in _payloads(result):
+            if "vector" in point:
+                point["vector"]["dense"] = [1.0, 2.0]
+        return result
+
+    collection = failing._collection("test-notes")
+    server.faults.alter = shorter
+    with pytest.raises(StepError) as caught:
+        list(collection.passages(10))
+
+    assert caught.value.code == "retriever_bad_response"
+
+
+def test_a_passage_of_another_collection_is_not_found(
+    failing: Retriever, server: QdrantDouble
+) -> None:
+    """What belongs to no published document of the collection is left out, whoever gives it."""
+    server.faults.alter = _with("document_id", "another.md")
+    server.faults.only = SEARCH
+
+    assert ask(failing) == []

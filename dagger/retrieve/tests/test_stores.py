@@ -508,12 +508,95 @@ def test_searches_go_on_while_the_shard_is_flushed_and_replaced(tmp_path: Path) 
         store.count("chunk")
 
 
-def test_the_store_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+def test_threat_unsafe_persistence_folders_belong_to_their_owner_alone(tmp_path: Path) -> None:
     """Folders are made with mode 0700."""
     EdgeStores(tmp_path / "home").create("docs", dim=2).close()
     folders = [f for f in (tmp_path / "home").glob("**/") if "segments" not in f.parts]
     modes = {f.name: f.stat().st_mode & 0o777 for f in folders}
     assert {modes[name] for name in ("home", "collections", "docs", "g1")} == {0o700}
+
+
+@pytest.mark.parametrize("where", ["collections", "collections/docs"])
+@pytest.mark.parametrize("change", ["mode 770", "mode 702", "owner"])
+def test_threat_unsafe_persistence_a_folder_others_can_write_is_refused(
+    tmp_path: Path, where: str, change: str
+) -> None:
+    """Whoever can write the store decides what is answered: not opened, and how to mend it."""
+    stores = EdgeStores(tmp_path)
+    stores.create("docs", dim=2, manifest={"v": 1}).close()
+    folder = tmp_path / where
+    if change == "owner":
+        if os.geteuid():
+            pytest.skip("giving a folder away needs root")
+        os.chown(folder, 12345, -1)
+        said = ("user 12345", "chown -R")
+    else:
+        folder.chmod(int(change.split()[1], 8))
+        said = (change, "chmod -R go-w")
+    for call in (
+        lambda: stores.open("docs"),
+        lambda: stores.delete("docs"),
+        lambda: stores.write_manifest("docs", {"v": 2}),
+    ):
+        with pytest.raises(StepError) as caught:
+            call()
+        assert caught.value.code == "misconfigured"
+        assert all(part in caught.value.message for part in (*said, str(folder)))
+    os.chown(folder, os.geteuid(), -1)
+    folder.chmod(0o700)
+    stores.open("docs").close()
+
+
+BOMB = """
+import os, pickle, sys, threading
+from pathlib import Path
+class Bomb:
+    def __reduce__(self):
+        return (open, (sys.argv[2], "w"))
+home = Path(sys.argv[1])
+bomb = pickle.dumps(Bomb())
+loaded = []
+sys.addaudithook(lambda event, args: loaded.append(args) if event == "pickle.find_class" else None)
+from rag_retrieve.errors import StepError
+from rag_retrieve.stores import Point
+from rag_retrieve.stores.folders import EdgeStores
+def use():
+    stores = EdgeStores(home)
+    try:
+        for name in stores.names():
+            store = stores.open(name)
+            stores.read_journal(name)
+            store.search([("dense", [1.0, 0.0], 3)])
+            store.upsert([Point("00000000-0000-0000-0000-000000000007", {"kind": "chunk"}, [1.0, 2.0])])
+            store.flush()
+            print("used", flush=True)
+    except StepError as error:
+        print(error.code, flush=True)
+    finally:
+        stores.close()
+folder = home / "collections/docs"
+for name in ("storage.sqlite", "meta.pkl", "g1/segments.pkl", "g1/payload.pickle"):
+    (folder / name).write_bytes(bomb)
+use()
+for file in (folder / "journal.json", folder / "manifest.json", folder / "g1/edge_config.json"):
+    kept = file.read_bytes() if file.exists() else b"{}"
+    file.write_bytes(bomb)
+    use()
+    file.write_bytes(kept)
+print(loaded)
+"""
+
+
+def test_threat_unsafe_persistence_a_pickle_is_never_unpickled(tmp_path: Path) -> None:
+    """Pickled code in the store's folder, beside its files and in place of them, does not run."""
+    stores = EdgeStores(tmp_path)
+    stores.create("docs", dim=2, manifest={"v": 1}).upsert(SIX)
+    stores.close()
+
+    out, err = run(BOMB, tmp_path, tmp_path / "exploded").communicate()
+
+    assert out.splitlines() == ["used", *["store_corrupt"] * 3, "[]"], err
+    assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from .models import Message
-from .spotlight import clean
+from .shapes import clean
 from .tokenizer import Tokenizer
 
 _CITATIONS = re.compile(r"(?<=[\w.,;:!?\"')\]])[ \t]+(?:\[\d+\])+")

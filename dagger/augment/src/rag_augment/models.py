@@ -153,6 +153,10 @@ class AugmentResponse(BaseModel):
     contexts: list[Context] = Field(description="Passages in the prompt, in order of their number.")
     left_out: list[LeftOut] = Field(description="Passages not in the prompt, and why.")
     decision: Decision
+    canaries: list[str] = Field(
+        default_factory=list,
+        description="Texts no answer of a model may hold: the mark of this prompt.",
+    )
     context_usage: AugmentUsage
     warnings: list[str] = Field(default_factory=list, description="What the caller should know.")
     provenance: dict[str, dict[str, JsonValue]] = Field(

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from .models import AugmentRequest, Message, Result
 from .packing import Packed
-from .spotlight import clean, draw_mark, spotlight
+from .shapes import clean
+from .spotlight import draw_mark, spotlight
 from .template import Template
 from .tokenizer import Tokenizer
 
 NO_CONTEXT_TEXT = "I could not find an answer to this in the documents."
 MAX_TITLE = 200  # characters of a title in the prompt
 TOKENS_PER_MARK_CHARACTER = 0.75  # of random letters and digits in MiniLM's word pieces, mean
+
+
+class Prompt(NamedTuple):
+    """What a model is asked, its tokens, and the mark of spotlighting, "" without one."""
+
+    messages: list[Message]
+    tokens: int
+    mark: str
 
 
 def passage_body(result: Result) -> str:
@@ -34,8 +44,8 @@ def build_prompt(
     tokenizer: Tokenizer,
     template: Template,
     no_context_text: str,
-) -> tuple[list[Message], int]:
-    """Return the messages (rules, conversation, passages with the question) and their tokens.
+) -> Prompt:
+    """Return the messages: rules, conversation, passages with the question.
 
     Args:
         request: The question, and how to spotlight.
@@ -68,7 +78,8 @@ def build_prompt(
     known = {}
     if mode == "delimit":
         known = {block: packed.tokens for block, packed in zip(blocks, passages, strict=True)}
-    return messages, sum(_count(said.content, known, mark, tokenizer) for said in messages)
+    tokens = sum(_count(said.content, known, mark, tokenizer) for said in messages)
+    return Prompt(messages, tokens, mark)
 
 
 def _count(text: str, known: Mapping[str, int], mark: str, tokenizer: Tokenizer) -> int:

@@ -23,11 +23,10 @@ from .models import (
     AugmentUsage,
     Context,
     LeftOut,
-    Message,
     Result,
 )
 from .packing import Candidate, Packing, pack
-from .prompt import NO_CONTEXT_TEXT, build_prompt, passage_body
+from .prompt import NO_CONTEXT_TEXT, Prompt, build_prompt, passage_body
 from .template import Template
 from .tokenizer import Tokenizer
 
@@ -67,8 +66,7 @@ def augment(
         min_relevance=min_relevance if options.min_relevance is None else options.min_relevance,
     )
     warnings = [*request.warnings, *_cut_warning(packing, options)]
-    prompt: list[Message] = []
-    prompt_tokens = 0
+    prompt = Prompt([], 0, "")
     if decision.answerable or request.no_context == "answer":
         history, dropped = fold_history(
             request.messages,
@@ -77,7 +75,7 @@ def augment(
             tokenizer=tokenizer,
         )
         warnings += dropped
-        prompt, prompt_tokens = build_prompt(
+        prompt = build_prompt(
             request,
             [packing.packed[index] for index in order],
             history,
@@ -91,11 +89,12 @@ def augment(
         query=request.query,
         messages=request.messages,
         no_context=request.no_context,
-        prompt=prompt,
+        prompt=prompt.messages,
         contexts=contexts,
         left_out=_left_out(packing, request.results),
         decision=decision,
-        context_usage=AugmentUsage(context_tokens=context_tokens, prompt_tokens=prompt_tokens),
+        canaries=[prompt.mark] if prompt.mark else [],
+        context_usage=AugmentUsage(context_tokens=context_tokens, prompt_tokens=prompt.tokens),
         warnings=warnings,
         provenance={**request.provenance, "augment": _provenance(tokenizer, template)},
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .generator import Draft, Quote
 from .markers import strip_markers
 from .models import Context, GenerateRequest
+from .output_filter import without_images
 from .scoring import Candidate, answering, read_question, score_sentences, support_of
 from .sentences import row_cells
 from .terms import words
@@ -78,16 +79,16 @@ def _overlap(one: set[str], other: set[str]) -> float:
 def _write(candidate: Candidate, context: Context) -> str:
     """Return the sentence as it stands in an answer, with its number before the full stop.
 
-    Bracketed numbers of the passage itself would read as citations: the quote keeps them, the
-    answer does not.
+    Bracketed numbers of the passage itself would read as citations, and an image of its would be
+    fetched: the quote keeps them, the answer does not.
     """
     text = context.text[candidate.start : candidate.end]
     if candidate.kind == "code":
-        return f"`{text.replace('`', '')}` [{context.marker}]."
+        return f"`{without_images(text.replace('`', ''))}` [{context.marker}]."
     if candidate.kind == "table":
         text = ", ".join(row_cells(text))
     # a lone backtick could hide the number from the check
     text = text if text.count("`") % 2 == 0 else text.replace("`", "")
-    text = re.sub(r"\s+", " ", strip_markers(text)).strip()
+    text = re.sub(r"\s+", " ", without_images(strip_markers(text))).strip()
     body, end = (text[:-1].rstrip(), text[-1]) if text[-1:] in tuple(".!?") else (text, ".")
     return f"{body} [{context.marker}]{end}"

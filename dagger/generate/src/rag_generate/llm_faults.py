@@ -25,19 +25,32 @@ class Failure(Exception):  # noqa: N818 - an outcome of one attempt, never seen 
 
     Args:
         error: What the caller is told when no attempt is left.
-        retry: Whether another attempt may succeed and costs nothing twice.
+        retry: Whether another attempt may succeed and costs nothing twice: the server was not
+            reached, or itself said that it did not answer.
+        down: Whether it tells that the server is down, whatever is asked.
     """
 
-    def __init__(self, error: StepError, *, retry: bool = False) -> None:
+    def __init__(self, error: StepError, *, retry: bool = False, down: bool = False) -> None:
         super().__init__(error.message)
         self.error = error
         self.retry = retry
+        self.down = down
 
 
 def timed_out(phase: str, seconds: float, *, retry: bool = False) -> Failure:
     """Return the failure of a phase that took longer than it may."""
     message = f"the model did not answer in time ({phase}: {seconds:g} s)"
-    return Failure(StepError("llm_timeout", message), retry=retry)
+    # the total is the caller's to shorten, and tells nothing about the server
+    return Failure(StepError("llm_timeout", message), retry=retry, down=phase != "total")
+
+
+def refused_for_now(seconds: float) -> StepError:
+    """Return the error while most calls fail and no further one is made."""
+    return StepError(
+        "llm_upstream_error",
+        f"most of the last calls of the model's server failed; the next one is tried in {seconds:.1f} s",
+        retry_after=seconds,
+    )
 
 
 def bad_response(what: str) -> Failure:
@@ -64,11 +77,21 @@ def explain_failure(error: Exception, *, started: bool) -> Failure:
         return timed_out("connect", _connect_seconds(error), retry=True)
     if isinstance(error, (openai.APIError, httpx2.HTTPError)):
         if started:
-            return Failure(
-                StepError("llm_stream_broken", "the model's answer broke off after it had begun")
+            broken = StepError(
+                "llm_stream_broken", "the model's answer broke off after it had begun"
             )
-        message = "the model's server cannot be reached or dropped the connection"
-        return Failure(StepError("llm_upstream_error", message), retry=True)
+            return Failure(broken, down=True)
+        if isinstance(error.__cause__, httpx2.ConnectError):
+            lost = StepError("llm_upstream_error", "the model's server cannot be reached")
+            return Failure(lost, retry=True, down=True)
+        if not isinstance(error, (openai.APIConnectionError, httpx2.HTTPError)):
+            told = StepError("llm_upstream_error", "the model's server failed in its stream")
+            return Failure(told, down=True)
+        message = (
+            "the model's server dropped the connection before it answered; it was not asked again, "
+            "because it may have been at work"
+        )
+        return Failure(StepError("llm_upstream_error", message), down=True)
     return bad_response(f"its stream cannot be read ({type(error).__name__})")
 
 
@@ -106,7 +129,7 @@ def _refused(error: openai.APIStatusError) -> Failure:
         failed = StepError(
             "llm_upstream_error", f"the model's server failed ({status})", retry_after=wait
         )
-        return Failure(failed, retry=_soon(wait))
+        return Failure(failed, retry=_soon(wait), down=status >= 500)
     if _name(error) == "context_length_exceeded":
         return Failure(
             StepError(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from .llm_faults import bad_response
+
+MAX_TEXT = 1_000_000  # characters; many times what max_answer_tokens allows
 
 
 @dataclass
@@ -23,6 +27,8 @@ class Reply:
 
         The client does not validate chunks, so anything may be missing or of another type.
         """
+        if not isinstance(chunk, BaseModel):
+            raise bad_response("its stream holds something else than chunks of an answer")
         usage = getattr(chunk, "usage", None)
         if usage is not None:
             self.prompt_tokens = _count(usage, "prompt_tokens")
@@ -36,6 +42,8 @@ class Reply:
         text = getattr(delta, "content", None)
         if text is not None and not isinstance(text, str):
             raise bad_response("its text is no string")
+        if len(self.text) + len(text or "") > MAX_TEXT:
+            raise bad_response(f"its answer has more than {MAX_TEXT} characters")
         self.started = self.started or bool(text or getattr(delta, "reasoning_content", None))
         self.text += text or ""
         return text or ""

@@ -74,6 +74,11 @@ class GenerateOptions(BaseModel):
         le=600,
         description="Seconds the whole answer may take; null: the step's setting.",
     )
+    allow_degraded: bool = Field(
+        False,
+        description="When the model fails before its first word: answer with the passages' own "
+        "sentences, and say `degraded`.",
+    )
 
 
 class GenerateRequest(BaseModel):
@@ -90,6 +95,11 @@ class GenerateRequest(BaseModel):
         description="When nothing supports an answer: say so, let a model answer anyway, or fail.",
     )
     generate: GenerateOptions = Field(default_factory=lambda: GenerateOptions())
+    canaries: list[str] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Texts no answer of a model may hold, such as the mark of the prompt.",
+    )
     warnings: list[str] = Field(default_factory=list, description="Warnings of earlier steps.")
     provenance: dict[str, dict[str, JsonValue]] = Field(
         default_factory=dict, description="Who made what so far, by step."
@@ -158,10 +168,16 @@ class GenerateResponse(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: str = Field(description="The question as asked.")
-    answer: str = Field(description="The answer with numbers in brackets, or the no-context text.")
+    answer: str = Field(
+        description="The answer with numbers in brackets, or the no-context or filtered text."
+    )
     answerable: bool = Field(description="False: nothing found supports an answer.")
     finish_reason: Literal["stop", "length", "no_context", "filtered"]
     llm_generated: bool = Field(description="Whether a language model wrote the answer.")
+    degraded: bool = Field(
+        False,
+        description="Whether the model failed and the passages' own sentences answer instead.",
+    )
     support: float | None = Field(
         description="How well the passages support an answer, 0 to 1, by the extractive scorer; "
         "null: not scored."

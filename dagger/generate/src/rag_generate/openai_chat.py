@@ -1,7 +1,8 @@
 """Answer with a language model behind an OpenAI-compatible chat API.
 
 The answer is always streamed, so that each phase has its own deadline: connect, first token, idle,
-total. One place retries (here; the client's own retries are off), never after the first token.
+total. One place retries (here; the client's own retries are off), and only what certainly was not
+answered: no connection, 429, 5xx. A request that may have been worked on is never sent again.
 The model's address and key are the operator's; a request cannot choose them. It calls no tools.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections import abc
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,19 +20,21 @@ from queue import SimpleQueue
 from typing import Any
 
 import httpx2
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
 from .background import BackgroundLoop
+from .breaker import Breaker
 from .budget import Fitted, fit_window
 from .errors import StepError
 from .generator import Draft
-from .llm_faults import Failure, explain_failure, timed_out
+from .llm_faults import Failure, explain_failure, refused_for_now, timed_out
 from .llm_reply import Reply
 from .models import GenerateRequest, Usage
 from .shapes import on_cancel
 
 NO_KEY = "none"  # the client insists on a key; servers without one ignore it
+_HEADER = re.compile(r"[!-~]{1,128}")  # what may stand in a header as it is
 LOG = logging.getLogger(__name__)
 
 
@@ -57,6 +61,7 @@ class OpenAIChat:
         limits: Deadlines and retries.
         context_window: Tokens of prompt and answer together, or None when unknown.
         max_tokens_field: What the server calls the limit of an answer.
+        breaker: Refuses calls while most fail.
     """
 
     name = "openai"
@@ -70,16 +75,21 @@ class OpenAIChat:
         limits: Limits | None = None,
         context_window: int | None = None,
         max_tokens_field: str = "max_tokens",
+        breaker: Breaker | None = None,
     ) -> None:
         self.model: str | None = model
         self._limits = limits or Limits()
         self._window = context_window
         self._max_tokens_field = max_tokens_field
+        self.breaker = breaker or Breaker("llm")
         self._client = AsyncOpenAI(
             base_url=base_url,
             api_key=api_key.get_secret_value() if api_key else NO_KEY,
             max_retries=0,
-            timeout=httpx2.Timeout(None, connect=self._limits.connect_s),
+            # the server answers itself; a redirect could lead anywhere
+            http_client=DefaultAsyncHttpxClient(
+                timeout=httpx2.Timeout(None, connect=self._limits.connect_s), follow_redirects=False
+            ),
         )
         self._background = BackgroundLoop("rag-generate-openai")
 
@@ -120,19 +130,21 @@ class OpenAIChat:
         end = clock() + total
         body = self._body(request, fitted)
         for attempt in range(1, self._limits.attempts + 1):
+            if refused := self.breaker.refuses():
+                raise refused_for_now(refused)
             reply = Reply()
-            try:
-                await self._attempt(body, reply, emit, end, total)
+            failure = await self._attempt(body, reply, emit, end, total)
+            self.breaker.ended(failed=failure is not None and failure.down)
+            if failure is None:
                 return _draft(reply, attempt, fitted)
-            except Failure as failure:
-                LOG.warning(
-                    "model call %d of %d failed: %s",
-                    attempt, self._limits.attempts, failure.error.code,
-                )  # fmt: skip
-                wait = self._wait(failure)
-                last = attempt == self._limits.attempts or clock() + wait >= end
-                if last or not failure.retry:
-                    raise failure.error from None
+            LOG.warning(
+                "model call %d of %d failed: %s",
+                attempt, self._limits.attempts, failure.error.code,
+            )  # fmt: skip
+            wait = self._wait(failure)
+            last = attempt == self._limits.attempts or clock() + wait >= end
+            if last or not failure.retry or not self.breaker.may_retry():
+                raise failure.error
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
@@ -149,11 +161,11 @@ class OpenAIChat:
         emit: Callable[[str], None],
         end: float,
         total: float,
-    ) -> None:
-        """Read one streamed answer into `reply`.
+    ) -> Failure | None:
+        """Read one streamed answer into `reply`; returns what failed.
 
-        Raises:
-            Failure: It failed; says whether another attempt makes sense.
+        It is returned and not raised, because a traceback would keep the stream until another
+        thread drops it, and only this one may close it.
         """
         loop = asyncio.get_running_loop()
         phase, seconds = "first token", self._limits.first_token_s
@@ -162,27 +174,27 @@ class OpenAIChat:
             async with asyncio.timeout_at(first):
                 stream = await self._client.chat.completions.create(**body)
             async with stream:
-                chunks = aiter(stream)
                 while True:
                     deadline = first
                     if reply.started:
                         phase, seconds = "idle", self._limits.idle_s
                         deadline = min(loop.time() + seconds, end)
                     async with asyncio.timeout_at(deadline):
-                        chunk = await anext(chunks, None)
+                        chunk = await anext(stream, None)
                     if chunk is None:
                         break
                     if text := reply.add(chunk):
                         emit(text)
+            reply.check()
         except TimeoutError:
             if reply.finish_reason is not None:
-                return  # only the usage or the end mark is late
+                return None  # only the usage or the end mark is late
             if loop.time() >= end:
                 phase, seconds = "total", total
-            raise timed_out(phase, seconds) from None
+            return timed_out(phase, seconds)
         except Exception as error:
-            raise explain_failure(error, started=reply.started) from None
-        reply.check()
+            return explain_failure(error, started=reply.started).with_traceback(None)
+        return None
 
     def _body(self, request: GenerateRequest, fitted: Fitted) -> dict[str, Any]:
         options = request.generate
@@ -197,6 +209,9 @@ class OpenAIChat:
         }
         if options.seed is not None:
             body["seed"] = options.seed
+        request_id = (request.model_extra or {}).get("request_id")
+        if isinstance(request_id, str) and _HEADER.fullmatch(request_id):
+            body["extra_headers"] = {"X-Request-Id": request_id}
         return body
 
 

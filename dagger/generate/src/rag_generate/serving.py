@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,7 +93,7 @@ class _Resident:
         self._error: StepError | None = None
 
     def refuse(self, error: StepError) -> Response:
-        return _reply(envelope(error, step=self._step), error.status)
+        return _reply(envelope(error, step=self._step), error.status, error.retry_after)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -244,10 +245,13 @@ def sse(event: Event) -> bytes:
 
 def _answered(text: str) -> Response:
     failed = error_of(pydantic_core.from_json(text)) if text.startswith('{"error"') else None
-    return _reply(text, CODES[failed["code"]].status if failed else 200)
+    if failed is None:
+        return _reply(text)
+    return _reply(text, CODES[failed["code"]].status, failed.get("retry_after"))
 
 
-def _reply(body: object, status: int = 200) -> Response:
+def _reply(body: object, status: int = 200, retry_after: float | None = None) -> Response:
     text = body if isinstance(body, str) else pydantic_core.to_json(body)
-    headers = {"Retry-After": "1"} if status == 503 else None
+    wait = str(max(1, math.ceil(retry_after or 1)))
+    headers = {"Retry-After": wait} if status in (429, 503) else None
     return Response(text, status, headers, media_type="application/json")

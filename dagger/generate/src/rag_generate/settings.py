@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .breaker import Rules
 from .errors import StepError
+from .step import FILTERED_TEXT
 
 # Probability; the largest step of 0.05 at which `extractive` wrongly abstains on fewer than 10 % of
 # the answerable questions it was fitted on (2.7 % of CLAP NQ, 12.3 % of the chunking set, even
@@ -35,6 +37,14 @@ class Settings(BaseSettings):
         "I could not find an answer to this in the documents.",
         description="The answer when nothing found supports one.",
     )
+    filtered_text: str = Field(
+        FILTERED_TEXT, description="The answer when a model's own holds what may not leave."
+    )
+    canaries: tuple[Annotated[str, Field(min_length=8)], ...] = Field(
+        (),
+        description="Texts no answer of a model may hold, as JSON: what you planted in documents or "
+        'in RAG_TEMPLATE to notice a leak, e.g. `["canary-7f3a91"]`.',
+    )
     llm_base_url: str | None = Field(
         None, description="OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1."
     )
@@ -56,6 +66,31 @@ class Settings(BaseSettings):
     llm_attempts: int = Field(3, ge=1, le=10, description="Requests for one answer at most.")
     llm_retry_min_s: float = Field(0.2, ge=0, description="Shortest wait before a retry, seconds.")
     llm_retry_max_s: float = Field(2.0, ge=0, description="Longest wait before a retry, seconds.")
+
+    retry_share: float = Field(
+        0.1, ge=0, le=1, description="Retries per call of a dependency, on average."
+    )
+    breaker_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of a dependency's calls that must fail until calls are refused for a while.",
+    )
+    breaker_calls: int = Field(20, ge=1, description="Calls needed to judge that.")
+    breaker_window_s: float = Field(10.0, gt=0, description="Seconds in which calls count for it.")
+    breaker_probe_s: float = Field(
+        2.0, gt=0, description="Seconds between two calls that are let through meanwhile."
+    )
+
+    def rules(self) -> Rules:
+        """Return when a dependency's calls are refused, and how much is tried again."""
+        return Rules(
+            share=self.breaker_share,
+            calls=self.breaker_calls,
+            window_s=self.breaker_window_s,
+            probe_s=self.breaker_probe_s,
+            retries=self.retry_share,
+        )
 
     def default_generator(self) -> str:
         """Return the name of the generator used when a request names none."""

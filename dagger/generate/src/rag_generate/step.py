@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -14,11 +16,16 @@ from .citations import Verified, verify
 from .errors import StepError
 from .generator import Draft, Generator
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
+from .output_filter import OutputFilter
 from .scoring import read_question, score_sentences, support_of
+from .shapes import clean
 from .terms import words
 
 __version__ = version("rag-generate")
 
+FILTERED_TEXT = "The answer was withheld because it held something that may not be passed on."
+INSTEAD = "extractive"  # who answers when the model fails
+MODEL_SHARE = 0.8  # of a deadline; the rest is for answering without the model
 REFUSAL_WORDS = 60  # words; a longer answer is one, whatever it opens with
 # What models write in place of the sentence they were told to (lower-case, straight apostrophes):
 # "I cannot find ...", "the passages do not say ...", "not enough information", "is not mentioned in
@@ -40,6 +47,9 @@ def generate(
     generators: Mapping[str, Generator],
     default: str,
     no_context_text: str,
+    filtered_text: str = FILTERED_TEXT,
+    secrets: Sequence[str] = (),
+    canaries: Sequence[str] = (),
 ) -> GenerateResponse:
     """Answer a prompt.
 
@@ -49,13 +59,22 @@ def generate(
         default: The name used when the request names none.
         no_context_text: The answer when nothing found supports one; a model told to reply with it
             is understood as refusing.
+        filtered_text: The answer when a model's own holds what may not leave.
+        secrets: Keys no answer of a model may hold.
+        canaries: Other texts it may not hold, besides those of the request.
 
     Raises:
         StepError: Nothing supports an answer and the caller asked for an error, the generator is
             not configured, or it fails.
     """
     for event in stream(
-        request, generators=generators, default=default, no_context_text=no_context_text
+        request,
+        generators=generators,
+        default=default,
+        no_context_text=no_context_text,
+        filtered_text=filtered_text,
+        secrets=secrets,
+        canaries=canaries,
     ):
         if isinstance(event, GenerateResponse):
             return event
@@ -68,27 +87,99 @@ def stream(
     generators: Mapping[str, Generator],
     default: str,
     no_context_text: str,
+    filtered_text: str = FILTERED_TEXT,
+    secrets: Sequence[str] = (),
+    canaries: Sequence[str] = (),
 ) -> abc.Generator[str | GenerateResponse, None, None]:
     """Answer a prompt piece by piece: text as it is written, then the response of `generate`.
 
-    The pieces are not verified: only the response's text has its citations checked. The first
+    The pieces are not verified: only the response's text has its citations checked. They are
+    filtered: what may not leave is in none of them, and after it nothing more is sent. The first
     piece comes after everything that can be refused was; closing early aborts the model's call.
     """
     generator = _choose(request, generators, default)
+    texts = _Texts(no_context_text, filtered_text, secrets, canaries)
+    instead = generators.get(INSTEAD) if request.generate.allow_degraded else None
+    if generator.model is None or instead is None:
+        yield from _answer(request, generator, texts)
+        return
+    sent = False
+    try:
+        for event in _answer(_hurried(request), generator, texts):
+            sent = True
+            yield event
+    except StepError as error:
+        if sent or not error.code.startswith("llm_"):
+            raise
+        request = request.model_copy(
+            update={"warnings": [*request.warnings, f"degraded: {error.code}"]}
+        )
+    if not sent:
+        for event in _answer(request, instead, texts):
+            if isinstance(event, GenerateResponse):
+                event = event.model_copy(update={"degraded": True})
+            yield event
+
+
+class _Texts(NamedTuple):
+    """What is said in place of an answer, and what no answer may say."""
+
+    no_context: str
+    filtered: str
+    secrets: Sequence[str]
+    canaries: Sequence[str]
+
+
+def _hurried(request: GenerateRequest) -> GenerateRequest:
+    """Return the request with a part of its time kept for answering without the model."""
+    options = request.generate
+    if options.deadline_s is None:
+        return request
+    sooner = options.model_copy(update={"deadline_s": options.deadline_s * MODEL_SHARE})
+    return request.model_copy(update={"generate": sooner})
+
+
+def _answer(
+    request: GenerateRequest, generator: Generator, texts: _Texts
+) -> abc.Generator[str | GenerateResponse, None, None]:
     missing, support = _missing(request, generator)
     if missing:
-        yield _no_context(request, generator, no_context_text, missing, support=support)
+        yield _no_context(request, generator, texts.no_context, missing, support=support)
         return
+    output = None
+    if generator.model is not None:
+        output = OutputFilter(
+            request, secrets=texts.secrets, canaries=texts.canaries, allowed=texts.no_context
+        )
     draft = None
     with closing(generator.stream(request)) as pieces:
         for piece in pieces:
-            if isinstance(piece, str):
-                yield piece
-            else:
+            if not isinstance(piece, str):
                 draft = piece
+            elif output is None:
+                yield piece
+            elif text := output.feed(piece):
+                yield text
+            elif output.hit:
+                break
+    if output is not None and output.hit:
+        yield _filtered(request, generator, texts, output.hit, Usage(llm_calls=1))
+        return
     if draft is None:
         raise StepError("module_bad_output", f"the generator '{generator.name}' gave no draft")
-    yield _respond(request, generator, draft, no_context_text, support)
+    if output is None:
+        yield _respond(request, generator, draft, texts.no_context, support)
+        return
+    draft = replace(draft, text=clean(draft.text))
+    response = _respond(request, generator, draft, texts.no_context, support)
+    rest = output.finish()
+    # the check of citations takes numbers out: what stood around them is together now
+    if rule := output.hit or output.find(response.answer):
+        yield _filtered(request, generator, texts, rule, draft.usage)
+        return
+    if rest:
+        yield rest
+    yield response
 
 
 def _choose(
@@ -205,6 +296,25 @@ def _no_context(
         contexts=request.contexts,
         usage=draft.usage if draft else Usage(),
         warnings=[*request.warnings, *(draft.warnings if draft else ())],
+        provenance=_provenance(request, generator),
+    )
+
+
+def _filtered(
+    request: GenerateRequest, generator: Generator, texts: _Texts, rule: str, usage: Usage
+) -> GenerateResponse:
+    return GenerateResponse(
+        query=request.query,
+        answer=texts.filtered,
+        answerable=False,
+        finish_reason="filtered",
+        llm_generated=False,
+        support=None,
+        citations=[],
+        citation_check=CitationCheck(removed_markers=[], uncited_sentences=0),
+        contexts=request.contexts,
+        usage=usage,
+        warnings=[*request.warnings, f"filtered: {rule}"],
         provenance=_provenance(request, generator),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from .breaker import Breaker
 from .errors import StepError
 from .extractive import Extractive
 from .generator import Generator
@@ -33,13 +34,20 @@ def open_step(settings: Settings | None = None) -> Iterator[Handler]:
     """
     chosen = settings or _settings()
     with open_generators(chosen) as generators:
+        key = chosen.api_key() if "openai" in generators else None
         parts: dict[str, Any] = {
             "generators": generators,
             "default": chosen.default_generator(),
             "no_context_text": chosen.no_context_text,
+            "filtered_text": chosen.filtered_text,
+            "secrets": [key.get_secret_value()] if key else [],
+            "canaries": chosen.canaries,
         }
         run = partial(generate, **parts)
-        yield Handler("generate", GenerateRequest, run, stream=partial(_events, **parts))
+        found = [getattr(generator, "breaker", None) for generator in generators.values()]
+        breakers = tuple(breaker for breaker in found if breaker is not None)
+        events = partial(_events, **parts)
+        yield Handler("generate", GenerateRequest, run, stream=events, breakers=breakers)
 
 
 def _events(request: GenerateRequest, **parts: Any) -> Iterator[Event]:
@@ -90,6 +98,7 @@ def _openai(settings: Settings) -> OpenAIChat:
         limits=limits,
         context_window=settings.llm_context_window,
         max_tokens_field=settings.llm_max_tokens_field,
+        breaker=Breaker("llm", settings.rules()),
     )
 
 

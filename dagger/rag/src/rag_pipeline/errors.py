@@ -44,6 +44,7 @@ CODES: dict[str, Code] = {
     "misconfigured": Code("configuration_error", 500, False),
     "retriever_misconfigured": Code("configuration_error", 500, False),
     "llm_misconfigured": Code("configuration_error", 500, False),
+    "module_pin_mismatch": Code("configuration_error", 500, False),
     "store_locked": Code("conflict_error", 503, True),
     "store_corrupt": Code("internal_error", 500, False),
     "storage_full": Code("storage_error", 507, True),
@@ -118,6 +119,9 @@ class ErrorBody(BaseModel):
     param: str | None = Field(description="The request field at fault, or null.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
     request_id: str | None = Field(description="Id of the request, to find it in the logs.")
+    retry_after: float | None = Field(
+        None, description="Seconds to wait before trying again, or null."
+    )
 
 
 class ErrorEnvelope(BaseModel):
@@ -139,5 +143,6 @@ def envelope(error: StepError, *, step: str, request_id: str | None = None) -> d
         param=error.param,
         retryable=code.retryable,
         request_id=request_id,
+        retry_after=error.retry_after,
     )
     return ErrorEnvelope(error=body).model_dump()

@@ -60,7 +60,7 @@ Category = Annotated[str | None, typer.Option(help="For superlinked: the categor
 
 @contextmanager
 def failures(as_json: bool = False) -> Iterator[None]:
-    """Turn every failure inside into `error: …` and exit code 1; with JSON into an envelope too."""
+    """Turn every failure inside into `error: …` and an exit code; with JSON into an envelope too."""
     try:
         yield
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
@@ -86,17 +86,22 @@ def loaded(opened: AbstractContextManager[Opened]) -> Iterator[Opened]:
             raise
 
 
+def exit_code(code: str) -> int:
+    """Return the exit code for an error: 75 (try again later) when another process has the store."""
+    return 75 if code == "store_locked" else 1
+
+
 def _fail(error: StepError, as_json: bool) -> None:
     if as_json:
         screen.write_json(dump_error(error, step="rag"))
     screen.write_step_error(error)
-    raise typer.Exit(1) from None
+    raise typer.Exit(exit_code(error.code)) from None
 
 
 def finish(
     response: dict[str, Any], as_json: bool, write: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Show a response, as JSON or by `write`; exit code 1 when it is an error envelope."""
+    """Show a response, as JSON or by `write`; not exit code 0 when it is an error envelope."""
     failed = error_of(response)
     if as_json:
         screen.write_json(json.dumps(response, ensure_ascii=False, separators=(",", ":")))
@@ -104,7 +109,7 @@ def finish(
         write(response)
     if failed:
         screen.write_error(failed)
-        raise typer.Exit(1)
+        raise typer.Exit(exit_code(failed["code"]))
 
 
 def finish_report(report: IngestReport, as_json: bool) -> None:

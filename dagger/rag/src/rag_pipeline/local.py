@@ -32,9 +32,15 @@ THREADS = 32  # steps running at once; a thread that waits for a model server co
 
 @dataclass(frozen=True)
 class LocalPipeline(Pipeline):
-    """The composite over local steps; `retriever` also ingests."""
+    """The composite over local steps.
+
+    Args:
+        retriever: Also ingests.
+        breakers: Of the dependencies behind a network: each has a `name` and is `open` or not.
+    """
 
     retriever: Retriever
+    breakers: tuple[Any, ...]
 
 
 @contextmanager
@@ -66,6 +72,7 @@ def open_local(
             generator.events,
             stack.enter_context(start_blocking_portal()),
             opened,
+            (*opened.breakers, *generator.breakers),
         )
 
 

@@ -135,10 +135,16 @@ class RagResponse(BaseModel):
     id: str = Field(description="Id of this request: the caller's request_id, or a new one.")
     query: str = Field(description="The question as asked.")
     collection: str = Field(description="Where was searched.")
-    answer: str = Field(description="The answer with numbers in brackets, or the no-context text.")
+    answer: str = Field(
+        description="The answer with numbers in brackets, or the no-context or filtered text."
+    )
     answerable: bool = Field(description="False: nothing found supports an answer.")
     finish_reason: Literal["stop", "length", "no_context", "filtered"]
     llm_generated: bool = Field(description="Whether a language model wrote the answer.")
+    degraded: bool = Field(
+        False,
+        description="Whether the model failed and the passages' own sentences answer instead.",
+    )
     support: float | None = Field(
         description="How well the passages support an answer, 0 to 1, or null."
     )

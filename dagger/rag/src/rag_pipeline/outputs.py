@@ -50,6 +50,7 @@ class GenerateOutput(Output):
     answerable: bool
     finish_reason: Literal["stop", "length", "no_context", "filtered"]
     llm_generated: bool
+    degraded: bool = False
     support: float | None
     citations: list[Citation]
     citation_check: dict[str, JsonValue]

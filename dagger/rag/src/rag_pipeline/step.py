@@ -6,6 +6,7 @@ given as functions from JSON text to JSON text.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -166,6 +167,8 @@ class _Run:
         began = self.clock()
         try:
             yield
+        except asyncio.CancelledError as error:
+            raise asyncio.CancelledError(name) from error  # what a deadline then names
         except StepError as error:
             error.step = error.step or name
             raise
@@ -181,6 +184,8 @@ class _Run:
     def reply(self, name: str, reply: str, shape: type[Shape]) -> _Reply[Shape]:
         """Return what a step replied, checked, and the next step's request."""
         data = read_reply(name, reply)
+        if data.get("request_id", self.id) != self.id:
+            raise _bad_output(name, "is one to another request", "request_id")
         output = check_reply(name, shape, data)
         dropped = {key: value for key, value in self.sent.items() if key not in data}
         return _Reply(output, _dump({**data, **dropped}) if dropped else reply)
@@ -210,6 +215,7 @@ class _Run:
             answerable=reply.answerable,
             finish_reason=reply.finish_reason,
             llm_generated=reply.llm_generated,
+            degraded=reply.degraded,
             support=reply.support,
             citations=reply.citations,
             citation_check=reply.citation_check,
@@ -259,11 +265,13 @@ def read_reply(name: str, reply: str) -> dict[str, Any]:
     code, message, param, step = (failed.get(key) for key in ("code", "message", "param", "step"))
     if code not in CODES or not isinstance(message, str):
         raise _bad_output(name, f"is an error with the unknown code {code!r}", "error.code")
+    wait = failed.get("retry_after")
     raise StepError(
         code,
         message,
         param=param if isinstance(param, str) else None,
         step=step if isinstance(step, str) else name,
+        retry_after=wait if isinstance(wait, (int, float)) else None,
     )
 
 

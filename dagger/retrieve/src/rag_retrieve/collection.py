@@ -17,6 +17,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,9 +27,9 @@ from .analyzer import Analyzer
 from .chunker import embedding_text
 from .embedders import Vectors
 from .errors import StepError
-from .filters import Condition
+from .filters import Condition, matches
 from .loaders import LoadedDocument
-from .locks import SharedLock
+from .locks import SharedLock, has_ended, this_process
 from .manifest import Manifest, read_manifest
 from .points import (
     Change,
@@ -40,7 +41,7 @@ from .points import (
     loaded_document,
 )
 from .reports import DocumentInfo, StoredDocument
-from .stores import Hit, Leg, Point, Store
+from .stores import Hit, Leg, Point, Store, batches
 
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
@@ -135,6 +136,7 @@ class Collection:
         self._on_step = on_step
         self._uncertain: list[Version] = []  # in commits since the last checkpoint
         self._owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self._process = this_process()
         self.manifest = manifest
         self.analyzer = analyzer
         if store.exclusive:
@@ -174,6 +176,7 @@ class Collection:
                 manifest = self.manifest
             if kept == hits and len(points) == len(ranking):
                 break
+        self._check(points, kept, condition)
         found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
         return Snapshot(found, manifest)
 
@@ -189,14 +192,48 @@ class Collection:
         ]
 
     def _published_only(self, found: list[list[Hit]]) -> list[list[Hit]]:
-        names = {hit.payload["document_id"] for leg in found for hit in leg}
+        """Leave out what belongs to no whole document of this collection: torn, old or foreign."""
+        names = {str(hit.payload.get("document_id")) for leg in found for hit in leg}
         ids = {document_point_id(name): name for name in names}
-        points = self._store.get(list(ids), fields=["content_hash"])
-        live = {ids[point_id]: point.payload["content_hash"] for point_id, point in points.items()}
+        points = self._store.get(list(ids), fields=["document_id", "content_hash"])
+        live = {
+            (point.payload.get("document_id"), point.payload.get("content_hash"))
+            for point_id, point in points.items()
+            if point.payload.get("document_id") == ids.get(point_id)
+        }
         return [
-            [hit for hit in leg if live.get(hit.payload["document_id"]) == hit.payload["version"]]
+            [
+                hit
+                for hit in leg
+                if (hit.payload.get("document_id"), hit.payload.get("version")) in live
+            ]
             for leg in found
         ]
+
+    def _check(
+        self, points: dict[str, Point], found: list[list[Hit]], condition: Condition | None
+    ) -> None:
+        """Refuse passages that the filter excludes, or that are not those the store found.
+
+        Raises:
+            StepError: `retriever_bad_response`.
+        """
+        hits = {hit.id: hit.payload for leg in found for hit in leg}
+        for point_id, point in points.items():
+            payload, asked = point.payload, hits[point_id]
+            metadata = payload.get("metadata")
+            if payload.get("kind") != "chunk" or not isinstance(metadata, dict):
+                why = "a point that is no passage"
+            elif any(payload.get(name) != value for name, value in asked.items()):
+                why = "another passage than the one it found"
+            elif condition is not None and not matches(condition, metadata):
+                why = "a passage that the request's filter excludes"
+            else:
+                continue
+            raise StepError(
+                "retriever_bad_response",
+                f"the store gave {why}; nothing of its answer is used",
+            )
 
     def score(self, leg: Leg, ids: Sequence[str]) -> dict[str, float]:
         """Score given passages by one leg; those that are not there get none."""
@@ -230,7 +267,8 @@ class Collection:
 
     def documents(self) -> Iterator[DocumentInfo]:
         """Give the documents, ordered by id."""
-        points = self._store.scroll({"kind": "document"}, INFO_FIELDS)
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "document"}, INFO_FIELDS))
         infos = [DocumentInfo.model_validate(point.payload) for point in points]
         return iter(sorted(infos, key=lambda info: info.document_id))
 
@@ -244,7 +282,8 @@ class Collection:
 
     def _record_of(self, document_id: str) -> Point:
         point_id = document_point_id(document_id)
-        point = self._store.get([point_id]).get(point_id)
+        with self._lock.shared():
+            point = self._store.get([point_id]).get(point_id)
         if point is None:
             raise StepError(
                 "document_not_found",
@@ -283,6 +322,7 @@ class Collection:
             or before.content_hash != hashes[document.document_id]
         ]
         cuts = [self.analyzer.cut(document) for document in fresh]
+        self._on_step("cut")
         texts = [
             embedding_text(document, piece)
             for document, pieces in zip(fresh, cuts, strict=True)
@@ -331,7 +371,7 @@ class Collection:
         self._on_step("journal")
         try:
             self._apply(changes)
-        except StepError:
+        except BaseException:  # Ctrl-C too: a checkpoint may follow, and must find nothing torn
             self._undo()
             raise
 
@@ -340,21 +380,46 @@ class Collection:
         if not self._uncertain:
             return
         self._store.flush()
+        self._on_step("flushed")
         self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
         self._on_step("manifest")
         self._ledger.write_journal(self.manifest.name, None)
         self._uncertain = []
         self._on_step("committed")
 
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """Make the commits of the block durable at its end, also when it fails between two.
+
+        A journal that stayed would keep the other writers of a server waiting. One that a dead
+        process left is dealt with first, also when there is nothing to commit.
+
+        Raises:
+            StepError: `in_progress`, another process commits.
+        """
+        if not self._uncertain:
+            self._take_over()
+        try:
+            yield
+        except BaseException:
+            with suppress(StepError):
+                self.checkpoint()
+            raise
+        self.checkpoint()
+
     def _apply(self, changes: Sequence[Change]) -> None:
         with self._lock.exclusive():
             for change in changes:
+                self._on_step("upserting")
                 self._store.upsert(change.points)
                 self._on_step("upserted")
+            self._on_step("publishing")
             self._store.upsert([change.record for change in changes if change.record])
             self._store.delete([document_point_id(c.document_id) for c in changes if c.new is None])
             self._on_step("published")
-            self._store.delete([id_ for c in changes if c.old for id_ in c.old.chunk_ids()])
+            for part in batches([id_ for c in changes if c.old for id_ in c.old.chunk_ids()]):
+                self._store.delete(part)
+                self._on_step("sweeping")
             self._on_step("swept")
             manifest = self.manifest.model_copy()
             for change in changes:
@@ -367,10 +432,9 @@ class Collection:
 
     def _undo(self) -> None:
         """Clean up after a failed commit; when that fails too, the journal stays for `recover`."""
-        try:
+        self._uncertain = []  # else the next checkpoint would clear the journal of what is torn
+        with suppress(StepError):
             self.recover()
-        except StepError:
-            return
 
     def recover(self) -> None:
         """Finish or undo the commit that a journal tells of, and count the corpus anew."""
@@ -401,7 +465,8 @@ class Collection:
         if not journal:
             return
         age = time.time() - journal["started"]
-        if journal["owner"] != self._owner and age < JOURNAL_LEASE_S:
+        alive = journal["owner"] != self._owner and not has_ended(journal.get("process", ""))
+        if alive and age < JOURNAL_LEASE_S:
             raise StepError(
                 "in_progress",
                 f"{journal['owner']} has been writing to collection '{self.manifest.name}' for "
@@ -413,6 +478,7 @@ class Collection:
     def _journal(self) -> dict[str, Any]:
         return {
             "owner": self._owner,
+            "process": self._process,
             "started": time.time(),
             "versions": [[v.document_id, v.content_hash, v.chunks] for v in self._uncertain],
         }

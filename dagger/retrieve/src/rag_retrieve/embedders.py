@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.util
 import os
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .background import BackgroundLoop
+from .breaker import Breaker
 from .errors import StepError
 from .settings import RetrieveSettings
 
@@ -26,6 +29,7 @@ TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f41157
 MAX_TOKENS = 256  # the window all-MiniLM-L6-v2 was trained with
 QUERY_CACHE = 1024  # queries; 1.5 MB of vectors
 API_BATCH = 64  # texts in one call of /v1/embeddings
+CONNECT_S = 2.0  # seconds an embedding service may take to accept a connection
 
 
 class Embedder(Protocol):
@@ -40,6 +44,9 @@ class Embedder(Protocol):
 
     def embed_query(self, query: str) -> Vectors:
         """Embed one query; returns dim float32 of length 1."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
 
 
 def open_embedder(settings: RetrieveSettings) -> Embedder:
@@ -134,6 +141,9 @@ class MiniLM:
             return np.empty((0, self.dim), np.float32)
         return np.stack(list(self._pool.map(self._embed_one, texts)))
 
+    def close(self) -> None:
+        """Do nothing: model and threads end with the process."""
+
     def _embed_one(self, text: str) -> Vectors:
         encoding = self._tokenizer.encode(text)
         ids = np.array([encoding.ids], dtype=np.int64)
@@ -148,9 +158,14 @@ class MiniLM:
 
 
 class OpenAIEmbedder:
-    """Any OpenAI-compatible `POST /v1/embeddings`; retries are not made here."""
+    """Any OpenAI-compatible `POST /v1/embeddings`.
+
+    A call has its time in all and ends at once when the request it works for is given up. It is
+    made once more when the connection failed: embedding changes nothing.
+    """
 
     def __init__(self, settings: RetrieveSettings) -> None:
+        import httpx2
         import openai
 
         if not settings.embedding_base_url or not settings.embedding_model:
@@ -159,34 +174,81 @@ class OpenAIEmbedder:
                 "the embedder 'openai' needs RAG_EMBEDDING_BASE_URL and RAG_EMBEDDING_MODEL",
             )
         self.model = settings.embedding_model
-        self._client = openai.OpenAI(
+        self.breaker = Breaker("embedder", settings.rules())
+        self._timeout_s = settings.embedding_timeout_s
+        self._client = openai.AsyncOpenAI(
             base_url=settings.embedding_base_url,
             api_key=settings.secret("embedding_api_key") or "none",
-            timeout=settings.embedding_timeout_s,
+            # the server answers itself; a redirect could lead anywhere
+            http_client=openai.DefaultAsyncHttpxClient(
+                timeout=httpx2.Timeout(None, connect=min(CONNECT_S, self._timeout_s / 2)),
+                follow_redirects=False,
+            ),
             max_retries=0,
         )
+        self._background = BackgroundLoop("rag-retrieve-embedder")
         self.dim = 0
-        self.dim = len(self.embed(["dimension"])[0])
+        try:
+            self.dim = len(self.embed(["dimension"])[0])
+        except BaseException:
+            self.close()
+            raise
         self.identity = f"openai:{self.model}:{self.dim}"
         self.embed_query = lru_cache(QUERY_CACHE)(lambda query: self.embed([query])[0])
+
+    def close(self) -> None:
+        """Give up what still runs and close the connections."""
+        if not self._background.closed:
+            self._background.submit(self._client.close()).result()
+            self._background.close()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed N texts, 64 in a call; returns N × dim."""
         rows = [
             row
             for at in range(0, len(texts), API_BATCH)
-            for row in self._call(texts[at : at + API_BATCH])
+            for row in self._batch(texts[at : at + API_BATCH])
         ]
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
 
+    def _batch(self, texts: Sequence[str]) -> list[Vectors]:
+        try:
+            return self._call(texts)
+        except StepError as error:
+            # one that says when to come back is not asked again before
+            passing = error.code == "embedder_unavailable" and error.retry_after is None
+            if not passing or not self.breaker.may_retry():
+                raise
+        return self._call(texts)
+
     def _call(self, texts: Sequence[str]) -> list[Vectors]:
+        if wait := self.breaker.refuses():
+            raise StepError(
+                "embedder_unavailable",
+                "most of the last calls of the embedding service failed; the next one is tried in "
+                f"{wait:.1f} s",
+                retry_after=wait,
+            )
+        try:
+            rows = self._ask(texts)
+        except StepError as error:
+            self.breaker.ended(failed=error.code in ("embedder_unavailable", "deadline_exceeded"))
+            raise
+        self.breaker.ended(failed=False)
+        return [_unit(row) for row in self._checked(rows, len(texts))]
+
+    async def _within(self, texts: Sequence[str]) -> Any:
+        async with asyncio.timeout(self._timeout_s):
+            return await self._client.embeddings.create(
+                model=self.model, input=list(texts), encoding_format="float"
+            )
+
+    def _ask(self, texts: Sequence[str]) -> list[Vectors]:
         import openai
 
         try:
-            answer = self._client.embeddings.create(
-                model=self.model, input=list(texts), encoding_format="float"
-            )
-            rows = [np.asarray(item.embedding, dtype=np.float32) for item in answer.data]
+            answer = self._background.run(self._within(texts))
+            return [np.asarray(item.embedding, dtype=np.float32) for item in answer.data]
         except (
             openai.AuthenticationError,
             openai.PermissionDeniedError,
@@ -198,19 +260,33 @@ class OpenAIEmbedder:
                 "RAG_EMBEDDING_MODEL and its key",
             ) from None
         except openai.APIStatusError as error:
-            raise StepError(
-                "embedder_unavailable", f"the embedding service answered {error.status_code}"
-            ) from None
+            raise self._refused(error.status_code) from None
         except openai.APIConnectionError as error:
             raise StepError(
                 "embedder_unavailable",
                 f"the embedding service cannot be reached: {type(error).__name__}",
             ) from None
+        except TimeoutError:
+            raise StepError(
+                "deadline_exceeded",
+                f"the embedding service did not answer within {self._timeout_s:g} s; try again, or "
+                "raise RAG_EMBEDDING_TIMEOUT_S",
+            ) from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError):
             raise StepError(
                 "embedder_bad_response", "the embedding service gave no valid embeddings answer"
             ) from None
-        return [_unit(row) for row in self._checked(rows, len(texts))]
+
+    def _refused(self, status: int) -> StepError:
+        if status < 500 and status not in (408, 409, 429):
+            return StepError(
+                "embedder_bad_response", f"the embedding service refused the texts ({status})"
+            )
+        return StepError(
+            "embedder_unavailable",
+            f"the embedding service answered {status}",
+            retry_after=1.0 if status == 429 else None,
+        )
 
     def _checked(self, rows: list[Vectors], expected: int) -> list[Vectors]:
         sizes = {row.shape for row in rows}
@@ -268,6 +344,9 @@ class FastEmbedEmbedder:
                 for row in self._model.embed(list(texts), batch_size=8)
             ]
         return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
+
+    def close(self) -> None:
+        """Do nothing: the model ends with the process."""
 
     def _query(self, query: str) -> Vectors:
         with self._lock:

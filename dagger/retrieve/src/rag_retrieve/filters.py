@@ -89,9 +89,7 @@ def parse_filters(raw: Mapping[str, Any] | None) -> Condition | None:
     if raw is None or raw == {}:
         return None
     condition = _filter(raw, "filters", 1)
-    found = _size(condition)
-    if found > MAX_CONDITIONS:
-        raise _bad("filters", f"holds {found} comparisons; at most {MAX_CONDITIONS} are allowed")
+    _few(_size(condition), "filters")
     return condition
 
 
@@ -153,6 +151,11 @@ def _as_float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+def _few(found: int, where: str) -> None:
+    if found > MAX_CONDITIONS:
+        raise _bad(where, f"holds {found} comparisons; at most {MAX_CONDITIONS} are allowed")
+
+
 def _bad(where: str, problem: str) -> StepError:
     return StepError("invalid_request", f"{where} {problem}.", param=where)
 
@@ -164,6 +167,7 @@ def _filter(raw: Any, where: str, depth: int) -> Condition:
         raise _bad(where, "is an empty object; name at least one field, or leave it out")
     if depth > MAX_DEPTH:
         raise _bad(where, f"is nested deeper than {MAX_DEPTH} levels")
+    _few(len(raw), where)
     return _all_of([_entry(key, value, f"{where}.{key}", depth) for key, value in raw.items()])
 
 
@@ -183,6 +187,7 @@ def _entry(key: Any, value: Any, where: str, depth: int) -> Condition:
 def _logical(key: str, value: Any, where: str, depth: int) -> Condition:
     if not isinstance(value, list) or not value:
         raise _bad(where, f"must be a list with at least one filter, but got {_kind(value)}")
+    _few(len(value), where)
     parts = tuple(_filter(one, f"{where}[{at}]", depth + 1) for at, one in enumerate(value))
     return And(parts) if key == "$and" else Or(parts)
 

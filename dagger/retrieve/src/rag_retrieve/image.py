@@ -15,8 +15,13 @@ from importlib.metadata import version
 import dagger
 from dagger import dag
 
-BASE = "python:3.11-slim"
-UV = "uv==0.13.9"
+# For amd64 and arm64. A newer one: docker buildx imagetools inspect python:3.11-slim
+BASE = "python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7"
+UV = """uv==0.13.9 \\
+    --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19 \\
+    --hash=sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe
+"""
+PIP = ["pip", "install", "--no-cache-dir", "--root-user-action=ignore"]
 PORT = 8080
 USER = "10001:10001"
 HOME = "/data"  # RAG_HOME, the embedded store
@@ -42,7 +47,8 @@ def build(package: str, *, folder: str = ".", tests: bool = False) -> dagger.Con
     builder = (
         dag.container()
         .from_(BASE)
-        .with_exec(["pip", "install", "--no-cache-dir", "--root-user-action=ignore", UV])
+        .with_new_file("/uv.txt", UV)
+        .with_exec([*PIP, "--require-hashes", "--only-binary=:all:", "-r", "/uv.txt"])
         .with_mounted_cache("/root/.cache/uv", dag.cache_volume("rag-uv"))
         .with_env_variable("UV_LINK_MODE", "copy")
         .with_env_variable("UV_COMPILE_BYTECODE", "1")

@@ -99,6 +99,10 @@ class Ingest:
 
     def documents(self, documents: Iterable[LoadedDocument]) -> None:
         """Ingest documents in commits of at most 32 documents or 64,000 characters."""
+        with self._collection.checkpointed():
+            self._documents(documents)
+
+    def _documents(self, documents: Iterable[LoadedDocument]) -> None:
         batch: list[LoadedDocument] = []
         size = 0
         for document in documents:
@@ -114,7 +118,6 @@ class Ingest:
                 batch, size = [], 0
         if batch:
             self._commit(batch)
-        self._collection.checkpoint()
 
     def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
         """Report, or with `prune` delete, documents under the prefixes that were not seen."""
@@ -129,11 +132,11 @@ class Ingest:
         if not prune:
             self.report.missing = gone
             return
-        for at in range(0, len(gone), COMMIT_DOCUMENTS):
-            batch = gone[at : at + COMMIT_DOCUMENTS]
-            self._collection.commit(self._collection.removals(batch))
-            self.report.deleted += batch
-        self._collection.checkpoint()
+        with self._collection.checkpointed():
+            for at in range(0, len(gone), COMMIT_DOCUMENTS):
+                batch = gone[at : at + COMMIT_DOCUMENTS]
+                self._collection.commit(self._collection.removals(batch))
+                self.report.deleted += batch
 
     def _load(self, file: File) -> list[LoadedDocument]:
         try:

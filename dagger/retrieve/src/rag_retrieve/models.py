@@ -45,7 +45,11 @@ class RetrieveOptions(BaseModel):
         100, ge=1, le=1000, description="Passages taken from each leg before fusion."
     )
     max_per_document: int | None = Field(
-        None, ge=1, le=100, description="At most this many results from one document; null: no cap."
+        None,
+        ge=1,
+        le=100,
+        description="At most this many results from one document; null: half of top_k, more where "
+        "other documents have none that is close.",
     )
     weights: Weights | None = Field(
         None,

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from .analyzer import Analyzer
+from .breaker import Breaker
 from .collection import Collection, Draft
 from .embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
 from .embedding_cache import EmbeddingCache
@@ -50,6 +51,7 @@ class Retriever:
         self.settings = settings
         self.counters = Counters()
         self._on_step = on_step
+        self._own_embedder = embedder is None
         if embedder is None:
             embedder = open_embedder(settings)
             self.counters.model_loads += 1
@@ -80,6 +82,12 @@ class Retriever:
         """
         return cls(settings or RetrieveSettings())
 
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Return those of the dependencies behind a network."""
+        found = [getattr(part, "breaker", None) for part in (self._stores, self._embedder)]
+        return tuple(breaker for breaker in found if breaker is not None)
+
     def preload(self) -> None:
         """Open every collection now, so that no request has to; one that does not fit is left.
 
@@ -98,6 +106,15 @@ class Retriever:
                     self._superlinked.update(collection)
                 except StepError as error:
                     LOG.warning("collection '%s': %s: %s", name, error.code, error.message)
+
+    def check(self) -> None:
+        """Ask the store's server whether it is there; an embedded store always is.
+
+        Raises:
+            StepError: `retriever_…` or `deadline_exceeded`.
+        """
+        if self.settings.store != "embedded":
+            self._stores.names()
 
     def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
         """Find the passages that fit the question; see `rag_retrieve.step.retrieve`."""
@@ -158,10 +175,9 @@ class Retriever:
     def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
         """Delete documents; ids that are not there are reported as missing."""
         opened = self._collection(collection)
-        with self._writing:
+        with self._writing, opened.checkpointed():
             changes = opened.removals(document_ids)
             opened.commit(changes)
-            opened.checkpoint()
         deleted = [change.document_id for change in changes]
         missing = [item for item in document_ids if item not in deleted]
         return IngestReport(collection=collection, deleted=deleted, missing=missing)
@@ -230,6 +246,8 @@ class Retriever:
             self._stores.close()
             if self._superlinked is not None:
                 self._superlinked.close()
+            if self._own_embedder:
+                self._embedder.close()
 
     def __enter__(self) -> Self:
         return self

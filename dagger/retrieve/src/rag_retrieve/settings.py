@@ -9,6 +9,7 @@ import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .breaker import Rules
 from .errors import StepError
 
 
@@ -75,6 +76,31 @@ class RetrieveSettings(BaseSettings):
     threads: int = Field(
         0, ge=0, le=64, description="Embedding threads; 0: one per core, at most 4."
     )
+
+    retry_share: float = Field(
+        0.1, ge=0, le=1, description="Retries per call of a dependency, on average."
+    )
+    breaker_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of a dependency's calls that must fail until calls are refused for a while.",
+    )
+    breaker_calls: int = Field(20, ge=1, description="Calls needed to judge that.")
+    breaker_window_s: float = Field(10.0, gt=0, description="Seconds in which calls count for it.")
+    breaker_probe_s: float = Field(
+        2.0, gt=0, description="Seconds between two calls that are let through meanwhile."
+    )
+
+    def rules(self) -> Rules:
+        """Return when a dependency's calls are refused, and how much is tried again."""
+        return Rules(
+            share=self.breaker_share,
+            calls=self.breaker_calls,
+            window_s=self.breaker_window_s,
+            probe_s=self.breaker_probe_s,
+            retries=self.retry_share,
+        )
 
     def secret(self, name: Literal["qdrant_api_key", "embedding_api_key"]) -> str | None:
         """Return a key from its variable or its file, or None.

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -36,6 +37,16 @@ MAX_QUERY_BYTES = 8 * 1024
 MAX_DEPTH = 32  # nesting of JSON containers
 EVENTS = "text/event-stream"  # media type of an answer piece by piece
 LOG = logging.getLogger(__name__)
+_JOINERS = "\u200c\u200d"
+_INVISIBLE = re.compile(
+    # joiners shape Persian, Arabic and Indic words; elsewhere they only hide text
+    rf"(?<![^\W\d_a-zA-Z])[{_JOINERS}]|[{_JOINERS}](?![^\W\d_a-zA-Z])"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # C0 and C1 controls, without tab and newline
+    r"|[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f]"
+    r"|[\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]"
+    r"|[\U000e0000-\U000e0fff]"  # tags and variation selectors: whole hidden sentences
+)
+_LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 Result = TypeVar("Result")
 
 
@@ -93,8 +104,12 @@ def on_cancel(stop: Callable[[], object]) -> None:
         cancellation.add(stop)
 
 
-def parse(raw: str | bytes) -> dict[str, Any]:
+def parse(raw: str | bytes, *, depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Parse a JSON object; NaN, Infinity, invalid UTF-8 and too deep or too large input are refused.
+
+    Args:
+        raw: The text.
+        depth: How deep objects and arrays may nest.
 
     Raises:
         StepError: `invalid_request` or `body_too_large`, with what to change.
@@ -112,7 +127,7 @@ def parse(raw: str | bytes) -> dict[str, Any]:
         raise StepError(
             "invalid_request", f"the request must be a JSON object, but is {_json_type(data)}"
         )
-    _check_values(data)
+    _check_values(data, depth)
     return data
 
 
@@ -121,9 +136,9 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _check_values(data: dict[str, Any]) -> None:
+def _check_values(data: dict[str, Any], depth: int) -> None:
     layer: list[Any] = [data]
-    for _ in range(MAX_DEPTH):
+    for _ in range(depth):
         values = [
             child for item in layer for child in (item.values() if isinstance(item, dict) else item)
         ]
@@ -132,7 +147,7 @@ def _check_values(data: dict[str, Any]) -> None:
         layer = [value for value in values if isinstance(value, (dict, list))]
         if not layer:
             return
-    raise StepError("invalid_request", f"the request nests deeper than {MAX_DEPTH} levels")
+    raise StepError("invalid_request", f"the request nests deeper than {depth} levels")
 
 
 def check_query(value: str) -> str:
@@ -146,6 +161,16 @@ def check_query(value: str) -> str:
     if size > MAX_QUERY_BYTES:
         raise ValueError(f"the query has {size} bytes; at most {MAX_QUERY_BYTES} are accepted")
     return value
+
+
+def clean(text: str) -> str:
+    """Return `text` without characters nobody sees: controls, bidi, zero-width, tags.
+
+    Line ends become newlines. Joiners stay between letters that are not ASCII.
+    """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
 
 
 def refuse_misplaced(data: Any, step: str, options: type[BaseModel]) -> Any:
@@ -190,6 +215,7 @@ class Handler:
         stream: The same as a generator (plain or async) of events, where the step has one.
         also: What the step does besides, by the verb it is served under.
         pool: Threads for plain functions; None: the event loop's own.
+        breakers: Of the dependencies behind a network: each has a `name` and is `open` or not.
     """
 
     step: str
@@ -198,6 +224,7 @@ class Handler:
     stream: Callable[[Any], Any] | None = None
     also: Mapping[str, Handler] = field(default_factory=dict)
     pool: Executor | None = None
+    breakers: tuple[Any, ...] = ()
 
     def __call__(self, raw: str | bytes) -> str:
         """Answer one request, blocking."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import JsonValue
@@ -15,6 +15,11 @@ from .fusion import fuse_dbsf, fuse_rrf
 from .manifest import Manifest
 from .models import Result, RetrieveRequest, RetrieveResponse
 from .stores import Leg
+
+# Dense cosine from which a passage takes the place of one of a document that has half of them. On
+# the chunking set, five long documents, recall of 5 passages is 0.886 without this rule, 0.884 with
+# it, and 0.807 if every passage counted as close.
+CLOSE = 0.4
 
 
 def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) -> RetrieveResponse:
@@ -47,7 +52,7 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
         parse_filters(request.filters),
         lambda found: _rank(dict(zip(names, found, strict=True)), request),
         complete=options.mode == "hybrid",
-        documents=options.max_per_document is not None,
+        documents=True,
     )
     results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
     return respond(request, results, snapshot.manifest, {"version": version})
@@ -97,23 +102,40 @@ def _rank(found: Mapping[str, Found], request: RetrieveRequest) -> list[Ranked]:
     order = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
     if request.min_score is not None:
         order = [point_id for point_id in order if fused[point_id] >= request.min_score]
-    if options.max_per_document is not None:
-        order = _cap(order, found, options.max_per_document)
+    documents = {hit.id: hit.payload["document_id"] for leg in found.values() for hit in leg.hits}
+    dense = scores.get("dense")
+    ranked = [(documents[one], dense is None or dense[one] >= CLOSE) for one in order]
+    kept = cap(ranked, options.max_per_document, request.top_k)
     return [
         Ranked(point_id, fused[point_id], {name: leg[point_id] for name, leg in scores.items()})
-        for point_id in order[: request.top_k]
+        for point_id in (order[at] for at in kept)
     ]
 
 
-def _cap(order: list[str], found: Mapping[str, Found], most: int) -> list[str]:
-    documents = {hit.id: hit.payload["document_id"] for leg in found.values() for hit in leg.hits}
-    taken: Counter[str] = Counter()
-    kept = []
-    for point_id in order:
-        taken[documents[point_id]] += 1
-        if taken[documents[point_id]] <= most:
-            kept.append(point_id)
-    return kept
+def cap(ranked: Sequence[tuple[object, bool]], most: int | None, top_k: int) -> list[int]:
+    """Choose `top_k` passages so that no document takes the places of others that fit as well.
+
+    Args:
+        ranked: Document of each passage and whether it is close to the question, best first.
+        most: Passages of one document; None: half of `top_k`, and more where no other document
+            has a passage that is close.
+        top_k: How many to choose.
+
+    Returns:
+        Positions of the chosen passages, best first.
+    """
+    taken: Counter[object] = Counter()
+    kept: list[int] = []
+    spare: list[int] = []
+    limit = most or (top_k + 1) // 2
+    for at, (document, is_close) in enumerate(ranked):
+        taken[document] += 1
+        fits = is_close or at < top_k or most is not None
+        (kept if fits and taken[document] <= limit else spare).append(at)
+    chosen = kept[:top_k]
+    if most is None:
+        chosen += spare[: top_k - len(chosen)]
+    return sorted(chosen)
 
 
 def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:

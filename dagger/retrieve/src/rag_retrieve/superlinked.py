@@ -8,7 +8,6 @@ other content than the collection has now, and a question is embedded here. The 
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +22,7 @@ from .errors import CODES, StepError
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
 from .shapes import error_of
-from .step import respond, result_of
+from .step import cap, respond, result_of
 from .stores import Point
 
 BATCH = 64  # chunks read and sent at once
@@ -98,8 +97,9 @@ class Superlinked:
         cosines = collection.score(("dense", vector, len(hits)), [hit.chunk_id for hit in hits])
         results = []
         for hit in hits:
-            cosine = {"dense": cosines[hit.chunk_id]} if hit.chunk_id in cosines else {}
-            ranked = Ranked(hit.chunk_id, hit.score, cosine | hit.scores)
+            if hit.chunk_id not in cosines:
+                continue  # deleted meanwhile, or of another collection
+            ranked = Ranked(hit.chunk_id, hit.score, {"dense": cosines[hit.chunk_id]} | hit.scores)
             results.append(result_of(ranked, hit.payload))
         provenance: dict[str, JsonValue] = {"version": version, "retriever": "superlinked"}
         return respond(request, results, collection.manifest, provenance)
@@ -282,22 +282,18 @@ def _asked(request: RetrieveRequest) -> dict[str, Any]:
         raise StepError(
             "invalid_request", "one weight at least must not be 0", param="retrieve.weights"
         )
-    capped = options.max_per_document is not None
-    top_k = max(options.candidates, request.top_k) if capped else request.top_k
+    top_k = max(options.candidates, request.top_k)  # more than asked for: some are capped away
     return {"top_k": top_k, "weights": weights, "category": options.category}
 
 
 def _cut(hits: Sequence[_Hit], request: RetrieveRequest) -> list[_Hit]:
     """Order, then apply threshold, document cap and top_k."""
-    kept, taken = [], Counter[object]()
-    for hit in sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id)):
-        if request.min_score is not None and hit.score < request.min_score:
-            break
-        document = hit.payload.get("document_id")
-        taken[document] += 1
-        if taken[document] <= (request.retrieve.max_per_document or len(hits)):
-            kept.append(hit)
-    return kept[: request.top_k]
+    ordered = sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
+    if request.min_score is not None:
+        ordered = [hit for hit in ordered if hit.score >= request.min_score]
+    ranked = [(hit.payload.get("document_id"), True) for hit in ordered]  # its scale is its own
+    kept = cap(ranked, request.retrieve.max_per_document, request.top_k)
+    return [ordered[at] for at in kept]
 
 
 def timestamp_of(value: object) -> int:

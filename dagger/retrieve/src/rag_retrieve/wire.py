@@ -13,7 +13,7 @@ from .shapes import Handler
 
 def handler_for(retriever: Retriever) -> Handler:
     """Return the JSON handler of an open retriever."""
-    return Handler("retrieve", RetrieveRequest, retriever.retrieve)
+    return Handler("retrieve", RetrieveRequest, retriever.retrieve, breakers=retriever.breakers)
 
 
 @contextmanager

@@ -203,6 +203,7 @@ def open_stores(settings: RetrieveSettings) -> Stores:
         settings.qdrant_url,
         settings.secret("qdrant_api_key"),
         timeout_s=settings.qdrant_timeout_s,
+        rules=settings.rules(),
     )
 
 

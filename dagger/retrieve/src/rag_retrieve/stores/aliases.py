@@ -11,16 +11,16 @@ writes at a time.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
+from ..breaker import Rules
 from ..errors import StepError
 from . import INDEXED, Point, already_there, not_found
-from .client import bad_url, explained, read
+from .client import Server
 from .server import ServerStore
 
 WRITE_TIMEOUT_S = 60.0
@@ -37,8 +37,9 @@ class ServerStores:
     Args:
         url: Where the server is, such as `http://localhost:6333`.
         api_key: Its key, or None.
-        timeout_s: Seconds a read may take, and a connection to open.
+        timeout_s: Seconds a read may take.
         write_timeout_s: Seconds a write may take.
+        rules: When calls are refused because most fail.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class ServerStores:
         *,
         timeout_s: float = 2.0,
         write_timeout_s: float = WRITE_TIMEOUT_S,
+        rules: Rules | None = None,
     ) -> None:
-        self._reader = _client(url, api_key, timeout_s)
-        self._writer = _client(url, api_key, write_timeout_s)
+        self._server = Server(url, api_key, read_s=timeout_s, write_s=write_timeout_s, rules=rules)
+        self.breaker = self._server.breaker
 
     def names(self) -> list[str]:
         """Return the names of all collections, sorted."""
@@ -62,7 +64,7 @@ class ServerStores:
 
     def _live(self) -> dict[str, str]:
         """Return the server's collection behind each name."""
-        answer = read(self._reader.get_aliases)
+        answer = self._server.read(lambda server: server.get_aliases())
         pairs = [(one.alias_name, one.collection_name) for one in answer.aliases]
         return {
             alias.removeprefix("rag_"): remote
@@ -88,7 +90,7 @@ class ServerStores:
         remote = self._live().get(name)
         if remote is None:
             raise not_found(name)
-        info = read(lambda: self._reader.get_collection(remote), name)
+        info = self._server.read(lambda server: server.get_collection(remote), name)
         vectors = info.config.params.vectors
         if not isinstance(vectors, dict) or "dense" not in vectors:
             raise StepError(
@@ -105,8 +107,7 @@ class ServerStores:
         drop = models.DeleteAliasOperation(
             delete_alias=models.DeleteAlias(alias_name=f"rag_{name}")
         )
-        with explained(name):
-            self._writer.update_collection_aliases([drop])
+        self._server.write(lambda server: server.update_collection_aliases([drop]), name)
         self._sweep(name, None)
 
     def read_manifest(self, name: str) -> dict[str, Any] | None:
@@ -147,24 +148,26 @@ class ServerStores:
 
     def close(self) -> None:
         """Close the connections."""
-        self._reader.close()
-        self._writer.close()
+        self._server.close()
 
     def _store(self, name: str, remote: str, dim: int) -> ServerStore:
-        return ServerStore(self._reader, self._writer, name=name, remote=remote, dim=dim)
+        return ServerStore(self._server, name=name, remote=remote, dim=dim)
 
     def _note_store(self, name: str) -> ServerStore:
         return self._store(name, f"rag_{name}", 0)
 
     def _make(self, name: str, generation: int, dim: int) -> ServerStore:
         remote = f"rag_{name}~g{generation}"
-        with explained(name):
-            self._writer.create_collection(remote, **_layout(dim))
-            for field in INDEXED:
-                self._writer.create_payload_index(
-                    remote, field, models.PayloadSchemaType.KEYWORD, wait=True
-                )
+        self._server.write(lambda server: server.create_collection(remote, **_layout(dim)), name)
+        for field in INDEXED:
+            self._index(name, remote, field)
         return self._store(name, remote, dim)
+
+    def _index(self, name: str, remote: str, field: str) -> None:
+        kind = models.PayloadSchemaType.KEYWORD
+        self._server.write(
+            lambda server: server.create_payload_index(remote, field, kind, wait=True), name
+        )
 
     def _point_alias(self, name: str, generation: int, *, replace: bool) -> None:
         alias = f"rag_{name}"
@@ -174,16 +177,18 @@ class ServerStores:
                 collection_name=f"{alias}~g{generation}", alias_name=alias
             )
         )
-        with explained(name):
-            self._writer.update_collection_aliases([drop, make] if replace else [make])
+        changes: list[Any] = [drop, make] if replace else [make]
+        self._server.write(lambda server: server.update_collection_aliases(changes), name)
 
     def _sweep(self, name: str, live: str | None) -> None:
         """Remove generations of a name other than the live one."""
-        found = read(self._reader.get_collections)
+        found = self._server.read(lambda server: server.get_collections())
         for remote in (one.name for one in found.collections):
             if remote.startswith(f"rag_{name}~g") and remote != live:
-                with explained(name):
-                    self._writer.delete_collection(remote)
+                self._remove(name, remote)
+
+    def _remove(self, name: str, remote: str) -> None:
+        self._server.write(lambda server: server.delete_collection(remote), name)
 
 
 def _layout(dim: int) -> dict[str, Any]:
@@ -198,23 +203,6 @@ def _layout(dim: int) -> dict[str, Any]:
         ),
         "optimizers_config": models.OptimizersConfigDiff(indexing_threshold=threshold_kb),
     }
-
-
-def _client(url: str, api_key: str | None, timeout_s: float) -> QdrantClient:
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a key over plain http: the operator's choice, e.g. in a pod
-        try:
-            return QdrantClient(
-                url,
-                api_key=api_key,
-                timeout=timeout_s,  # type: ignore[arg-type]  # httpx takes fractions
-                prefer_grpc=False,
-                check_compatibility=False,
-            )
-        except ValueError as error:
-            raise bad_url() from error
 
 
 def _generation(remote: str) -> int:

@@ -49,6 +49,8 @@ def write_json(path: Path, value: object) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise _read_only(path) from error
         raise explain(error, path) from error
 
 
@@ -59,6 +61,28 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder that somebody else could write: they would decide what is answered.
+
+    Raises:
+        StepError: `misconfigured`, with whose it is and how to mend it.
+    """
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        why = f"belongs to user {found.st_uid}, and this process runs as user {os.geteuid()}"
+        mend = f"chown -R {os.geteuid()} {folder}"
+    elif found.st_mode & 0o022:
+        why = f"can be written by others (mode {found.st_mode & 0o777:o})"
+        mend = f"chmod -R go-w {folder}"
+    else:
+        return
+    raise StepError(
+        "misconfigured",
+        f"the store's folder {folder} {why}; if its content can be trusted, run `{mend}`, else "
+        "set RAG_HOME to another folder",
+    )
 
 
 class FolderLock:
@@ -166,7 +190,9 @@ def explain(error: BaseException, path: Path) -> StepError:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
         return StepError("storage_full", f"no space left for {path}; free some and try again")
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
+    if number == errno.EROFS or "Read-only file system" in text:
+        return _read_only(path)
+    if number in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
         return StepError(
             "misconfigured",
             f"{path} cannot be written ({text}); check its owner and mode, or set RAG_HOME",
@@ -180,6 +206,14 @@ def explain(error: BaseException, path: Path) -> StepError:
     if isinstance(error, TypeError | ValueError):
         return StepError("internal_error", f"the store of {path} refused a value: {text}")
     return _corrupt(path, text)
+
+
+def _read_only(path: Path) -> StepError:
+    return StepError(
+        "storage_full",
+        f"{path} cannot be written: its folder or disk is read-only. What is open can still be "
+        "searched; make it writable and try again, or set RAG_HOME",
+    )
 
 
 def _corrupt(path: Path, reason: str) -> StepError:

@@ -26,6 +26,7 @@ from .disk import (
     FolderLock,
     explained,
     read_json,
+    require_own,
     require_room,
     sync_folder,
     write_json,
@@ -220,6 +221,8 @@ class EdgeStores:
     def acquire(self, name: str) -> None:
         """Take the collection's lock, unless it is held here already."""
         if name not in self._locks:
+            for folder in (self._root, self._root / name):
+                require_own(folder)
             self._locks[name] = FolderLock(self._root / name)
 
     def release(self, name: str) -> None:

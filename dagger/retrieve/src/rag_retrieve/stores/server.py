@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from ..filters import And, Compare, Condition, Not, Or, is_exact_integer, is_number
 from . import (
@@ -22,8 +22,10 @@ from . import (
     search_settled,
     with_limit,
 )
-from .client import bad_response, explained, read
+from .client import Server, bad_response
 
+# Payload fields that every point has where they are asked for, and what they are.
+NEEDED = {"document_id": str, "version": str, "content_hash": str, "chunks": int}
 HNSW_EF = 512  # candidates while searching a graph, where the server has built one
 
 
@@ -32,29 +34,29 @@ class ServerStore:
 
     exclusive = False
 
-    def __init__(
-        self, reader: QdrantClient, writer: QdrantClient, *, name: str, remote: str, dim: int
-    ) -> None:
+    def __init__(self, server: Server, *, name: str, remote: str, dim: int) -> None:
         self.name = name
         self.dim = dim
-        self._reader = reader
-        self._writer = writer
+        self._server = server
         self._remote = remote
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; up to 256 are one operation."""
         for batch in batches(points):
-            natives = [self._native(point) for point in batch]
-            with explained(self.name):
-                self._writer.upsert(self._remote, natives, wait=True)
+            self._write_points([self._native(point) for point in batch])
+
+    def _write_points(self, natives: list[models.PointStruct]) -> None:
+        self._server.write(
+            lambda server: server.upsert(self._remote, natives, wait=True), self.name
+        )
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete points; up to 256 are one operation."""
         for batch in batches(ids):
-            with explained(self.name):
-                self._writer.delete(
-                    self._remote, models.PointIdsList(points=list(batch)), wait=True
-                )
+            self._delete_points(models.PointIdsList(points=list(batch)))
+
+    def _delete_points(self, chosen: models.PointIdsList) -> None:
+        self._server.write(lambda server: server.delete(self._remote, chosen, wait=True), self.name)
 
     def _native(self, point: Point) -> models.PointStruct:
         vectors: dict[str, Any] = {}
@@ -74,15 +76,18 @@ class ServerStore:
         """Return the points that exist, by id."""
         found: dict[str, Point] = {}
         for batch in batches(ids):
-            records = self._retrieve(batch, fields, with_vectors)
-            found.update({str(record.id): _point(record) for record in records})
+            for record in self._retrieve(batch, fields, with_vectors):
+                point = self._point(record, fields)
+                if point.id not in batch:
+                    raise bad_response("a point that was not asked for")
+                found[point.id] = point
         return found
 
     def _retrieve(
         self, ids: Sequence[str], fields: Sequence[str] | None, with_vectors: bool
     ) -> list[models.Record]:
-        return read(
-            lambda: self._reader.retrieve(
+        return self._server.read(
+            lambda server: server.retrieve(
                 self._remote, list(ids), with_payload=_selector(fields), with_vectors=with_vectors
             ),
             self.name,
@@ -96,21 +101,25 @@ class ServerStore:
     ) -> list[list[Hit]]:
         """Search all legs in one round trip."""
         native = None if condition is None else to_client(condition)
-        return search_settled(legs, lambda asked: self._fetch(asked, native, _selector(fields)))
+        return search_settled(legs, lambda asked: self._fetch(asked, native, fields))
 
     def _fetch(
-        self, legs: Sequence[Leg], native: models.Filter | None, payload: Any
+        self, legs: Sequence[Leg], native: models.Filter | None, fields: Sequence[str] | None
     ) -> list[list[Hit]]:
-        requests = [self._request(leg, native, payload) for leg in legs]
-        answers = read(lambda: self._reader.query_batch_points(self._remote, requests), self.name)
+        requests = [self._request(leg, native, _selector(fields)) for leg in legs]
+        answers = self._server.read(
+            lambda server: server.query_batch_points(self._remote, requests), self.name
+        )
         if len(answers) != len(legs):
             raise bad_response(f"{len(answers)} answers to {len(legs)} searches")
-        return [[_hit(point) for point in answer.points] for answer in answers]
+        return [[_hit(point, fields) for point in answer.points] for answer in answers]
 
     def score(self, asked: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
         """Score given points by each leg, in one round trip."""
         requests = [self._scoring(leg, ids) for leg, ids in asked]
-        answers = read(lambda: self._reader.query_batch_points(self._remote, requests), self.name)
+        answers = self._server.read(
+            lambda server: server.query_batch_points(self._remote, requests), self.name
+        )
         if len(answers) != len(asked):
             raise bad_response(f"{len(answers)} answers to {len(asked)} searches")
         return [{str(p.id): _finite(p.score) for p in answer.points} for answer in answers]
@@ -140,15 +149,31 @@ class ServerStore:
         offset: Any = None
         while True:
             records, offset = self._page(where, fields, offset)
-            yield from map(_point, records)
+            for record in records:
+                yield self._point(record, fields)
             if offset is None:
                 return
+
+    def _point(self, record: models.Record, fields: Sequence[str] | None) -> Point:
+        vectors = record.vector if isinstance(record.vector, dict) else {}
+        dense: Any = vectors.get("dense")
+        if dense is not None and len(dense) != self.dim:
+            raise bad_response(f"a vector of {len(dense)} numbers in place of {self.dim}")
+        sparse = vectors.get("sparse")
+        return Point(
+            str(record.id),
+            _whole(record.payload, fields),
+            dense,
+            Sparse(sparse.indices, sparse.values)
+            if isinstance(sparse, models.SparseVector)
+            else None,
+        )
 
     def _page(
         self, where: Mapping[str, str], fields: Sequence[str] | None, offset: Any
     ) -> tuple[list[models.Record], Any]:
-        return read(
-            lambda: self._reader.scroll(
+        return self._server.read(
+            lambda server: server.scroll(
                 self._remote,
                 scroll_filter=_where(where),
                 limit=PAGE,
@@ -162,8 +187,8 @@ class ServerStore:
     def count(self, kind: str) -> int:
         """Count the points of a kind."""
         where = _where({"kind": kind})
-        answer = read(
-            lambda: self._reader.count(self._remote, count_filter=where, exact=True), self.name
+        answer = self._server.read(
+            lambda server: server.count(self._remote, count_filter=where, exact=True), self.name
         )
         return answer.count
 
@@ -220,8 +245,8 @@ def _sparse(sparse: Sparse) -> models.SparseVector:
     return models.SparseVector(indices=checked.indices, values=checked.values)
 
 
-def _hit(point: models.ScoredPoint) -> Hit:
-    return Hit(str(point.id), _finite(point.score), point.payload or {})
+def _hit(point: models.ScoredPoint, fields: Sequence[str] | None) -> Hit:
+    return Hit(str(point.id), _finite(point.score), _whole(point.payload, fields))
 
 
 def _finite(score: float) -> float:
@@ -230,13 +255,10 @@ def _finite(score: float) -> float:
     return score
 
 
-def _point(record: models.Record) -> Point:
-    vectors = record.vector if isinstance(record.vector, dict) else {}
-    dense: Any = vectors.get("dense")
-    sparse = vectors.get("sparse")
-    return Point(
-        str(record.id),
-        record.payload or {},
-        dense,
-        Sparse(sparse.indices, sparse.values) if isinstance(sparse, models.SparseVector) else None,
-    )
+def _whole(payload: dict[str, Any] | None, fields: Sequence[str] | None) -> dict[str, Any]:
+    """Return the payload when it has the needed ones of the fields asked for."""
+    payload = payload or {}
+    for name in NEEDED.keys() & (fields or ()):
+        if not isinstance(payload.get(name), NEEDED[name]):
+            raise bad_response(f"a point without a valid field '{name}'")
+    return payload

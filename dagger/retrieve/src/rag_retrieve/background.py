@@ -1,0 +1,61 @@
+"""An event loop on a thread of its own, so that plain code can start and cancel coroutines.
+
+This file is the same in `retrieve` and `generate` (`make sync` copies it from `rag_retrieve`,
+`make check` fails when a copy differs): steps never import each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any, TypeVar
+
+from .shapes import on_cancel
+
+T = TypeVar("T")
+
+
+class BackgroundLoop:
+    """Runs coroutines on a daemon thread until closed."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._loop.is_closed()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine; cancelling the future cancels it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a coroutine, which is cancelled when the request it works for is given up.
+
+        Raises:
+            CancelledError: It was; the one of `concurrent.futures`.
+        """
+        future = self.submit(coroutine)
+        on_cancel(future.cancel)
+        return future.result()
+
+    def close(self) -> None:
+        """Cancel what still runs, wait for it, and end the thread; closing twice is fine."""
+        if self.closed:
+            return
+        self.submit(self._drain()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _drain(self) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
