@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from report import machine, write_section
 from rich.console import Console
 
@@ -92,6 +91,8 @@ class Server:
 
     def memory_mib(self) -> float:
         """Return the resident memory of the process and its children."""
+        import psutil  # here, because not everybody who serves has it
+
         one = psutil.Process(self.process.pid)
         return sum(each.memory_info().rss for each in (one, *one.children(recursive=True))) / 2**20
 

@@ -22,6 +22,7 @@ from typing import Any
 Composite = Callable[[str, str], str]
 """Takes a verb (`run`, `search`, or a step) and a request, gives a response."""
 
+DIGEST = "xxh3:2999cb7bb6832f1b"
 TRACE = "[traceparent:7ce727af80aef574c83e690f07bf6f48-2f663fb5e5cfe301]"
 EXEC_ERROR: dict[str, Any] = {
     "errors": [
@@ -167,7 +168,9 @@ class EngineDouble(ThreadingHTTPServer):
         if query == "{ version }":
             return {"version": "v0.21.8"}
         if "moduleSource" in query:
-            return {"moduleSource": {"asModule": {"serve": None}}}
+            return {"moduleSource": {"id": _id("source"), "digest": DIGEST, "commit": ""}}
+        if "asModule" in query:
+            return {"node": {"asModule": {"serve": None}}}
         if "setSecret" in query:
             return {"setSecret": {"id": _id(f"secret {given['name']}")}}
         if "host { directory" in query:
@@ -316,6 +319,8 @@ if how == "fails":
     said = "start engine: failed to run command [docker version]: exit status 1"
     print("Error:", said, {trace!r}, file=sys.stderr)
     sys.exit(1)
+kept = []
+signal.signal(signal.SIGUSR1, lambda *_: kept.append(b"x" * (64 << 20)))
 if how == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if how != "silent":

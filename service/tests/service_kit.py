@@ -16,6 +16,7 @@ import uvicorn
 
 from rag_pipeline.local import open_local
 from rag_service.app import create_app
+from rag_service.protocol import Protocol
 from rag_service.settings import ServiceSettings
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/generate/tests"))
@@ -116,7 +117,12 @@ def serving(
     with environment(values):  # the runner reads it while it starts
         app = create_app(given or ServiceSettings(), **more)
         config = uvicorn.Config(
-            app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=5
+            app,
+            http=Protocol,
+            port=0,
+            log_level="warning",
+            ws="none",
+            timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)

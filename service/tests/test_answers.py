@@ -96,6 +96,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[int, str, str | None]]] = {
         {"json": {"query": "x", "qdrant_host": SECRET_HOST}},
         (422, "target_not_allowed", "qdrant_host"),
     ),
+    "a host within": (
+        {"json": {"query": "x", "retrieve": {"store": [{"baseUrl": SECRET_HOST}]}}},
+        (422, "target_not_allowed", "retrieve.store.baseUrl"),
+    ),
     "a key": ({"json": {"query": "x", "api_key": "k"}}, (422, "target_not_allowed", "api_key")),
     "an array": ({"json": [1]}, (422, "invalid_request", None)),
     "no JSON": ({"content": b"{", "headers": JSON_TYPE}, (422, "invalid_request", None)),
@@ -123,7 +127,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[int, str, str | None]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_request_says_what_is_wrong(name: str, http: httpx.Client) -> None:
+def test_fault_malformed_request_says_what_is_wrong(name: str, http: httpx.Client) -> None:
     """One envelope, the right status, the field at fault; never the value of a host."""
     request, expected = REFUSED[name]
     for url in ("/rag_modules", "/rag_modules?stream=true"):
@@ -133,7 +137,7 @@ def test_a_bad_request_says_what_is_wrong(name: str, http: httpx.Client) -> None
         assert SECRET_HOST not in response.text
 
 
-def test_a_body_without_a_length_is_cut_off(http: httpx.Client) -> None:
+def test_fault_body_too_large_without_a_length_is_cut_off(http: httpx.Client) -> None:
     """A chunked body is counted while it is read."""
     sent = 0
 
@@ -148,13 +152,26 @@ def test_a_body_without_a_length_is_cut_off(http: httpx.Client) -> None:
     assert code(response) == (413, "body_too_large", None)
 
 
-def test_paths_and_methods_that_are_not_there(http: httpx.Client) -> None:
-    """404 and 405 are envelopes; 405 says what is allowed."""
+def test_fault_wrong_method_or_media_type_says_what_is_allowed(http: httpx.Client) -> None:
+    """405 lists all the methods of a path; anything but JSON is 415; both are envelopes, as is 404."""
     missing, wrong = http.get("/nope"), http.get("/rag_modules")
+    several = http.request("PATCH", "/v1/documents")
 
     assert code(missing) == (404, "not_found", None)
-    assert code(wrong) == (405, "method_not_allowed", None)
+    assert code(wrong) == code(several) == (405, "method_not_allowed", None)
     assert wrong.headers["allow"] == "POST"
+    assert several.headers["allow"] == "GET, POST"
+    for path in (
+        "/rag_modules",
+        "/v1/search",
+        "/v1/chat/completions",
+        "/retrieval",
+        "/v1/documents",
+    ):
+        for kind in ("text/plain", "application/xml", "application/x-www-form-urlencoded", "x"):
+            headers = {"content-type": kind}
+            refused = http.post(path, content=b'{"query": "x"}', headers=headers)
+            assert code(refused) == (415, "unsupported_media_type", None)
 
 
 def test_the_container_pipeline_needs_an_engine(http: httpx.Client) -> None:

@@ -20,6 +20,9 @@ from rag_pipeline.serving import application
 from rag_pipeline.wire import open_step
 from rag_service.admission import Rates
 
+BEGINNING = (
+    "The finance director signs travel requests above that amount. The "  # part is held back
+)
 ANSWER = "The finance director signs as well [1]."
 
 
@@ -61,10 +64,10 @@ def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-def test_the_deadline_ends_the_request_and_the_models_call(llm: LLMStub, home: Path) -> None:
+def test_fault_deadline_exceeded_ends_the_models_call(llm: LLMStub, home: Path) -> None:
     """A model that never answers: 504, and its connection is closed."""
     llm.script = [llm.hang]
-    with with_model(llm, home, deadline_s=0.5) as url:
+    with with_model(llm, home, deadline_s=2) as url:
         late = ask(url)
         assert llm.client_gone.wait(10)
         until(url, "rag_inflight", 0)
@@ -85,7 +88,9 @@ def test_the_steps_are_told_the_time_that_is_left(llm: LLMStub, home: Path) -> N
     assert late.status_code == 504
 
 
-def test_more_than_fit_are_refused_at_once(llm: LLMStub, home: Path) -> None:
+def test_fault_overloaded_or_draining_more_than_fit_are_refused_at_once(
+    llm: LLMStub, home: Path
+) -> None:
     """One at work, none may wait: the second gets 503 with Retry-After, and costs no model call."""
     llm.script = [llm.hang]
     with with_model(llm, home, max_concurrency=1, max_queue=0) as url:
@@ -121,7 +126,9 @@ def test_who_waits_gets_the_place_that_becomes_free(llm: LLMStub, home: Path) ->
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_ends_the_models_call(stream: bool, llm: LLMStub, home: Path) -> None:
+def test_fault_client_cancelled_ends_the_models_call(
+    stream: bool, llm: LLMStub, home: Path
+) -> None:
     """Closing the connection while the model works closes the model's; the place is free again."""
     llm.script = [llm.hang]
     with with_model(llm, home, max_concurrency=1) as url:
@@ -139,6 +146,7 @@ def test_a_client_that_leaves_ends_the_models_call(stream: bool, llm: LLMStub, h
         assert llm.client_gone.wait(10)
         until(url, "rag_inflight", 0)
         until(url, "rag_cancel_total", 1)
+        assert gauge(url, "rag_requests_total", status="499", code="client_cancelled") == 1
 
     assert llm.calls == 1
 
@@ -156,14 +164,14 @@ def test_a_model_that_fails_before_its_first_word_keeps_its_status(
 
 def test_a_stream_that_breaks_ends_with_an_error(llm: LLMStub, home: Path) -> None:
     """After the first word the status is sent: an error event, and no end mark."""
-    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": "The "}}]})
+    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": BEGINNING}}]})
     llm.script = [llm.events(first, then=llm.reset)]
     with with_model(llm, home) as url:
         broken = ask(url, stream=True)
         aborted = gauge(url, "rag_stream_abort_total")
 
     assert broken.status_code == 200
-    assert '"content":"The "' in broken.text
+    assert '"content":"The finance' in broken.text
     last = broken.text.strip().split("\n\n")[-1]
     assert last.startswith("event: error\n")
     assert '"code":"llm_stream_broken"' in last
@@ -173,7 +181,7 @@ def test_a_stream_that_breaks_ends_with_an_error(llm: LLMStub, home: Path) -> No
 
 def test_silence_is_filled_with_pings(llm: LLMStub, home: Path) -> None:
     """While the model thinks, comments keep the connection alive."""
-    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": "The "}}]})
+    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": BEGINNING}}]})
     llm.script = [llm.events(first, then=llm.hang)]
     with with_model(llm, home, heartbeat_s=0.05, deadline_s=1.0) as url:
         stream = ask(url, stream=True)
@@ -184,7 +192,7 @@ def test_silence_is_filled_with_pings(llm: LLMStub, home: Path) -> None:
 
 def test_text_arrives_while_the_model_writes(llm: LLMStub, home: Path) -> None:
     """The first piece is read before the model sent its last."""
-    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": "The "}}]})
+    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": BEGINNING}}]})
     llm.script = [llm.events(first, then=llm.hang)]
     with with_model(llm, home) as url, httpx.Client(trust_env=False, timeout=30) as client:
         body = {"query": QUESTION, "stream": True}
@@ -192,7 +200,7 @@ def test_text_arrives_while_the_model_writes(llm: LLMStub, home: Path) -> None:
             read = ""
             for block in response.iter_text():
                 read += block
-                if '"content":"The "' in read:
+                if '"content":"The finance' in read:
                     break
             assert not llm.client_gone.is_set()
         assert llm.client_gone.wait(10)

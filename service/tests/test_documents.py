@@ -564,7 +564,7 @@ def test_a_collection_has_a_plain_name(client: httpx.Client, name: str) -> None:
 # -- sent twice -----------------------------------------------------------------------------
 
 
-def test_the_same_request_sent_twice_is_done_once(client: httpx.Client, collection: str) -> None:
+def test_fault_repeated_ingestion_is_done_once(client: httpx.Client, collection: str) -> None:
     key = {"idempotency-key": f"key of {collection}"}
     first = upload(client, collection, ("a.md", "The first text."), headers=key)
     again = upload(client, collection, ("a.md", "The first text."), headers=key)
@@ -586,7 +586,7 @@ def test_the_same_request_sent_twice_is_done_once(client: httpx.Client, collecti
     assert 'rag_idem_total{outcome="mismatch"}' in client.get("/metrics").text
 
 
-def test_the_same_request_while_the_first_is_at_work_is_told_so(
+def test_fault_repeated_ingestion_while_the_first_is_at_work(
     client: httpx.Client, collection: str
 ) -> None:
     key = {"idempotency-key": f"key of {collection}"}

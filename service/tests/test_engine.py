@@ -9,38 +9,16 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 import uvloop
 from graphql import build_client_schema, extend_schema, parse, validate
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from pydantic import SecretStr
-
-import rag_service
-from rag_pipeline.errors import StepError
-from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
-from rag_pipeline.serving import application
-from rag_pipeline.shapes import Event, Handler, message
-from rag_pipeline.step import answer, search, stream
-from rag_service import engine
-from rag_service.engine import EngineOptions, Session
-from rag_service.runners import call, containers, resident
-from rag_service.runners.call import CallRunner
-from rag_service.runners.containers import ContainersRunner
-from rag_service.runners.resident import ResidentRunner
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/rag/tests"))
 from graphql_double import (
     BAD_ID,
     BUILD_ERROR,
@@ -53,15 +31,37 @@ from graphql_double import (
     Fault,
     engine_double,
 )
-from rag_doubles import BODIES, StepDouble
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from runner_kit import (
+    PING,
+    ROOT,
+    RUN,
+    RUNNERS,
+    SOON,
+    Runner,
+    composite,
+    composite_server,
+    options,
+    refused,
+    request,
+    running,
+    until,
+    until_ready,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
+import rag_service
+from rag_pipeline.errors import StepError
+from rag_pipeline.models import RagRequest
+from rag_service import engine
+from rag_service.engine import EngineOptions, Session
+from rag_service.runners import call, containers, resident
+from rag_service.runners.call import CallRunner
+from rag_service.runners.containers import ContainersRunner
+from rag_service.runners.resident import ResidentRunner
 
-SOON = 20.0  # seconds; far more than anything here takes
-RUN = "run(inputJson"
-PING = "{ version }"
-RUNNERS = {"call": CallRunner, "resident": ResidentRunner, "containers": ContainersRunner}
-Runner = CallRunner | ResidentRunner | ContainersRunner
 SOURCES = [
     Path(rag_service.__file__).parent / name
     for name in (
@@ -99,75 +99,6 @@ extend type Query {
 """What the modules add to a session, as the engine shows it."""
 
 
-def request(query: str = "Who may sign?", **more: Any) -> str:
-    return json.dumps({"query": query, **more})
-
-
-async def pipeline_answer(asked: RagRequest) -> RagResponse:
-    return await answer(asked, **{step: StepDouble(body) for step, body in BODIES.items()})
-
-
-async def pipeline_search(asked: RagRequest) -> SearchResponse:
-    return await search(asked, retrieve=StepDouble(BODIES["retrieve"]))
-
-
-async def generate_events(text: str) -> AsyncGenerator[Event, None]:
-    reply = BODIES["generate"](json.loads(text))
-    for piece in (reply["answer"][:9], reply["answer"][9:]):
-        yield message(piece)
-    yield Event("final_answer", json.dumps(reply))
-
-
-async def pipeline_events(asked: RagRequest) -> AsyncGenerator[Event, None]:
-    retrieve, augment = StepDouble(BODIES["retrieve"]), StepDouble(BODIES["augment"])
-    async for event in stream(asked, retrieve=retrieve, augment=augment, generate=generate_events):
-        yield event
-
-
-HANDLERS = {
-    "run": Handler("rag", RagRequest, pipeline_answer),
-    "search": Handler("rag", RagRequest, pipeline_search),
-}
-HANDLER = Handler(
-    "rag",
-    RagRequest,
-    pipeline_answer,
-    stream=pipeline_events,
-    also={"search": HANDLERS["search"]},
-)
-
-
-def composite(verb: str, text: str) -> str:
-    """The pipeline of small steps, as the module's functions and containers give it."""
-    if verb in BODIES:
-        asked = json.loads(text)
-        return text if "error" in asked else json.dumps(BODIES[verb](asked))
-    return HANDLERS[verb](text)
-
-
-@contextmanager
-def composite_server() -> Iterator[str]:
-    """The same pipeline as the server the tunnel leads to."""
-
-    @contextmanager
-    def opened() -> Iterator[Handler]:
-        yield HANDLER
-
-    app = application(opened, step="rag", verbs=("run", "search"))
-    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-        assert thread.is_alive()
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture
 def double() -> Iterator[EngineDouble]:
     with composite_server() as url, engine_double(composite, url) as running:
@@ -185,64 +116,6 @@ def cli(double: EngineDouble) -> Iterator[Cli]:
         assert not left, "a child process was left"
 
 
-def options(cli: Cli, /, **more: Any) -> EngineOptions:
-    given: dict[str, Any] = {
-        "cli": str(cli.path),
-        "module": str(ROOT / "dagger/rag"),
-        "provision_s": 10,
-        "ping_s": 0.05,
-        "retry_s": 0.05,
-        "stop_s": 2.0,
-        "deadline_s": 10.0,
-    }
-    return EngineOptions(**{**given, **more})
-
-
-@asynccontextmanager
-async def running(
-    cli: Cli, kind: type[Runner] = CallRunner, /, **more: Any
-) -> AsyncIterator[tuple[Any, list[str]]]:
-    """A started runner and what it said; closed at the end."""
-    runner, said = kind(options(cli, **more)), list[str]()
-    try:
-        async with asyncio.timeout(SOON):
-            await runner.start(said.append)
-        yield runner, said
-    finally:
-        async with asyncio.timeout(SOON):
-            await runner.close()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Return when something has become true."""
-    async with asyncio.timeout(SOON):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def until_ready(runner: Any, *, ready: bool = True) -> StepError | None:
-    """Return when a runner is ready, or is not; gives its reason then."""
-    async with asyncio.timeout(SOON):
-        while True:
-            try:
-                await runner.ready()
-            except StepError as error:
-                if not ready:
-                    return error
-            else:
-                if ready:
-                    return None
-            await asyncio.sleep(0.005)
-
-
-async def refused(work: Awaitable[Any]) -> StepError:
-    """Return the error that this raises, with a limit of time."""
-    async with asyncio.timeout(SOON):
-        with pytest.raises(StepError) as caught:
-            await work
-    return caught.value
-
-
 async def session_with(cli: Cli, **more: Any) -> Session:
     return await Session.open(options(cli, **more))
 
@@ -252,7 +125,9 @@ async def session_with(cli: Cli, **more: Any) -> Session:
 
 @given(text=st.text(), name=st.text(), number=st.integers() | st.floats(allow_nan=False))
 @hypothesis_settings(max_examples=25, deadline=None)
-def test_values_travel_as_variables_only(text: str, name: str, number: float) -> None:
+def test_threat_graphql_injection_values_travel_as_variables_only(
+    text: str, name: str, number: float
+) -> None:
     hostile = [text, '"', '"""', "}", "\u0000", "$rag", "\ud800", "cmd://touch PWNED", name]
 
     async def main(double: EngineDouble) -> None:
@@ -272,7 +147,7 @@ def test_values_travel_as_variables_only(text: str, name: str, number: float) ->
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_no_query_text_is_built(path: Path) -> None:
+def test_threat_graphql_injection_no_query_text_is_built(path: Path) -> None:
     """A query is a module constant that is one literal, and `ask` takes it by its name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     constants = {
@@ -364,29 +239,14 @@ def test_a_stream_given_up_gives_its_lease_back(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    ("kind", "more", "code", "part"),
-    [
-        (
-            "answer",
-            {"answer": FUNCTION_ERROR},
-            "module_error",
-            "FunctionError: the index is broken",
-        ),
-        ("answer", {"answer": EXEC_ERROR}, "module_oom", "out of memory"),
-        ("answer", {"answer": MISFIT, "status": 422}, "module_error", 'Cannot query field "runn"'),
-        ("answer", {"answer": STOPPING}, "engine_lost", "engine is shutting down"),
-        ("answer", {"answer": BAD_ID}, "module_error", 'parse field "node"'),
-        ("text", {}, "module_bad_output", "no JSON"),
-        ("no data", {}, "module_bad_output", "without data"),
-        ("short", {}, "engine_lost", "ended before it answered"),
-        ("reset", {}, "engine_lost", "ended before it answered"),
-        ("gateway", {}, "engine_lost", "HTTP 502"),
-    ],
-)
-def test_a_fault_of_a_call(
-    double: EngineDouble, cli: Cli, kind: str, more: dict[str, Any], code: str, part: str
-) -> None:
+CallFault = tuple[str, dict[str, Any], str, str]
+"""What goes wrong, its arguments, the code it is told by, part of the message."""
+
+
+def a_fault_of_a_call(double: EngineDouble, cli: Cli, fault: CallFault) -> None:
+    """A typed error, the call sent once; the next call is answered."""
+    kind, more, code, part = fault
+
     async def main() -> None:
         async with running(cli) as (runner, _):
             before = len(double.asked_with(RUN))
@@ -397,6 +257,78 @@ def test_a_fault_of_a_call(
             assert len(double.asked_with(RUN)) == before + 1  # never sent again by itself
             await until_ready(runner)
             await runner.answer(request())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("answer", {"answer": FUNCTION_ERROR}, "module_error", "FunctionError: the index is"),
+        ("answer", {"answer": EXEC_ERROR}, "module_oom", "out of memory"),
+        ("answer", {"answer": MISFIT, "status": 422}, "module_error", 'query field "runn"'),
+        ("answer", {"answer": BAD_ID}, "module_error", 'parse field "node"'),
+    ],
+)
+def test_fault_module_raised_or_killed(double: EngineDouble, cli: Cli, fault: CallFault) -> None:
+    a_fault_of_a_call(double, cli, fault)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("text", {}, "module_bad_output", "no JSON"),
+        ("no data", {}, "module_bad_output", "without data"),
+        *(
+            ("answer", {"answer": {"data": {"node": {"run": reply}}}}, "module_bad_output", part)
+            for reply, part in (
+                (None, "no text"),
+                ("<html>", "is not valid JSON"),
+                ("[]", "is not a JSON object"),
+                ('{"id": "r1"}', "off contract"),
+                ('{"error": {"code": "odd", "message": "x"}}', "unknown code 'odd'"),
+            )
+        ),
+    ],
+)
+def test_fault_module_bad_output(double: EngineDouble, cli: Cli, fault: CallFault) -> None:
+    a_fault_of_a_call(double, cli, fault)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("answer", {"answer": STOPPING}, "engine_lost", "engine is shutting down"),
+        ("short", {}, "engine_lost", "ended before it answered"),
+        ("reset", {}, "engine_lost", "ended before it answered"),
+        ("gateway", {}, "engine_lost", "HTTP 502"),
+    ],
+)
+def test_fault_engine_lost_in_a_call(double: EngineDouble, cli: Cli, fault: CallFault) -> None:
+    a_fault_of_a_call(double, cli, fault)
+
+
+@pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
+def test_fault_module_bad_output_one_to_another_request(
+    double: EngineDouble, cli: Cli, kind: type[Runner]
+) -> None:
+    """An answer under another id is dropped: it may be anybody's."""
+
+    def another(asked: RagRequest) -> RagRequest:
+        mixed_up = asked.request_id == "r1"  # not the probe
+        return asked.model_copy(update={"request_id": "r2"}) if mixed_up else asked
+
+    async def main() -> None:
+        with composite_server(another) as url:
+            double.url = url
+            double.composite = lambda verb, text: composite(verb, text.replace('"r1"', '"r2"'))
+            async with running(cli, kind) as (runner, _):
+                for ask in (runner.answer, runner.search):
+                    error = await refused(ask(request(request_id="r1")))
+                    assert error.code == "module_bad_output" and "another request" in error.message
+                with pytest.raises(StepError) as caught:
+                    _ = [event async for event in runner.stream(request(request_id="r1"))]
+                assert caught.value.code == "module_bad_output"
 
     asyncio.run(main())
 
@@ -486,7 +418,7 @@ def test_a_missing_folder_is_said_at_once(cli: Cli, more: dict[str, Any], part: 
         ("silent", "within 0.3 s"),
     ],
 )
-def test_no_session_is_tried_again_until_there_is_one(
+def test_fault_engine_unavailable_is_tried_again_until_there_is_one(
     double: EngineDouble, cli: Cli, how: str, part: str
 ) -> None:
     async def main() -> None:
@@ -595,7 +527,7 @@ def test_the_session_of_dagger_run_is_used_and_kept(double: EngineDouble, cli: C
 
 
 @pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
-def test_a_killed_child_is_noticed_and_a_new_session_is_built(
+def test_fault_engine_unavailable_after_a_killed_child_ends_by_itself(
     double: EngineDouble, cli: Cli, kind: type[Runner]
 ) -> None:
     async def main() -> None:
@@ -613,7 +545,7 @@ def test_a_killed_child_is_noticed_and_a_new_session_is_built(
     asyncio.run(main())
 
 
-def test_an_engine_that_died_is_noticed_by_a_ping(double: EngineDouble, cli: Cli) -> None:
+def test_fault_engine_unavailable_is_noticed_by_a_ping(double: EngineDouble, cli: Cli) -> None:
     async def main() -> None:
         async with running(cli) as (runner, _):
             double.fail(PING, "gateway", times=None)
@@ -627,7 +559,9 @@ def test_an_engine_that_died_is_noticed_by_a_ping(double: EngineDouble, cli: Cli
 
 
 @pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
-def test_an_engine_that_dies_in_a_call(double: EngineDouble, cli: Cli, kind: type[Runner]) -> None:
+def test_fault_engine_lost_when_it_dies_in_a_call(
+    double: EngineDouble, cli: Cli, kind: type[Runner]
+) -> None:
     async def main() -> None:
         async with running(cli, kind) as (runner, _):
             if kind is ResidentRunner:  # its calls go past the engine: the session's end ends them
@@ -651,7 +585,9 @@ def test_an_engine_that_dies_in_a_call(double: EngineDouble, cli: Cli, kind: typ
     asyncio.run(main())
 
 
-def test_a_hung_engine_is_late_first_and_then_given_up(double: EngineDouble, cli: Cli) -> None:
+def test_threat_engine_crash_a_hung_one_is_late_first_and_then_given_up(
+    double: EngineDouble, cli: Cli
+) -> None:
     async def main() -> None:
         times = {"ping_timeout_s": 0.1, "hung_s": 0.6}
         async with running(cli, **times) as (runner, _):
@@ -685,6 +621,27 @@ def test_a_slow_ping_alone_costs_no_session(double: EngineDouble, cli: Cli) -> N
     asyncio.run(main())
 
 
+def test_an_engine_that_is_slow_all_the_time_is_kept(double: EngineDouble, cli: Cli) -> None:
+    """Each ping is late, none is missing: a busy machine costs readiness, not the session."""
+    healthy = double.data
+
+    def slow(query: str, given: dict[str, Any]) -> Any:
+        threading.Event().wait(0.3 if query == PING else 0)
+        return healthy(query, given)
+
+    async def main() -> None:
+        async with running(cli, ping_timeout_s=0.05, hung_s=2.0) as (runner, _):
+            double.data = slow  # type: ignore[method-assign]
+            await until_ready(runner, ready=False)
+            ends = time.monotonic() + 3
+            while time.monotonic() < ends:
+                await runner.answer(request())
+                await asyncio.sleep(0.05)
+            assert len(cli.pids) == 1
+
+    asyncio.run(main())
+
+
 def test_a_pipeline_that_is_gone_is_lost_though_the_engine_lives(
     double: EngineDouble, cli: Cli
 ) -> None:
@@ -712,7 +669,7 @@ def test_a_pipeline_that_is_gone_is_lost_though_the_engine_lives(
 
 
 @pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
-def test_sessions_are_replaced_without_a_failed_request(
+def test_threat_session_leak_replaced_without_a_failed_request(
     double: EngineDouble, cli: Cli, kind: type[Runner]
 ) -> None:
     async def main() -> None:
@@ -766,7 +723,9 @@ def test_a_drain_has_an_end(double: EngineDouble, cli: Cli) -> None:
     asyncio.run(main())
 
 
-def test_a_session_grows_old_without_calls(double: EngineDouble, cli: Cli) -> None:
+def test_threat_session_leak_a_session_grows_old_without_calls(
+    double: EngineDouble, cli: Cli
+) -> None:
     async def main() -> None:
         async with running(cli, rotate_s=0.3) as (runner, _):
             await until(lambda: len(cli.pids) > 2)
@@ -790,7 +749,7 @@ def test_a_failed_replacement_leaves_the_session_in_use(double: EngineDouble, cl
     asyncio.run(main())
 
 
-def test_equal_internal_errors_have_the_session_replaced(double: EngineDouble, cli: Cli) -> None:
+def test_threat_cached_error_has_the_session_replaced(double: EngineDouble, cli: Cli) -> None:
     async def main() -> None:
         async with running(cli, same_errors=3, mend_s=0.0) as (runner, said):
             for _ in range(2):
@@ -827,7 +786,7 @@ def test_close_ends_the_child(double: EngineDouble, cli: Cli, how: str, loop: An
 
 
 @pytest.mark.parametrize("fault", ["wait", "die"])
-def test_close_does_not_wait_for_a_hung_or_dead_engine(
+def test_threat_engine_crash_close_does_not_wait(
     double: EngineDouble, cli: Cli, fault: str
 ) -> None:
     async def main() -> None:
@@ -846,7 +805,9 @@ def test_close_does_not_wait_for_a_hung_or_dead_engine(
 # containers
 
 
-def test_a_step_that_is_killed_is_out_of_memory(double: EngineDouble, cli: Cli) -> None:
+def test_fault_module_raised_or_killed_a_killed_step_is_out_of_memory(
+    double: EngineDouble, cli: Cli
+) -> None:
     def killed(verb: str, text: str) -> str:
         return "" if verb == "augment" and "kill" in text else composite(verb, text or "{}")
 
@@ -862,7 +823,7 @@ def test_a_step_that_is_killed_is_out_of_memory(double: EngineDouble, cli: Cli) 
     asyncio.run(main())
 
 
-def test_the_containers_are_asked_in_one_query_and_never_answered_from_a_cache(
+def test_threat_stale_cached_answer_containers_run_anew_each_time(
     double: EngineDouble, cli: Cli
 ) -> None:
     async def main() -> None:

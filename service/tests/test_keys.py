@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+import re
+import socket
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from pydantic import SecretStr
 from service_kit import QUESTION, serving, settings
 
 from rag_pipeline.errors import StepError
+from rag_service.middleware import Keyring
 from rag_service.settings import ServiceSettings, is_loopback
 
 KEYS = [
@@ -51,7 +56,9 @@ def code(response: httpx.Response) -> tuple[int, str]:
 OPEN = {"/", "/healthz", "/readyz", "/v1/info", "/page/{path}", "/favicon.ico"}
 
 
-def test_every_route_wants_a_key_but_the_few_that_are_open(keyed: httpx.Client) -> None:
+def test_threat_unauthenticated_use_every_route_wants_a_key_but_the_few_that_are_open(
+    keyed: httpx.Client,
+) -> None:
     """Each path of the API, with any method, is 401 without one."""
     paths = keyed.get("/openapi.json", headers=bearer("all")).json()["paths"]
     asked = {
@@ -73,18 +80,68 @@ def test_health_and_page_are_open(path: str, keyed: httpx.Client) -> None:
     assert keyed.get(path).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/healthz/../rag_modules", "//rag_modules", "/page/../v1/search", "/%2e%2e/rag_modules",
-     "/page/%2e%2e/v1/search", "/rag_modules/", "/RAG_MODULES", "/healthz%2f..%2frag_modules"],
-)  # fmt: skip
-def test_no_form_of_a_path_goes_around_the_key(path: str, keyed: httpx.Client) -> None:
-    """Whatever the router makes of it, it is never an answer."""
-    raw = httpx.URL(f"{keyed.base_url}").copy_with(raw_path=path.encode())
-    response = keyed.post(raw, json={"query": QUESTION})
+FORMS = (
+    *("/healthz/../rag_modules", "//rag_modules", "/page/../v1/search", "/%2e%2e/rag_modules"),
+    *("/page/%2e%2e/v1/search", "/rag_modules/", "/RAG_MODULES", "/healthz%2f..%2frag_modules"),
+    *("/rag_modules%00", "/rag_modules%2f", "/rag_modules.", "/rag_modules;x", "/rag%5fmodules"),
+    *(
+        "/./rag_modules",
+        "/readyz//rag_modules",
+        "/%72ag_modules",
+        "/v1/info/../search",
+        "/v1//search",
+    ),
+    *(
+        "/page/..%2fv1%2fsearch",
+        "/page/..;/v1/search",
+        "/healthz?/../rag_modules",
+        "/v1/search?/page/",
+    ),
+    *(
+        "/page%2f..%2fv1/search",
+        "/favicon.ico/../metrics",
+        "/healthz%3f/rag_modules",
+        "/\\rag_modules",
+    ),
+    *("/v1/documents/../../healthz", "/page/%252e%252e/metrics", "/metrics/", "/METRICS", "/docs/"),
+)
 
-    assert response.status_code in (307, 401, 404, 405)
-    assert "citations" not in response.text
+
+@pytest.mark.parametrize("method", ["POST", "GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND"])
+def test_threat_unauthenticated_use_by_no_form_of_a_path(method: str, keyed: httpx.Client) -> None:
+    """Whatever the router makes of a path, it is no answer; with the key some of them are."""
+    for path in FORMS:
+        status, text = raw_request(keyed, method, path)
+
+        opened = path.startswith("/healthz?") and method == "GET" and text == '{"status":"ok"}'
+        assert opened or status in (307, 400, 401, 404, 405), (path, status, text)
+        assert not re.search("citations|rag_requests_total|results|swagger", text), path
+
+
+def raw_request(client: httpx.Client, method: str, path: str) -> tuple[int, str]:
+    """Send a question to a path as it is written; httpx would tidy it."""
+    connection = HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
+    try:
+        body = json.dumps({"query": QUESTION})
+        connection.request(method, path, body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_threat_unauthenticated_use_by_an_upgrade(keyed: httpx.Client) -> None:
+    """A request to change the protocol is a request without a key."""
+    headers = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    for path in ("/rag_modules", "/mcp", "/metrics"):
+        assert keyed.get(path, headers=headers).status_code == 401
+        h2c = {"connection": "upgrade, http2-settings", "upgrade": "h2c", "http2-settings": ""}
+        assert keyed.get(path, headers=h2c).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -92,17 +149,18 @@ def test_no_form_of_a_path_goes_around_the_key(path: str, keyed: httpx.Client) -
     ["", "Bearer", "Bearer key-of-all-012345678", "Basic key-of-all-0123456789",
      "Bearer key-of-all-0123456789 x", "bearer KEY-OF-ALL-0123456789"],
 )  # fmt: skip
-def test_a_bad_key_is_refused_and_not_repeated(header: str, keyed: httpx.Client) -> None:
+def test_fault_bad_credential_is_refused_and_not_repeated(header: str, keyed: httpx.Client) -> None:
     """401; the message never holds what was sent."""
     response = keyed.post(
         "/rag_modules", json={"query": QUESTION}, headers={"authorization": header}
     )
 
     assert code(response) == (401, "unauthenticated")
+    assert response.headers["www-authenticate"] == "Bearer"
     assert "key-of" not in response.text.lower()
 
 
-def test_anothers_collection_looks_like_none(keyed: httpx.Client) -> None:
+def test_fault_foreign_collection_looks_like_none(keyed: httpx.Client) -> None:
     """The same body for a collection that is there and one that is not."""
     bodies = []
     for name in ("default", "nothere"):
@@ -119,7 +177,7 @@ def test_anothers_collection_looks_like_none(keyed: httpx.Client) -> None:
     assert own.json()["citations"]
 
 
-def test_a_key_has_a_rate_of_its_own(keyed: httpx.Client) -> None:
+def test_fault_quota_exceeded_by_one_key_leaves_the_others_alone(keyed: httpx.Client) -> None:
     """One key over its rate leaves the others alone."""
     statuses = {
         name: [
@@ -129,7 +187,12 @@ def test_a_key_has_a_rate_of_its_own(keyed: httpx.Client) -> None:
         for name in ("slow", "all")
     }
 
+    over = keyed.post("/v1/search", json={"query": "x"}, headers=bearer("slow"))
+
     assert statuses == {"slow": [200, 429, 429], "all": [200, 200, 200]}
+    assert code(over) == (429, "quota_exceeded")
+    assert over.json()["error"]["retryable"]
+    assert 1 <= int(over.headers["retry-after"]) <= 10  # six a minute
 
 
 @pytest.mark.parametrize(
@@ -158,7 +221,9 @@ def test_keys_that_cannot_be_used_are_refused(keys: str, said: str) -> None:
      ("0.0.0.0", False), ("::", False), ("192.168.1.4", False), ("example.com", False),
      ("", False)],
 )  # fmt: skip
-def test_beyond_this_machine_only_with_keys(host: str, own: bool, tmp_path: Path) -> None:
+def test_threat_unauthenticated_use_beyond_this_machine_only_with_keys(
+    host: str, own: bool, tmp_path: Path
+) -> None:
     """Every address that others could reach needs keys."""
     assert is_loopback(host) is own
     file = tmp_path / "keys.json"
@@ -167,8 +232,40 @@ def test_beyond_this_machine_only_with_keys(host: str, own: bool, tmp_path: Path
     if own:
         settings(host=host).check_exposure()
     else:
-        with pytest.raises(StepError, match="RAG_API_KEYS_FILE"):
+        with pytest.raises(StepError, match="RAG_API_KEYS_FILE") as refused:
             settings(host=host).check_exposure()
+        assert refused.value.code == "misconfigured"  # `rag serve` ends with 78, see test_serve
+
+
+def test_fault_bad_credential_before_anything_of_the_body_is_read(keyed: httpx.Client) -> None:
+    """401 comes while the body is still to be sent."""
+    host, port = keyed.base_url.host, keyed.base_url.port
+    head = "POST /rag_modules HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{"
+    with socket.create_connection((host, port or 80), timeout=30) as raw:
+        raw.sendall(head.encode())
+        answer = raw.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 401")
+
+
+def test_keys_are_compared_by_their_digests_in_constant_time() -> None:
+    """Every key is compared, with `hmac.compare_digest`, whichever matches."""
+    compared: list[tuple[int, int]] = []
+    right = hmac.compare_digest
+
+    def counted(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return right(one, other)
+
+    ring = Keyring(given().keys())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hmac, "compare_digest", counted)
+        found = ring.find(f"Bearer {KEYS[0]['key']}")
+        none = ring.find("Bearer x")
+
+    assert found is not None and found.name == "all"
+    assert none is None
+    assert compared == [(32, 32)] * 2 * len(KEYS)
 
 
 def test_without_keys_only_local_names_are_answered(service: str, home: Path) -> None:

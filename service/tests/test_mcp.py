@@ -89,7 +89,7 @@ def test_search(service: str, mode: str) -> None:
         ("ask", {"query": ""}, "invalid_request", "query"),
         ("ask", {"query": QUESTION, "top_k": 0}, "invalid_request", "top_k"),
         ("search", {"query": QUESTION, "no_context": "error"}, "invalid_request", "no_context"),
-        ("search", {"query": QUESTION, "host": "x"}, "invalid_request", "host"),
+        ("search", {"query": QUESTION, "host": "x"}, "target_not_allowed", "host"),
         ("search", {"query": QUESTION, "filters": {"$x": 1}}, "invalid_request", "filters.$x"),
         ("ask", {"query": QUESTION, "collection": "no"}, "collection_not_found", "collection"),
         (

@@ -233,7 +233,8 @@ def test_a_models_stream(answering: openai.OpenAI, model: LLMStub) -> None:
         *chunks, last, usage = list(stream)
 
     pieces = [chunk.choices[0].delta.content for chunk in chunks]
-    assert pieces == ["The finance ", "director [1]", " signs, too [9]."]
+    assert len(pieces) > 2  # word by word: a word is sent when it is whole
+    assert "".join(filter(None, pieces)) == "The finance director [1] signs, too [9]."
     extra = last.model_extra or {}
     assert extra["answer"] == "The finance director [1] signs, too."
     assert [citation["marker"] for citation in extra["citations"]] == [1]
@@ -279,7 +280,7 @@ def test_a_stream_that_breaks_ends_in_an_error(answering: openai.OpenAI, model: 
     ):
         pieces.extend(chunk.choices[0].delta.content for chunk in stream)
 
-    assert pieces == ["The finance"]
+    assert pieces == ["The "]  # a word is sent when it is whole
     assert failed.value.code == "llm_stream_broken"
 
     body = {"messages": ASKED, "stream": True}

@@ -67,6 +67,9 @@ BROKEN = {
     ),
 }
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "contract/examples/rag"
+EXAMPLE = json.loads((EXAMPLES / "ok-question.response.json").read_text(encoding="utf-8"))
+
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_answer_is_not_taken_for_one(name: str) -> None:
@@ -76,7 +79,7 @@ def test_what_is_no_answer_is_not_taken_for_one(name: str) -> None:
     async def run(request: Request) -> Response:
         asked = json.loads(await request.body())
         if asked["request_id"] == "probe":
-            return Response('{"timings_ms": {}}', media_type="application/json")
+            return Response(json.dumps({**EXAMPLE, "id": "probe"}), media_type="application/json")
         return Response(body, status, media_type=kind)
 
     async def ready(_: Request) -> Response:

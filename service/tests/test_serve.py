@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -131,10 +133,32 @@ def test_questions_are_logged_when_asked_for(home: Path) -> None:
         assert "zebra" in served.line("asks")
 
 
-def test_requests_under_way_end_before_it_does(home: Path, llm: LLMStub) -> None:
-    """After SIGTERM the answer that is being written is finished; then exit code 0."""
+def first_piece(content: str) -> str:
+    return json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": content}}]})
+
+
+def draining(url: str) -> None:
+    """Return once it says that it is ending; it must not say anything else, nor be gone."""
+    pause = threading.Event()
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        for _ in range(2000):
+            ready = client.get("/readyz")
+            if ready.status_code == 503:
+                break
+            pause.wait(0.005)
+        alive = client.get("/healthz")
+        refused = client.post("/rag_modules", json={"query": QUESTION})
+        upload = client.post("/v1/documents", files={"files": ("a.txt", b"Something.")})
+
+    assert alive.status_code == 200
+    for answer in (ready, refused, upload):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+        assert 1 <= int(answer.headers["retry-after"]) <= 4
+
+
+def test_fault_sigterm_requests_under_way_end_first(home: Path, llm: LLMStub) -> None:
+    """Not ready at once, new requests are told; the answer under way is finished; exit code 0."""
     go = threading.Event()
-    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": "The "}}]})
 
     def rest(handler: Any) -> None:
         go.wait(30)
@@ -143,57 +167,112 @@ def test_requests_under_way_end_before_it_does(home: Path, llm: LLMStub) -> None
         handler.send_piece(b"data: [DONE]\n\n")
         handler.end_stream()
 
-    llm.script = [llm.events(first, then=rest)]
+    llm.script = [llm.events(first_piece("The "), then=rest)]
     with serve(home, RAG_LLM_BASE_URL=llm.url, RAG_LLM_MODEL="stub") as served:
         wait(f"{served.url}/readyz")
-        body = {"query": QUESTION, "stream": True}
-        with (
-            httpx.Client(trust_env=False, timeout=30) as client,
-            client.stream("POST", f"{served.url}/rag_modules", json=body) as response,
-        ):
-            text = ""
-            for block in response.iter_text():
-                text += block
-                if '"content":"The "' in text and not go.is_set():
-                    served.process.send_signal(signal.SIGTERM)
-                    port = int(served.url.rpartition(":")[2])
-                    refused(port)
-                    go.set()
+        told: list[httpx.Response] = []
+        asking = asked(served.url, told)
+        pause = threading.Event()
+        while not llm.calls:
+            pause.wait(0.01)
+        served.process.send_signal(signal.SIGTERM)
+        draining(served.url)
+        go.set()
         code = served.ended()
+        asking.join()
 
-    assert text.endswith("data: [DONE]\n\n")
-    assert "director [1]." in text
+    assert "director [1]." in told[0].json()["answer"]
     assert code == 0
 
 
-def refused(port: int) -> None:
-    """Return once nobody listens on the port."""
-    pause = threading.Event()
-    for _ in range(2000):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionRefusedError:
-            return
-        pause.wait(0.005)
-    raise AssertionError("it still listens")
+def asked(url: str, told: list[httpx.Response], **more: Any) -> threading.Thread:
+    """Ask in a thread; the answer is appended to `told`."""
+    body = {"query": QUESTION, **more}
+
+    def ask() -> None:
+        told.append(httpx.post(f"{url}/rag_modules", json=body, trust_env=False, timeout=60))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
 
 
-def test_a_second_signal_does_not_wait(home: Path, llm: LLMStub) -> None:
+def test_fault_sigterm_a_second_signal_does_not_wait(home: Path, llm: LLMStub) -> None:
     """A model that never ends keeps nobody from ending the service."""
-    first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": "The "}}]})
-    llm.script = [llm.events(first, then=llm.hang)]
+    llm.script = [llm.hang]
     with serve(home, RAG_LLM_BASE_URL=llm.url, RAG_LLM_MODEL="stub") as served:
         wait(f"{served.url}/readyz")
-        body = {"query": QUESTION, "stream": True}
-        with (
-            httpx.Client(trust_env=False, timeout=30) as client,
-            client.stream("POST", f"{served.url}/rag_modules", json=body) as response,
-        ):
-            assert response.status_code == 200
+        with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as raw:
+            raw.sendall(question(stream=True))
+            pause = threading.Event()
+            while not llm.calls:
+                pause.wait(0.01)
             served.process.send_signal(signal.SIGTERM)
-            refused(int(served.url.rpartition(":")[2]))
+            draining(served.url)
+            began = time.monotonic()
             served.process.send_signal(signal.SIGTERM)
             served.ended()
+            took = time.monotonic() - began
+    assert took < 9  # of the 10 s that the model may take to its first word, and the 25 s to drain
+
+
+def question(*, stream: bool) -> bytes:
+    body = json.dumps({"query": QUESTION, "stream": stream})
+    return post("/rag_modules", body, len(body))
+
+
+def post(path: str, body: str, length: int) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
+    return f"{head}Content-Type: application/json\r\n\r\n{body}".encode()
+
+
+def test_fault_sigterm_nothing_that_hangs_keeps_it(home: Path, llm: LLMStub) -> None:
+    """A hung model, a client that does not read, one that does not send: it ends in its time."""
+    much = first_piece("The finance director signs as well [1]. " * 1000)
+
+    def flood(handler: Any) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                handler.send_piece(f"data: {much}\n\n".encode())
+
+    llm.script = [llm.events(first_piece("The "), then=flood), llm.hang]
+    variables = {"RAG_LLM_BASE_URL": llm.url, "RAG_LLM_MODEL": "stub", "RAG_DRAIN_S": "1"}
+    with serve(home, **variables) as served, contextlib.ExitStack() as stack:
+        wait(f"{served.url}/readyz")
+        port = int(served.url.rpartition(":")[2])
+        unread, unsent = (stack.enter_context(socket.socket()) for _ in range(2))
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for raw in (unread, unsent):
+            raw.connect(("127.0.0.1", port))
+        unread.sendall(question(stream=True))
+        assert unread.recv(12) == b"HTTP/1.1 200"  # and no more is read
+        unsent.sendall(post("/v1/documents", '{"documents": [', 1000))  # and no more is sent
+        told: list[httpx.Response] = []
+        asking = asked(served.url, told)
+        pause = threading.Event()
+        while llm.calls < 2:
+            pause.wait(0.01)
+        began = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        code = served.ended()
+        took = time.monotonic() - began
+        asking.join()
+
+    assert code == 0, served.lines
+    assert took < 15  # one to drain, two to send what is left, and closing
+    assert (told[0].status_code, told[0].json()["error"]["code"]) == (503, "draining")
+
+
+def test_fault_sigterm_while_it_starts(home: Path) -> None:
+    """A store that accepts and never answers: a signal ends the start as well."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        with serve(home, RAG_QDRANT_URL=url, RAG_STORE="qdrant") as served:
+            wait(f"{served.url}/healthz")
+            served.process.send_signal(signal.SIGTERM)
+            code = served.ended()
+
+    assert code == 0, served.lines
 
 
 def test_it_refuses_to_start_where_it_cannot_work(home: Path) -> None:
@@ -215,14 +294,25 @@ def test_it_refuses_to_start_where_it_cannot_work(home: Path) -> None:
     assert "'no-such-dagger'" in no_cli.stderr
 
 
-def test_two_services_cannot_share_an_embedded_store(home: Path) -> None:
-    """The second one ends and says who has it."""
+def test_fault_store_locked_start_is_refused_with_exit_code_75(home: Path) -> None:
+    """A second service and a plain command end, and name the process that has the store."""
     with serve(home) as served:
         wait(f"{served.url}/readyz")
         second = run(home, "--port", "0")
+        command = subprocess.run(
+            [RAG, "search", QUESTION],
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
-    assert second.returncode == 1
+    assert (second.returncode, command.returncode) == (75, 75)
     assert "cannot start" in second.stderr
+    for ran in (second, command):
+        assert f"process {served.process.pid}" in ran.stderr
+        assert "Traceback" not in ran.stderr
 
 
 class Collector(ThreadingHTTPServer):

@@ -1,13 +1,14 @@
-"""How many requests are answered at once, how many may wait, and the rate of one client."""
+"""How many requests are answered at once, how many may wait and in which order, and the rate of one."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from rag_pipeline.errors import StepError
 
@@ -15,65 +16,222 @@ from .metrics import Metrics
 
 CLIENTS = 10_000  # clients whose rate is remembered
 BURST_S = 10.0  # seconds of a rate that may be used at once
+RETRY_S = 4.0  # Retry-After of who is refused is spread over so many seconds
+RECENT = 0.1  # weight of the last request in how long one takes
+SURE = 0.7  # of the longest wait: who is expected to wait longer may wait in vain
+KEEP_S = 10.0  # seconds for which places that a tenant needed are kept for it
+
+
+@dataclass
+class _Tenant:
+    """What one tenant has here: places, and requests that wait, oldest first.
+
+    Args:
+        needed: The most places it had use for in the last seconds.
+        until: When that is forgotten.
+    """
+
+    held: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    needed: int = 0
+    until: float = 0.0
+
+    def here(self, now: float) -> bool:
+        """Whether it has something here, or had in the last seconds."""
+        return bool(self.held or self.waiting) or now <= self.until
+
+    def note(self, now: float) -> None:
+        """Remember how many places it has use for now."""
+        need = self.held + len(self.waiting)
+        if need >= self.needed or now > self.until:
+            self.needed, self.until = need, now + KEEP_S
 
 
 class Admission:
-    """A bounded number of requests at work and a bounded queue before them.
+    """A bounded number of requests at work and a bounded queue, fair between tenants.
+
+    Tenants that were here in the last seconds have equal shares of the places; what one of them
+    had no use for, the others may have. A place that becomes free goes to the tenant that holds
+    the fewest, and there to its oldest request. When the queue is full, room is made at the cost
+    of the tenant that has most in it. Who would wait longer than it may is refused at once.
 
     Args:
         limit: Requests at work.
         queue: Requests that may wait.
         wait_s: Seconds one may wait.
         metrics: Counts what is refused.
+        reserve: Places that are kept for a tenant that was not here lately.
+        clock: Seconds.
     """
 
-    def __init__(self, limit: int, queue: int, wait_s: float, metrics: Metrics) -> None:
-        self._free = asyncio.Semaphore(limit)
+    def __init__(
+        self,
+        limit: int,
+        queue: int,
+        wait_s: float,
+        metrics: Metrics,
+        *,
+        reserve: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit, self._free, self._most = limit, limit, max(1, limit - reserve)
+        self._clock = clock
         self._queue, self._wait_s, self._metrics = queue, wait_s, metrics
+        self._tenants: dict[str, _Tenant] = {}  # whose turn was longest ago comes first
         self._waiting = 0
+        self._took_s = 0.0
         self.draining = False
 
+    @property
+    def free(self) -> int:
+        """Places nobody holds."""
+        return self._free
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return self._waiting
+
+    def check(self, tenant: str, left_s: float) -> None:
+        """Return when a request would get a place or a place in the queue now.
+
+        Raises:
+            StepError: `overloaded` or `draining`.
+        """
+        if self.draining:
+            text = "the service is shutting down; ask another one"
+            raise self._shed("draining", "draining", text)
+        self._hand_on()  # a share may have grown since somebody left
+        mine = self._tenants.get(tenant) or _Tenant()
+        if self._free and mine.held < self._most_of(mine):
+            return
+        if self._waiting >= self._queue and self._fattest(mine) is None:
+            raise self._shed("queue_full", "overloaded", "too many requests are waiting already")
+        wait_s = self._wait_of(mine)
+        if wait_s > SURE * self._wait_s or wait_s + self._took_s > left_s:
+            text = "too many requests are waiting already for this one to get its turn in time"
+            raise self._shed("too_late", "overloaded", text)
+
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, tenant: str, left_s: float) -> AsyncIterator[None]:
         """Hold one place.
+
+        Args:
+            tenant: Who asks.
+            left_s: Seconds until it is of no use any more.
 
         Raises:
             StepError: `overloaded` or `draining`, at once or after the wait.
         """
-        await self._enter()
-        self._metrics.inflight.inc()
+        await self._enter(tenant, left_s)
+        began = self._clock()
         try:
             yield
         finally:
-            self._metrics.inflight.dec()
-            self._free.release()
+            took_s = self._clock() - began
+            self._took_s += (RECENT if self._took_s else 1) * (took_s - self._took_s)
+            self._leave(tenant)
 
-    async def _enter(self) -> None:
-        if self.draining:
-            raise self._shed(
-                "draining", "draining", "the service is shutting down; ask another one"
-            )
-        if not self._free.locked():
-            await self._free.acquire()
+    async def _enter(self, tenant: str, left_s: float) -> None:
+        self.check(tenant, left_s)
+        now = self._clock()
+        for name in [name for name, one in self._tenants.items() if not one.here(now)]:
+            del self._tenants[name]
+        mine = self._tenants.setdefault(tenant, _Tenant())
+        if self._free and mine.held < self._most_of(mine):
+            self._give(tenant, mine)
+            mine.note(now)
             return
         if self._waiting >= self._queue:
-            raise self._shed("queue_full", "overloaded", "too many requests are waiting already")
-        self._waiting += 1
-        self._metrics.queued.set(self._waiting)
+            self._drop_newest(self._fattest(mine))
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        mine.waiting.append(turn)
+        mine.note(now)
+        self._count(1)
         try:
-            async with asyncio.timeout(self._wait_s):
-                await self._free.acquire()
-        except TimeoutError:
-            text = f"no capacity became free within {self._wait_s:g} s"
-            raise self._shed("queue_wait", "overloaded", text) from None
-        finally:
-            self._waiting -= 1
-            self._metrics.queued.set(self._waiting)
+            async with asyncio.timeout(min(self._wait_s, left_s)):
+                await turn
+        except BaseException as error:
+            given = turn.done() and not turn.cancelled() and turn.exception() is None
+            if given:  # in the moment in which it was given up
+                self._leave(tenant)
+            elif turn in mine.waiting:
+                mine.waiting.remove(turn)
+                self._count(-1)
+            if isinstance(error, TimeoutError):
+                text = f"no capacity became free within {self._wait_s:g} s"
+                raise self._shed("queue_wait", "overloaded", text) from None
+            raise
+
+    def _leave(self, tenant: str) -> None:
+        """Give a place back."""
+        mine = self._tenants[tenant]
+        mine.held -= 1
+        self._free += 1
+        self._metrics.inflight.dec()
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Give the free places to those whose turn it is."""
+        while self._free:
+            ready = [
+                (name, one)
+                for name, one in self._tenants.items()
+                if one.waiting and one.held < self._most_of(one)
+            ]
+            if not ready:
+                return
+            name, one = min(ready, key=lambda each: each[1].held)
+            turn = one.waiting.popleft()
+            self._count(-1)
+            if not turn.done():  # or it was given up, and nobody was told yet
+                self._give(name, one)
+                turn.set_result(None)
+
+    def _give(self, name: str, one: _Tenant) -> None:
+        one.held += 1
+        self._free -= 1
+        self._metrics.inflight.inc()
+        self._tenants[name] = self._tenants.pop(name)  # its turn was last
+
+    def _most_of(self, mine: _Tenant) -> int:
+        """Return how many places a tenant may hold now."""
+        now = self._clock()
+        others = [one for one in self._tenants.values() if one is not mine and one.here(now)]
+        share = -(-self._limit // (len(others) + 1))
+        kept = sum(min(share, one.needed) for one in others)
+        return min(self._most, max(share, self._limit - kept))
+
+    def _count(self, more: int) -> None:
+        self._waiting += more
+        self._metrics.queued.set(self._waiting)
+
+    def _fattest(self, mine: _Tenant) -> _Tenant | None:
+        """Return who has more in the queue than `mine` would have with one more."""
+        most = max(self._tenants.values(), key=lambda one: len(one.waiting), default=mine)
+        return most if len(most.waiting) > len(mine.waiting) + 1 else None
+
+    def _drop_newest(self, tenant: _Tenant | None) -> None:
+        assert tenant is not None, "check() made sure"
+        turn = tenant.waiting.pop()
+        self._count(-1)
+        if not turn.done():
+            text = "too many requests of this client are waiting already"
+            turn.set_exception(self._shed("queue_share", "overloaded", text))
+
+    def _wait_of(self, mine: _Tenant) -> float:
+        """Return about how many seconds one more request of a tenant would wait.
+
+        In turns, `k` of its own before it cost a place in each of the queues at most.
+        """
+        sharing = sum(1 for one in self._tenants.values() if one.waiting and one is not mine) + 1
+        before = min(self._waiting, len(mine.waiting) * sharing + sharing - 1)
+        return (before + 1) * self._took_s / self._limit
 
     def _shed(self, reason: str, code: str, message: str) -> StepError:
         self._metrics.shed.labels(reason).inc()
         # spreading retries, not cryptography
-        return StepError(code, message, retry_after=1 + random.random())  # noqa: S311
+        return StepError(code, message, retry_after=random.uniform(0, RETRY_S))  # noqa: S311
 
 
 class Rates:

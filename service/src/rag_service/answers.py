@@ -8,8 +8,9 @@ from pydantic import Field
 from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 
+from . import replies
 from .errors import JSON
-from .requests import FAILURES, flag, read, takes
+from .requests import FAILURES, SAID, flag, read, takes
 from .runners import Runner
 from .service import Service
 from .sse import EVENTS, streamed
@@ -62,8 +63,8 @@ async def _answered(request: Request, runner: Runner | None) -> Response:
 @router.post(
     "/rag_modules",
     summary="Answer a question by the configured runner",
-    responses={200: {"model": RagResponse}, **FAILURES},
-    openapi_extra=takes(AskRequest),
+    responses={200: replies.answers(RagResponse, streams=True), **FAILURES},
+    openapi_extra=takes(AskRequest, query=SAID),
 )
 async def rag_modules(request: Request) -> Response:
     """Answer a question from the documents, with verified citations."""
@@ -73,8 +74,8 @@ async def rag_modules(request: Request) -> Response:
 @router.post(
     "/rag",
     summary="Answer a question by three container steps",
-    responses={200: {"model": RagResponse}, **FAILURES},
-    openapi_extra=takes(AskRequest),
+    responses={200: replies.answers(RagResponse, streams=True), **FAILURES},
+    openapi_extra=takes(AskRequest, query=SAID),
 )
 async def rag(request: Request) -> Response:
     """Answer as `/rag_modules` does, by the container pipeline: retrieve, augment, generate.
@@ -96,8 +97,8 @@ async def rag(request: Request) -> Response:
 @router.post(
     "/v1/search",
     summary="Find passages, without an answer",
-    responses={200: {"model": SearchResponse}, **FAILURES},
-    openapi_extra=takes(RagRequest),
+    responses={200: replies.answers(SearchResponse), **FAILURES},
+    openapi_extra=takes(RagRequest, query=SAID),
 )
 async def search(request: Request) -> Response:
     """Find the passages that fit a question."""

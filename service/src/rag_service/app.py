@@ -24,8 +24,9 @@ from .errors import on_http_error, on_step_error
 from .library import Library, open_library
 from .mcp_server import add_mcp
 from .metrics import Metrics
-from .middleware import Keys, Limits, Requests
+from .middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .page import add_page
+from .replies import describe
 from .runners import Runner, open_runner
 from .service import Service
 from .settings import ServiceSettings, read_settings
@@ -54,16 +55,18 @@ def create_app(
         StepError: `misconfigured`.
     """
     settings = settings or read_settings()
-    metrics = Metrics()
-    service = Service(
-        settings,
-        settings.keys(),
+    metrics, keys = Metrics(), settings.keys()
+    admission = Admission(
+        settings.max_concurrency,
+        settings.max_queue,
+        settings.queue_wait_s,
         metrics,
-        Admission(settings.max_concurrency, settings.max_queue, settings.queue_wait_s, metrics),
-        runner or open_runner(settings),
+        reserve=max(1, settings.max_concurrency // 8) if len(keys) > 1 else 0,
     )
+    service = Service(settings, keys, metrics, admission, runner or open_runner(settings))
     service.containers = _containers(settings, service.runner)
     service.library = open_library(settings, service.runner, metrics)
+    ring = Keyring(keys)
     traces = open_traces(settings.otlp_endpoint)
 
     @asynccontextmanager
@@ -88,8 +91,9 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
+            Middleware(Gate, admission=admission, keys=ring, settings=settings, metrics=metrics),
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
-            Middleware(Keys, keys=service.keys, rates=Rates(), settings=settings, metrics=metrics),
+            Middleware(Keys, keys=ring, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
         ],
         exception_handlers={
@@ -99,10 +103,14 @@ def create_app(
         },
     )
     app.state.service = service
+    app.state.routes = []
     for routes in (answers, dify, documents, health, openai_api, vector_stores):
         app.include_router(routes.router)
+        app.state.routes += routes.router.routes
     app.state.mcp = add_mcp(app, service)
     add_page(app)
+    app.state.routes += app.router.routes
+    describe(app, OPEN, keyed=bool(service.keys))
     return app
 
 
@@ -128,11 +136,12 @@ async def _close(service: Service, say: Callable[[str], None]) -> None:
     """Close the runners; one that does not come to an end is left behind."""
     beside = [service.containers] if service.containers is not None else []
     for runner in dict.fromkeys([service.runner, *beside]):
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await runner.close()
-        except TimeoutError:
+        closing = asyncio.ensure_future(runner.close())  # its thread cannot be cancelled
+        done, _ = await asyncio.wait((closing,), timeout=CLOSE_S)
+        if not done:
             say(f"the runner {runner.name} did not close within {CLOSE_S:g} s")
+            continue
+        closing.result()
 
 
 async def _close_library(library: Library, say: Callable[[str], None]) -> None:

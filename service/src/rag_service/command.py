@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -14,11 +17,15 @@ import uvicorn
 
 from rag_pipeline.errors import StepError
 
-from .app import create_app
+from .app import CLOSE_S, create_app
+from .protocol import Protocol
 from .service import Service
 from .settings import ServiceSettings, read_settings
 
+EXITS = {"misconfigured": 78, "module_pin_mismatch": 78, "store_locked": 75}  # others: 1
 BACKLOG = 512  # connections that may wait to be accepted
+FLUSH_S = 2  # seconds to send what is left to clients that may not read it
+CLOSING_S = 2 * CLOSE_S + FLUSH_S + 1  # after which a part that hangs keeps nobody here
 
 FIELDS = (
     "request_id", "key", "client", "method", "path", "status", "code", "step", "collection", "ms",
@@ -43,11 +50,12 @@ def serve(say: Callable[[str], None], **given: Any) -> int:
     app = create_app(settings, say=say)
     config = uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
         ws="none",
-        timeout_graceful_shutdown=int(settings.drain_s),
+        timeout_graceful_shutdown=FLUSH_S,
     )
     server = _Server(config, app.state.service)
     host, port = listening.getsockname()[:2]
@@ -75,12 +83,16 @@ def _listen(settings: ServiceSettings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Drains when it is told to end, and ends by itself when the runner can never start."""
+    """Drains when it is told to end, and ends by itself when the runner can never start.
+
+    While it drains it still listens, so that probes and clients are told, not turned away.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.code = 0
         self._service = service
+        self._drained: float | None = None  # when requests under way are given up
         service.on_fatal = self._fatal
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -88,12 +100,32 @@ class _Server(uvicorn.Server):
 
         Not uvicorn's own, which raises the signal again in the end: a drained service ended well.
         """
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        self._service.drain()
+        if self._drained is None:
+            self._drained = time.monotonic() + self._service.settings.drain_s
+            self._service.drain()
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say whether to end now; asked ten times a second."""
+        ending = await super().on_tick(counter)
+        if not ending and self._drained is not None:
+            ending = not self.server_state.tasks
+            if time.monotonic() >= self._drained:
+                self._service.give_up()
+                ending = True
+        return ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Send what is left, and close; what hangs in a thread is left behind."""
+        last = threading.Timer(CLOSING_S, os._exit, (self.code or 1,))
+        last.daemon = True
+        last.start()  # not cancelled: threads are waited for after this
+        await super().shutdown(sockets)
 
     def _fatal(self) -> None:
-        self.code = 1
+        why = self._service.missing
+        self.code = EXITS.get(why.code, 1) if why else 1
         self.should_exit = True
 
 

@@ -10,11 +10,14 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from rag_pipeline.errors import StepError
+from rag_pipeline.models import RagResponse, SearchResponse
 from rag_pipeline.remote import CONNECT_S, new_client
 from rag_pipeline.shapes import EVENTS, Event
 from rag_pipeline.step import read_reply
 
-from .whole import whole_as_events
+from .whole import Whole, check_whole, whole_as_events
+
+SHAPES: dict[str, type[Whole]] = {"search_results": SearchResponse, "final_answer": RagResponse}
 
 
 class Composite:
@@ -36,11 +39,11 @@ class Composite:
             StepError: The composite's own; `not_ready` when it cannot be reached,
                 `deadline_exceeded`, `module_bad_output`.
         """
-        return await self._post("run", text)
+        return check_whole(RagResponse, text, await self._post("run", text))
 
     async def search(self, text: str) -> str:
         """Find passages; raises as `answer`."""
-        return await self._post("search", text)
+        return check_whole(SearchResponse, text, await self._post("search", text))
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer piece by piece; raises as `answer`, and `llm_stream_broken` when it breaks off."""
@@ -54,12 +57,15 @@ class Composite:
                     await response.aread()
                     if response.status_code != 200:
                         raise _refusal(response)
-                    for piece in whole_as_events(response.text):  # it does not stream
+                    whole = check_whole(RagResponse, text, response.text)
+                    for piece in whole_as_events(whole):  # it does not stream
                         yield piece
                     return
                 async for event in EventSource(response).aiter_sse():
                     if event.event == "error":
                         read_reply("rag", event.data)
+                    if event.event in SHAPES:
+                        check_whole(SHAPES[event.event], text, event.data)
                     if event.data != "[DONE]":
                         ended = event.event == "final_answer"
                         yield Event(event.event, event.data)
@@ -70,14 +76,14 @@ class Composite:
         if not ended:
             raise StepError("llm_stream_broken", "the answer broke off before its end")
 
-    async def ready(self) -> None:
-        """Return when `GET /readyz` says so.
+    async def ready(self, limit_s: float | None = CONNECT_S) -> None:
+        """Return when `GET /readyz` says so; None waits for it without a limit.
 
         Raises:
             StepError: What it says instead, or `not_ready`.
         """
         try:
-            response = await self._client.get(f"{self.url}/readyz", timeout=CONNECT_S)
+            response = await self._client.get(f"{self.url}/readyz", timeout=limit_s)
         except httpx.TransportError as error:
             raise _unreachable(error) from None
         if response.status_code != 200:

@@ -44,6 +44,7 @@ class Context:
     request_id: str
     deadline: float
     principal: Principal = field(default_factory=Principal)
+    tenant: str = ""  # who shares what there is: the key's name, or the address without keys
     route: str = ""
     code: str = ""
     step: str = ""

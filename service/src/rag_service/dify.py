@@ -13,14 +13,19 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rag_pipeline.errors import StepError
-from rag_pipeline.models import RagRequest
+from rag_pipeline.models import COLLECTION, RagRequest
 from rag_pipeline.shapes import explain
 
+from . import replies
 from .answers import service_of
 from .errors import DIFY, JSON
-from .requests import FAILURES, otherwise, read, takes
+from .requests import FAILURES, SAID, otherwise, read, takes
 
 router = APIRouter(tags=["Dify"])
+DIFY_FAILURES = replies.failures(
+    {int(status): told["description"] for status, told in FAILURES.items() if status != 401},
+    replies.DifyFailure,
+)
 
 TEXT = {"is": "$eq", "is not": "$ne"}
 LISTS = {"in": "$in", "not in": "$nin"}
@@ -41,7 +46,11 @@ UNSUPPORTED = ("contains", "not contains", "start with", "end with", "empty", "n
 class RetrievalSetting(BaseModel):
     """How much to find."""
 
-    top_k: int | None = Field(None, description="How many passages at most; default 5.")
+    top_k: int | None = Field(
+        None,
+        json_schema_extra={"minimum": 1, "maximum": 100},
+        description="How many passages at most; default 5.",
+    )
     score_threshold: float | None = Field(
         None, description="Drop passages with a lower score; 0 or null: none."
     )
@@ -81,8 +90,8 @@ class RetrievalRequest(BaseModel):
 @router.post(
     DIFY,
     summary="Find passages, for Dify",
-    responses=FAILURES,
-    openapi_extra=takes(RetrievalRequest),
+    responses={200: replies.answers(replies.Records), **DIFY_FAILURES},
+    openapi_extra=takes(RetrievalRequest, query=SAID, knowledge_id={"pattern": COLLECTION}),
 )
 async def retrieval(request: Request) -> Response:
     """Find the passages of a collection that fit a question."""

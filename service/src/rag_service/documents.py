@@ -10,17 +10,19 @@ from typing import Any, TypeVar
 
 import pydantic_core
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 
-from rag_pipeline.errors import CODES, ErrorEnvelope, StepError, envelope
+from rag_pipeline.errors import CODES, StepError, envelope
 from rag_pipeline.models import COLLECTION
 from rag_pipeline.serving import while_connected
 from rag_pipeline.shapes import Event
 
+from . import replies
 from .answers import service_of
 from .context import context_of
 from .errors import JSON
 from .library import Job, Library
-from .requests import FAILURES, flag, takes
+from .requests import FAILURES, Name, flag, takes
 from .sse import EVENTS, streamed
 from .uploads import FORM, DocumentsRequest, Items, digest_of, form_schema, read_items
 
@@ -31,16 +33,31 @@ HINT = (
     "kept by whoever runs it (`rag index`); set RAG_QDRANT_URL, as for the runner, to manage them "
     "here"
 )
-ALSO: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope, "description": text}
-    for status, text in {
-        403: "The key may read, not change.",
-        409: "It is being done already, or the collection was built with other settings.",
-        501: "This runner's documents are not managed here.",
-        507: "The disk is full.",
-    }.items()
+RESPONSES = {
+    **FAILURES,
+    **replies.failures(
+        {
+            409: "It is being done already, or the collection was built with other settings.",
+            501: "This runner's documents are not managed here.",
+            507: "The disk is full.",
+        }
+    ),
 }
-RESPONSES = {**FAILURES, **ALSO}
+INGESTED: replies.Responses = {
+    200: replies.answers(replies.IngestReport, "The report of the ingest.", streams=True),
+    202: replies.answers(replies.Accepted, "It goes on; `events` tells when it ends."),
+    **RESPONSES,
+}
+ADDED = {
+    f"{what}_added": {
+        "operationId": f"{what}_document",
+        "parameters": {
+            "document_id": "$response.body#/added/0",
+            "collection": "$response.body#/collection",
+        },
+    }
+    for what in ("show", "delete")
+}
 Result = TypeVar("Result")
 
 
@@ -70,7 +87,7 @@ def _collection(request: Request, name: str | None = None, *, write: bool = Fals
     if write and service.admission.draining:
         raise StepError("draining", "the service is shutting down; ask another one")
     if name is None:
-        name = request.query_params.get("collection") or service.settings.collection
+        name = request.query_params.get("collection", service.settings.collection)
     if not re.fullmatch(COLLECTION, name):
         raise StepError(
             "invalid_request",
@@ -82,7 +99,7 @@ def _collection(request: Request, name: str | None = None, *, write: bool = Fals
 
 
 def _limit(request: Request) -> int:
-    value = request.query_params.get("limit") or str(MAX_PAGE)
+    value = request.query_params.get("limit", str(MAX_PAGE))
     if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE):
         text = f"limit: send a number from 1 to {MAX_PAGE}, but got {value[:40]!r}"
         raise StepError("invalid_request", text, param="limit")
@@ -108,7 +125,11 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 # -- collections ----------------------------------------------------------------------------
 
 
-@router.get("/v1/collections", summary="List the collections", responses=RESPONSES)
+@router.get(
+    "/v1/collections",
+    summary="List the collections",
+    responses={200: replies.answers(replies.Collections), **RESPONSES},
+)
 async def collections(request: Request) -> Response:
     """List the collections this key may use, with how many documents and passages they hold."""
     principal = context_of(request.scope).principal
@@ -116,8 +137,12 @@ async def collections(request: Request) -> Response:
     return _json({"collections": [one for one in found if principal.may_use(one.name)]})
 
 
-@router.delete("/v1/collections/{name}", summary="Delete a collection", responses=RESPONSES)
-async def delete_collection(request: Request, name: str) -> Response:
+@router.delete(
+    "/v1/collections/{name}",
+    summary="Delete a collection",
+    responses={200: replies.answers(replies.DeletedCollection), **RESPONSES},
+)
+async def delete_collection(request: Request, name: Name) -> Response:
     """Delete a collection and all it holds."""
     library = _library(request)
     collection = _collection(request, name, write=True)
@@ -128,10 +153,10 @@ async def delete_collection(request: Request, name: str) -> Response:
 @router.post(
     "/v1/collections/{name}/reindex",
     summary="Build a collection anew",
-    responses=RESPONSES,
+    responses=INGESTED,
     openapi_extra={"parameters": [WAIT_QUERY]},
 )
-async def reindex(request: Request, name: str) -> Response:
+async def reindex(request: Request, name: Name) -> Response:
     """Build a collection anew from its documents, with the settings of now; answers as an ingest.
 
     Questions are answered from the old one until the new one is whole.
@@ -148,7 +173,7 @@ async def reindex(request: Request, name: str) -> Response:
 @router.get(
     "/v1/documents",
     summary="List the documents of a collection",
-    responses=RESPONSES,
+    responses={200: replies.answers(replies.Documents), **RESPONSES},
     openapi_extra={
         "parameters": [
             COLLECTION_QUERY,
@@ -170,7 +195,8 @@ async def documents(request: Request) -> Response:
 @router.get(
     "/v1/documents/{document_id:path}",
     summary="Show a document",
-    responses=RESPONSES,
+    operation_id="show_document",
+    responses={200: replies.answers(replies.StoredDocument), **RESPONSES},
     openapi_extra={"parameters": [COLLECTION_QUERY]},
 )
 async def document(request: Request, document_id: str) -> Response:
@@ -182,7 +208,8 @@ async def document(request: Request, document_id: str) -> Response:
 @router.delete(
     "/v1/documents/{document_id:path}",
     summary="Delete a document",
-    responses=RESPONSES,
+    operation_id="delete_document",
+    responses={200: replies.answers(replies.Report), **RESPONSES},
     openapi_extra={"parameters": [COLLECTION_QUERY]},
 )
 async def delete_document(request: Request, document_id: str) -> Response:
@@ -202,11 +229,7 @@ async def delete_document(request: Request, document_id: str) -> Response:
 @router.post(
     "/v1/documents",
     summary="Add documents to a collection",
-    responses={
-        200: {"description": "The report of the ingest."},
-        202: {"description": "It goes on; `events` tells when it ends."},
-        **RESPONSES,
-    },
+    responses={**INGESTED, 200: {**INGESTED[200], "links": ADDED}},
     openapi_extra={
         "parameters": [
             COLLECTION_QUERY,
@@ -276,13 +299,22 @@ def _close(items: Items) -> None:
 # -- ingests --------------------------------------------------------------------------------
 
 
-@router.get("/v1/ingests/{ingest_id}", summary="Show an ingest", responses=RESPONSES)
+@router.get(
+    "/v1/ingests/{ingest_id}",
+    summary="Show an ingest",
+    responses={200: replies.answers(replies.Ingest), **RESPONSES},
+)
 async def ingest(request: Request, ingest_id: str) -> Response:
     """Show how far an ingest is, or how it ended."""
     return _json(_state(_job(request, ingest_id)))
 
 
-@router.delete("/v1/ingests/{ingest_id}", summary="Stop an ingest", responses=RESPONSES)
+@router.delete(
+    "/v1/ingests/{ingest_id}",
+    summary="Stop an ingest",
+    status_code=202,
+    responses={202: replies.answers(replies.Ingest), **RESPONSES},
+)
 async def stop_ingest(request: Request, ingest_id: str) -> Response:
     """Stop an ingest after its current commit; what was committed until then stays."""
     job = _job(request, ingest_id, write=True)
@@ -290,7 +322,12 @@ async def stop_ingest(request: Request, ingest_id: str) -> Response:
     return _json(_state(job), 202)
 
 
-@router.get("/v1/ingests/{ingest_id}/events", summary="Follow an ingest", responses=RESPONSES)
+@router.get(
+    "/v1/ingests/{ingest_id}/events",
+    summary="Follow an ingest",
+    response_class=StreamingResponse,
+    responses={200: {**replies.STREAM, "description": "Its events."}, **RESPONSES},
+)
 async def ingest_events(request: Request, ingest_id: str) -> Response:
     """Follow an ingest from where it is: `progress`…, then `report` or `error`."""
     job = _job(request, ingest_id)

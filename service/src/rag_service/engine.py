@@ -28,7 +28,6 @@ from pydantic import SecretStr
 from rag_pipeline.errors import StepError
 from rag_pipeline.serving import Pump
 from rag_pipeline.shapes import Event
-from rag_pipeline.step import read_reply
 
 from .runners import Say
 from .settings import is_loopback, process_environment
@@ -37,8 +36,11 @@ LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 VERSION = "{ version }"
-LOAD = """query ($module: String!, $steps: Boolean!) {
-  moduleSource(refString: $module) { asModule { serve(includeDependencies: $steps) } }
+SOURCE = """query ($module: String!) {
+  moduleSource(refString: $module) { id digest commit }
+}"""
+LOAD = """query ($source: ID!, $steps: Boolean!) {
+  node(id: $source) { ... on ModuleSource { asModule { serve(includeDependencies: $steps) } } }
 }"""
 HIDE = """query ($name: String!, $plaintext: String!) {
   setSecret(name: $name, plaintext: $plaintext) { id }
@@ -90,6 +92,7 @@ class EngineOptions:
     Args:
         cli: The command line, a name on PATH or a path.
         module: The module `rag`: a folder or a git reference.
+        module_digest: The digest it must have, or the commit of a git reference; None: any.
         cwd: Where the session is opened; None: here.
         docs: Folder of this machine to answer from; None: the module's own documents.
         collection: Name of the collection they are indexed into.
@@ -109,6 +112,7 @@ class EngineOptions:
         hung_s: Seconds without an answer until the session is given up.
         rotate_calls: Calls of one session before it is replaced.
         rotate_s: Seconds of one session before it is replaced.
+        rotate_mib: MiB its process may grow before it is replaced, where /proc tells.
         same_errors: Equal internal errors in a row before it is replaced.
         mend_s: Seconds a session must be old to be replaced for its errors.
         drain_s: Seconds the calls of a replaced session may go on.
@@ -119,6 +123,7 @@ class EngineOptions:
 
     cli: str = "dagger"
     module: str = "dagger/rag"
+    module_digest: str | None = None
     cwd: Path | None = None
     docs: Path | None = None
     collection: str = "default"
@@ -133,11 +138,12 @@ class EngineOptions:
     provision_s: float = 300.0
     load_s: float = 600.0
     deadline_s: float = 60.0
-    ping_s: float = 1.0
+    ping_s: float = 0.5
     ping_timeout_s: float = 1.0
     hung_s: float = 10.0
     rotate_calls: int = 5000
     rotate_s: float = 1800.0
+    rotate_mib: float = 256.0
     same_errors: int = 5
     mend_s: float = 60.0
     drain_s: float = 25.0
@@ -154,8 +160,10 @@ class EngineOptions:
         """Return when a session can be tried.
 
         Raises:
-            StepError: `engine_unavailable`, there is no CLI; `misconfigured`, a folder is missing.
+            StepError: `engine_unavailable`, there is no CLI; `misconfigured`, a folder is missing,
+                or the engine is reached in the clear.
         """
+        check_address(process_environment().get(RUNNER_HOST, ""))
         if self.session_port is None and shutil.which(self.cli) is None:
             text = f"there is no Dagger CLI: {self.cli!r} is no command here; {REMEDY}"
             raise unavailable(text)
@@ -168,6 +176,22 @@ class EngineOptions:
             raise StepError("misconfigured", f"there is no folder {str(self.docs)!r}; set RAG_DOCS")
 
 
+def check_address(address: str) -> None:
+    """Refuse an engine beyond this machine over plain TCP: who reaches its port is root there.
+
+    Raises:
+        StepError: `misconfigured`.
+    """
+    parts = urlsplit(address.strip())
+    if parts.scheme == "tcp" and not is_loopback(parts.hostname or ""):
+        text = (
+            f"{RUNNER_HOST} names an engine at plain tcp:// beyond this machine, where anybody on "
+            "the network commands it as root; let it listen on unix:// or with mTLS, and name it "
+            "as unix:// or tls://"
+        )
+        raise StepError("misconfigured", text)
+
+
 def unavailable(text: str) -> StepError:
     """Return the error of a request that meets no ready session."""
     return StepError("engine_unavailable", text, retry_after=2)
@@ -176,6 +200,11 @@ def unavailable(text: str) -> StepError:
 def _lost(why: str) -> StepError:
     text = f"the Dagger session ended before it answered: {why}; send the request again"
     return StepError("engine_lost", text, retry_after=2)
+
+
+def _is_closed(work: asyncio.Future[Any]) -> bool:
+    """Whether this met a client that was closed under it: httpx has no error of its own for it."""
+    return not work.cancelled() and isinstance(work.exception(), RuntimeError)
 
 
 def out_of_memory(step: str | None = None) -> StepError:
@@ -313,8 +342,9 @@ class Session:
         """
         working = asyncio.ensure_future(work)
         try:
-            await asyncio.wait((working, self.lost), return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
+            if not self.lost.done():
+                await asyncio.wait((working, self.lost), return_when=asyncio.FIRST_COMPLETED)
+            if working.done() and not (self.lost.done() and _is_closed(working)):
                 return working.result()
             raise _lost(self.lost.result())
         finally:
@@ -343,28 +373,38 @@ class Session:
         self._doubt.set()
 
     async def watch(self, ping: Callable[[], Awaitable[None]]) -> None:
-        """Ping until the session is lost; a silence makes it late first."""
-        heard = time.monotonic()
+        """Ping until the session is lost; a silence makes it late first.
+
+        One ping may take `hung_s`: an engine that builds on a busy machine is slow, not gone.
+        """
+        options = self._options
         while not self.lost.done():
             looking = asyncio.ensure_future(self._doubt.wait())
             await asyncio.wait(
-                (self.lost, looking), timeout=self._options.ping_s, return_when="FIRST_COMPLETED"
+                (self.lost, looking), timeout=options.ping_s, return_when="FIRST_COMPLETED"
             )
             looking.cancel()
             self._doubt.clear()
+            slow = asyncio.get_running_loop().call_later(options.ping_timeout_s, self._slow)
             try:
-                async with asyncio.timeout(self._options.ping_timeout_s):
-                    await self.ask(VERSION, {}, deadline_s=self._options.hung_s)
-                    await ping()
+                async with asyncio.timeout(options.hung_s):
+                    await self.ask(VERSION, {}, deadline_s=2 * options.hung_s)
+                    await self.guard(ping())
+                self.late = False
             except TimeoutError:
-                self.late = True
-                silent = time.monotonic() - heard
-                if silent > self._options.hung_s:
-                    self.give_up(f"the engine has not answered for {silent:.0f} s")
+                self.give_up(f"the engine has not answered for {options.hung_s:g} s")
             except StepError as error:
                 self.give_up(error.message)
-            else:
-                heard, self.late = time.monotonic(), False
+            finally:
+                slow.cancel()
+
+    def _slow(self) -> None:
+        self.late = True
+
+    @property
+    def memory_mib(self) -> float:
+        """Memory of its process; 0 where it cannot be told."""
+        return 0.0 if self._child is None else self._child.memory_mib
 
     async def close(self) -> None:
         """End the session: its services stop with it; bounded by `stop_s`."""
@@ -428,6 +468,16 @@ class _Child(asyncio.SubprocessProtocol):
         self._closed.set_result(None)
 
     @property
+    def memory_mib(self) -> float:
+        """Its resident memory; 0 where there is no /proc, or it has ended."""
+        assert self._transport is not None
+        try:
+            status = Path(f"/proc/{self._transport.get_pid()}/status").read_text(encoding="ascii")
+            return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        except (OSError, IndexError, ValueError):
+            return 0.0
+
+    @property
     def said(self) -> str:
         """The last line of its log."""
         lines = b"".join(self._tail).decode(errors="replace").strip().splitlines()
@@ -469,9 +519,28 @@ async def load_module(
 ) -> None:
     """Build and load the module, and with `steps` those it depends on, to ask their functions."""
     say(f"dagger: building and loading {options.module} …")
-    began, given = time.perf_counter(), {"module": options.module, "steps": steps}
-    await session.ask(LOAD, given, deadline_s=options.load_s)
+    began, limit = time.perf_counter(), options.load_s
+    data = await session.ask(SOURCE, {"module": options.module}, deadline_s=limit)
+    source = data["moduleSource"]
+    check_pin(options, source["digest"], source["commit"])
+    say(f"dagger: the module's digest is {source['digest']} (RAG_DAGGER_MODULE_DIGEST pins it)")
+    await session.ask(LOAD, {"source": source["id"], "steps": steps}, deadline_s=limit)
     say(f"dagger: {options.module} loaded in {time.perf_counter() - began:.1f} s")
+
+
+def check_pin(options: EngineOptions, digest: str, commit: str) -> None:
+    """Refuse a module that is not the pinned one; nothing of it has run yet.
+
+    Raises:
+        StepError: `module_pin_mismatch`.
+    """
+    if options.module_digest not in (None, digest, commit or digest):
+        text = (
+            f"RAG_DAGGER_MODULE_DIGEST pins {options.module_digest}, but {options.module} is "
+            f"{digest}{f' (commit {commit})' if commit else ''}; deploy the pinned module, or set "
+            "the variable to this one after a look at what changed"
+        )
+        raise StepError("module_pin_mismatch", text)
 
 
 async def dependencies(session: Session, options: EngineOptions) -> dict[str, Any]:
@@ -527,15 +596,3 @@ async def forwarded(
     given = {"host": parts.hostname, "ports": ports}
     data = await session.ask(FORWARD, given, deadline_s=options.load_s)
     return str(data["host"]["service"]["id"]), parts._replace(netloc=f"{name}:{port}").geturl()
-
-
-def reply_of(reply: Any) -> str:
-    """Return a response of the pipeline, or raise the error it holds.
-
-    Raises:
-        StepError: The pipeline's own; `module_bad_output` when the reply is no response at all.
-    """
-    if not isinstance(reply, str):
-        raise StepError("module_bad_output", "the module gave no text in place of a response")
-    read_reply("rag", reply)
-    return reply

@@ -8,6 +8,7 @@ import pydantic_core
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from rag_pipeline.errors import StepError, envelope
 
@@ -52,12 +53,21 @@ async def on_step_error(request: Request, error: Exception) -> Response:
     return refuse(request, error)
 
 
+def _methods(request: Request) -> set[str]:
+    """Return what a path takes; the router itself names the methods of its first route only."""
+    methods: set[str] = set()
+    for route in request.app.state.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return methods
+
+
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer what the router refuses: no such path, wrong method."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 405:
-        known = (error.headers or {}).get("Allow", "")
+        known = ", ".join(sorted(_methods(request)))
         found = StepError("method_not_allowed", f"{path} does not take {request.method}")
         response = refuse(request, found)
         response.headers["allow"] = known

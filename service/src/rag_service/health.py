@@ -7,35 +7,53 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from rag_pipeline.errors import StepError
+
+from . import replies
 from .answers import service_of
 from .errors import refuse
+from .runners.local import LocalRunner
 
 router = APIRouter(tags=["operation"])
+PUBLIC = replies.failures({403: "Without keys, another machine's name was asked."})
+NOT_READY = replies.failures({503: "Not ready; `message` says why."})
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses={200: replies.answers(replies.Alive), **PUBLIC})
 async def healthz() -> dict[str, str]:
     """Say that this process runs; nothing else is asked."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={200: replies.answers(replies.Ready), **PUBLIC, **NOT_READY})
 async def readyz(request: Request) -> Any:
     """Say whether a question can be answered now: a real one passed before."""
     service = service_of(request)
-    if service.missing is not None:
-        return refuse(request, service.missing)
+    if (missing := service.missing) is not None:
+        late = missing.status != 503
+        return refuse(request, StepError("not_ready", missing.message) if late else missing)
     return {"status": "ready", "runner": service.runner.name}
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **replies.failures({401: "No valid key.", 403: "Another machine's name."}),
+    },
+)
 async def metrics(request: Request) -> Response:
     """Give the counters in the Prometheus text format."""
-    text = service_of(request).metrics.text()
+    service = service_of(request)
+    if isinstance(service.runner, LocalRunner):
+        for breaker in service.runner.breakers:
+            service.metrics.breaker_state.labels(breaker.name).set(breaker.open)
+    text = service.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/v1/info")
+@router.get("/v1/info", responses={200: replies.answers(replies.Info), **PUBLIC})
 async def info(request: Request) -> dict[str, Any]:
     """Say what this service is and can do."""
     service = service_of(request)

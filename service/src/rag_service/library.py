@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from rag_pipeline.errors import StepError
 from rag_pipeline.local import our_errors
 from rag_pipeline.settings import misconfigured
+from rag_pipeline.settings import read_settings as rag_settings
 
 from .metrics import Metrics
 from .replays import Replays
@@ -45,6 +46,7 @@ LOG = logging.getLogger(__name__)
 READERS = 2  # threads that list and show
 MAX_WAITING = 8  # changes that may wait for their turn; each may hold an upload
 REMEMBERED = 100  # finished jobs
+OUTCOMES = "idempotency.jsonl"  # file in RAG_HOME
 Result = TypeVar("Result")
 OnProgress = Callable[["Progress"], None]
 Work = Callable[["Retriever", OnProgress], "IngestReport"]
@@ -291,7 +293,9 @@ class Library:
                 if job.stopped.is_set():
                     raise _StoppedError
 
-            return work(retriever, progress)
+            report = work(retriever, progress)
+            self.replays.record(job, report)
+            return report
 
         with held:
             try:
@@ -333,13 +337,9 @@ def _ingest(
         total = max(at.done, reading.loaded + reading.left)
         progress(Progress(at.done, total, at.document_id))
 
-    try:
-        report = retriever.ingest_documents(
-            chain((first,), documents), collection=collection, progress=told
-        )
-    except _StoppedError:
-        retriever.ingest_documents((), collection=collection)  # makes durable what was committed
-        raise
+    report = retriever.ingest_documents(
+        chain((first,), documents), collection=collection, progress=told
+    )
     report.failed = [*reading.failed, *report.failed]
     return report
 
@@ -390,11 +390,15 @@ def open_library(settings: ServiceSettings, runner: Runner, metrics: Metrics) ->
                 raise StepError("not_ready", "the service is starting")
             return runner.pipeline.retriever
 
-        return Library(retriever, Replays(metrics.registry))
+        return Library(retriever, _replays(metrics))
     if settings.qdrant_url:
         server = _ServerRetriever(settings)
-        return Library(server.get, Replays(metrics.registry), server.close)
+        return Library(server.get, _replays(metrics), server.close)
     return None
+
+
+def _replays(metrics: Metrics) -> Replays:
+    return Replays(metrics.registry, path=rag_settings().home / OUTCOMES)
 
 
 class _ServerRetriever:

@@ -28,6 +28,7 @@ from rag_pipeline.shapes import explain
 
 from .context import context_of
 from .errors import to_body
+from .requests import refuse_hosts
 from .service import Service
 
 PATH = "/mcp"
@@ -72,6 +73,7 @@ class AskResult(BaseModel):
     id: str = Field(description="Id of the request.")
     answer: str = Field(description="The answer; numbers in brackets point to citations.")
     answerable: bool = Field(description="False: the documents do not tell.")
+    degraded: bool = Field(description="Whether the model failed and the documents' words answer.")
     citations: list[Citation] = Field(description="By number.")
     warnings: list[str] = Field(description="What to know about the answer.")
 
@@ -173,6 +175,7 @@ class Tools:
             text = f"there is no tool {params.name[:80]!r}; there are ask and search"
             raise MCPError(types.INVALID_PARAMS, text)
         try:
+            refuse_hosts(params.arguments or {})
             return await tools[params.name](http, params.arguments or {})
         except StepError as error:
             return _failed(error, http)

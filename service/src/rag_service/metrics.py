@@ -32,12 +32,25 @@ class Metrics:
         self.rejected = counter("rag_rejected_total", "Requests refused unread.", "reason")
         self.auth_fail = counter("rag_auth_fail_total", "Requests without a valid key.")
         self.authz_deny = counter("rag_authz_deny_total", "Collections refused to a key.")
+        self.ssrf_block = counter(
+            "rag_ssrf_block_total", "Requests that named a host, a URL or a key."
+        )
+        self.contract_violation = counter(
+            "rag_contract_violation_total", "Answers of a step or store that were not usable."
+        )
         self.quota = counter("rag_quota_total", "Requests over a rate.", "kind")
         self.shed = counter("rag_shed_total", "Requests refused for load.", "reason")
         self.deadline = counter("rag_deadline_total", "Deadlines passed.", "step")
         self.cancelled = counter("rag_cancel_total", "Requests whose client went away.")
         self.no_context = counter("rag_no_context_total", "Answers without support.")
+        self.filtered = counter(
+            "rag_output_filtered_total", "Answers that held what may not leave.", "rule"
+        )
+        self.degraded = counter("rag_degraded_total", "Answers without the model that failed.")
         self.stream_aborts = counter("rag_stream_abort_total", "Streams that ended in an error.")
+        self.breaker_state = gauge(
+            "rag_breaker_state", "1: calls of this dependency are refused for now.", "dep"
+        )
         self.ready = gauge("rag_ready", "Whether the service is ready.")
 
     def text(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware, outermost first: Requests, Keys, Limits.
+"""Pure ASGI middleware, outermost first: Gate, Requests, Keys, Limits.
 
 Plain ASGI, because a wrapper that runs the application in a task of its own hides that the client
 went away.
@@ -12,17 +12,19 @@ import logging
 import re
 import time
 import uuid
+from typing import Any
 from urllib.parse import urlsplit
 
+import pydantic_core
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rag_pipeline.errors import StepError
+from rag_pipeline.errors import StepError, envelope
 
-from .admission import Rates
+from .admission import Admission, Rates
 from .context import Context, Principal, context_of
-from .errors import refuse
+from .errors import headers_of, refuse
 from .metrics import Metrics
 from .settings import ApiKey, ServiceSettings, is_loopback
 from .tracing import Traces
@@ -33,6 +35,103 @@ REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/+=-]{1,128}$")
 OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # without a key; and /page/…
 QUIET = ("/healthz", "/metrics", "/readyz")  # asked all the time
 UPLOADS = "/v1/documents"
+QUESTIONS = ("/rag_modules", "/rag", "/v1/search", "/v1/chat/completions")
+ALWAYS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # in every answer
+
+
+class Keyring:
+    """The keys that let in; none: everybody may come in.
+
+    Args:
+        keys: As configured.
+    """
+
+    def __init__(self, keys: tuple[ApiKey, ...]) -> None:
+        self._known = [(_digest(key.key.get_secret_value()), key) for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+    def find(self, header: str) -> ApiKey | None:
+        """Return the key of an Authorization header, or None."""
+        scheme, _, given = header.partition(" ")
+        digest = _digest(given.strip())
+        found = None
+        for known, key in self._known:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(known, digest):
+                found = key
+        return found if scheme.lower() == "bearer" else None
+
+
+class Gate:
+    """Refuses a question for which there is no room, before anything else is done for it.
+
+    What a refusal costs decides how much is left for answers under a flood. So it is made of few
+    parts, and counted, not logged: one line a second says how many there were.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        admission: Admission,
+        keys: Keyring,
+        settings: ServiceSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._app, self._admission, self._keys = app, admission, keys
+        self._deadline_s, self._metrics = settings.deadline_s, metrics
+        self._bodies: dict[str, dict[str, Any]] = {}
+        self._refused, self._said = 0, 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] == "http" and scope["path"] in QUESTIONS and scope["method"] == "POST":
+            headers = dict(scope["headers"])
+            tenant = self._tenant(scope, headers)
+            if tenant is not None:
+                try:
+                    self._admission.check(tenant, self._deadline_s)
+                except StepError as error:
+                    await self._refuse(scope["path"], headers, error, send)
+                    return
+        await self._app(scope, receive, send)
+
+    def _tenant(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+        """Return who asks; None: nobody who is let in."""
+        if self._keys:
+            key = self._keys.find(headers.get(b"authorization", b"").decode("latin-1"))
+            return key.name if key else None
+        return address_of(scope)
+
+    async def _refuse(
+        self, path: str, headers: dict[bytes, bytes], error: StepError, send: Send
+    ) -> None:
+        request_id = request_id_of(headers.get(b"x-request-id", b"").decode("latin-1"))
+        body = self._bodies.get(error.message)
+        if body is None:
+            body = self._bodies[error.message] = envelope(error, step="service")["error"]
+        wait = headers_of(error)["retry-after"]
+        told = {**body, "step": None, "request_id": request_id, "retry_after": int(wait)}
+        text = pydantic_core.to_json({"error": told})
+        answer = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(text)),
+            (b"retry-after", wait.encode()),
+            *((name.encode(), value.encode()) for name, value in ALWAYS.items()),
+            (b"x-request-id", request_id.encode()),
+        ]
+        self._count(path, error)
+        await send({"type": "http.response.start", "status": error.status, "headers": answer})
+        await send({"type": "http.response.body", "body": text})
+
+    def _count(self, path: str, error: StepError) -> None:
+        self._metrics.requests.labels(path, str(error.status), error.code, "").inc()
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._said >= 1:
+            LOG.warning("%d questions refused (%s)", self._refused, error.code)
+            self._refused, self._said = 0, now
 
 
 class Requests:
@@ -49,8 +148,7 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get("x-request-id", "")
-        request_id = asked if REQUEST_ID.match(asked) else f"req_{uuid.uuid4().hex}"
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
         began = time.monotonic()
         context = Context(request_id, began + self._settings.deadline_s)
         scope.setdefault("state", {})["rag"] = context
@@ -62,8 +160,8 @@ class Requests:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers.setdefault("cache-control", "no-store")
-                headers["x-content-type-options"] = "nosniff"
+                for name, value in ALWAYS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         with self._traces.request(scope, context) as span:
@@ -77,6 +175,8 @@ class Requests:
                 response = refuse(Request(scope), StepError("internal_error", text))
                 await response(scope, receive, sending)
             finally:
+                if status == 499:
+                    context.code = "client_cancelled"
                 context.route = _route(scope)
                 self._finish(scope, context, status, time.monotonic() - began)
                 self._traces.finish(span, context, status)
@@ -89,8 +189,11 @@ class Requests:
             self._metrics.cancelled.inc()
         if context.code == "deadline_exceeded":
             self._metrics.deadline.labels(context.step).inc()
+        if context.code == "target_not_allowed":
+            self._metrics.ssrf_block.inc()
+        if context.code in ("retriever_bad_response", "module_bad_output"):
+            self._metrics.contract_violation.inc()
         quiet = route in QUIET
-        client = scope.get("client")
         ACCESS.log(
             logging.DEBUG if quiet else logging.INFO,
             "%s %s %d",
@@ -100,7 +203,7 @@ class Requests:
             extra={
                 "request_id": context.request_id,
                 "key": context.principal.name,
-                "client": client[0] if client else "",
+                "client": address_of(scope),
                 "method": scope["method"],
                 "path": scope["path"],
                 "status": status,
@@ -111,6 +214,17 @@ class Requests:
                 "timings_ms": context.timings_ms,
             },
         )
+
+
+def request_id_of(asked: str) -> str:
+    """Return the id a request has: the caller's when it can be one."""
+    return asked if REQUEST_ID.match(asked) else f"req_{uuid.uuid4().hex}"
+
+
+def address_of(scope: Scope) -> str:
+    """Return the client's address."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def _route(scope: Scope) -> str:
@@ -125,14 +239,13 @@ class Keys:
         self,
         app: ASGIApp,
         *,
-        keys: tuple[ApiKey, ...],
+        keys: Keyring,
         rates: Rates,
         settings: ServiceSettings,
         metrics: Metrics,
     ) -> None:
-        self._app, self._rates = app, rates
+        self._app, self._known, self._rates = app, keys, rates
         self._settings, self._metrics = settings, metrics
-        self._known = [(_digest(key.key.get_secret_value()), key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -155,12 +268,11 @@ class Keys:
             return
         if self._known:
             context.principal = self._principal(headers.get("authorization", ""))
+        context.tenant = context.principal.name or address_of(scope)
         per_minute = context.principal.per_minute or self._settings.rate_per_minute
         if per_minute and path != "/metrics":
-            client = scope.get("client")
-            who = context.principal.name or (client[0] if client else "")
             try:
-                self._rates.take(who, per_minute)
+                self._rates.take(context.tenant, per_minute)
             except StepError:
                 self._metrics.quota.labels("rate").inc()
                 raise
@@ -176,18 +288,13 @@ class Keys:
             )
 
     def _principal(self, header: str) -> Principal:
-        scheme, _, given = header.partition(" ")
-        digest = _digest(given.strip())
-        found = None
-        for known, key in self._known:  # all of them, so that the time tells nothing
-            if hmac.compare_digest(known, digest):
-                found = key
-        if scheme.lower() != "bearer" or found is None:
+        found = self._known.find(header)
+        if found is None:
             self._metrics.auth_fail.inc()
             raise StepError(
                 "unauthenticated",
                 "this service wants a key: send `Authorization: Bearer <key>`"
-                if not given
+                if not header.partition(" ")[2]
                 else "the key is not known here",
             )
         return Principal(found.name, found.collections, found.write, found.per_minute)

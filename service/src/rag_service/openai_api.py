@@ -4,9 +4,9 @@ A model is a collection: `rag` is the service's own, `rag/<collection>` any othe
 is the question, the ones before it are the conversation.
 
 What an answer has besides OpenAI's fields: `citations` (verified, as in `/rag_modules`),
-`contexts`, `answerable`, `warnings`; a citation whose source is a web address is an annotation,
-too. A stream is plain chunks. Its first one with text has `search_results`, the passages found:
-nothing is verified before the text is complete. Its last one with a choice has the fields above
+`contexts`, `answerable`, `degraded`, `warnings`; a citation whose source is a web address is an
+annotation, too. A stream is plain chunks. Its first one with text has `search_results`, the passages
+found: nothing is verified before the text is complete. Its last one with a choice has the fields above
 and `answer`, the verified text: numbers that pointed nowhere are in the pieces, but not in it.
 """
 
@@ -22,9 +22,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from rag_pipeline.errors import StepError
-from rag_pipeline.models import RagRequest
+from rag_pipeline.models import COLLECTION, RagRequest
 from rag_pipeline.shapes import Event, explain
 
+from . import replies
 from .answers import service_of
 from .context import Principal, context_of
 from .errors import JSON
@@ -75,6 +76,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """Parameters that would change what an answer is, and the values with which they do not."""
+NAMES = rf"^{MODEL}(/{COLLECTION[1:-1]})?$"
 MARKER = re.compile(r"\[(\d+)\]")
 
 
@@ -92,7 +94,10 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    role: str = Field(description="system or developer, user, assistant.")
+    role: str = Field(
+        json_schema_extra={"enum": [*ROLES]},
+        description="system or developer, user, assistant.",
+    )
     content: Annotated[
         str | list[Part] | None,
         otherwise('send a text, or a list of parts like {"type": "text", "text": "…"}'),
@@ -105,12 +110,24 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = Field(None, description="Whether a last chunk has the usage.")
 
 
+def _others(schema: dict[str, Any]) -> None:
+    """Add what may be sent besides: what is ignored, and what would change an answer's meaning."""
+    names = {name: {"description": "Ignored."} for name in sorted(IGNORED)}
+    values = {name: {"enum": [None, *values]} for name, values in NEUTRAL.items()}
+    schema["properties"] |= {**names, **values}
+    schema["additionalProperties"] = False
+
+
 class ChatRequest(BaseModel):
     """A conversation that ends with a question; OpenAI's fields, then ours."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_others)
 
-    model: str = Field(MODEL, description="rag, or rag/<collection>; see GET /v1/models.")
+    model: str = Field(
+        MODEL,
+        json_schema_extra={"pattern": NAMES},
+        description="rag, or rag/<collection>; see GET /v1/models.",
+    )
     messages: list[ChatMessage] = Field(
         min_length=1, max_length=1000, description="Oldest first; the last one asks."
     )
@@ -121,8 +138,12 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1, description="Longest answer of a model.")
     max_tokens: int | None = Field(None, ge=1, description="The same by its old name.")
 
-    collection: str | None = Field(None, description="Where to search; or name it in the model.")
-    top_k: int | None = Field(None, description="As in the request of /rag_modules; so are these:")
+    collection: Annotated[str, Field(json_schema_extra={"pattern": COLLECTION})] | None = Field(
+        None, description="Where to search; or name it in the model."
+    )
+    top_k: Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 100})] | None = Field(
+        None, description="As in the request of /rag_modules; so are these:"
+    )
     filters: dict[str, JsonValue] | None = None
     min_score: float | None = None
     no_context: Literal["abstain", "answer", "error"] | None = None
@@ -134,7 +155,7 @@ class ChatRequest(BaseModel):
 @router.post(
     "/chat/completions",
     summary="Answer a conversation, as OpenAI's API",
-    responses=FAILURES,
+    responses={200: replies.answers(replies.Completion, streams=True), **FAILURES},
     openapi_extra=takes(ChatRequest),
 )
 async def chat_completions(request: Request) -> Response:
@@ -152,14 +173,14 @@ async def chat_completions(request: Request) -> Response:
     return Response(pydantic_core.to_json(to_completion(answer, asked.model)), media_type=JSON)
 
 
-@router.get("/models", responses=FAILURES)
+@router.get("/models", responses={200: replies.answers(replies.Models), **FAILURES})
 async def models(request: Request) -> dict[str, Any]:
     """List a model for each collection the key may use."""
     names = await model_names(service_of(request), context_of(request.scope).principal)
     return {"object": "list", "data": [to_model(name) for name in names]}
 
 
-@router.get("/models/{name:path}", responses=FAILURES)
+@router.get("/models/{name:path}", responses={200: replies.answers(replies.Model), **FAILURES})
 async def model(request: Request, name: str) -> dict[str, Any]:
     """Describe one model."""
     service, context = service_of(request), context_of(request.scope)
@@ -356,7 +377,8 @@ def usage(answer: dict[str, Any]) -> dict[str, int]:
 
 def extras(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what OpenAI has no fields for."""
-    return {name: answer[name] for name in ("citations", "contexts", "answerable", "warnings")}
+    names = ("citations", "contexts", "answerable", "degraded", "warnings")
+    return {name: answer[name] for name in names}
 
 
 class Chunks:

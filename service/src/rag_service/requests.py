@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import re
+from collections.abc import Container, Iterator
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from fastapi import Path
+from pydantic import (
+    BaseModel,
+    JsonValue,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from starlette.requests import Request
 
-from rag_pipeline.errors import ErrorEnvelope, StepError
+from rag_pipeline.errors import StepError
+from rag_pipeline.models import COLLECTION
 from rag_pipeline.shapes import explain, parse
 
+from .replies import failures
+
 Model = TypeVar("Model", bound=BaseModel)
-HOSTS = ("qdrant_host", "qdrant_url", "base_url", "api_base", "api_key", "url", "host")
+SAID: dict[str, JsonValue] = {"pattern": r"\S"}  # a text that is not blank, in JSON Schema
+MAX_DEPTH = 16  # nesting of JSON containers
+HOST = re.compile(r"(host|hostname|url|uri|endpoint|apibase|apikey|proxy|secret|password)$")
+SECRET_URI = re.compile(r"\s*(env|file|cmd|op|vault)://", re.IGNORECASE)
+Name = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]  # of a collection
+OPTIONS = ("retrieve.", "augment.", "generate.")
+# Fields of data, where any name is the caller's own, and fields that are refused in words of their own.
+DATA = frozenset({"filters", "messages", "metadata", "metadata_condition", "response_format"}) | {
+    *("documents.metadata", "functions", "tools"),
+}
 
 
 async def read(request: Request, model: type[Model]) -> Model:
@@ -26,20 +47,51 @@ async def read(request: Request, model: type[Model]) -> Model:
         raise StepError(
             "unsupported_media_type", f"send application/json; this is {kind[:80] or 'nothing'}"
         )
-    data = parse(await request.body())
-    named = next((name for name in HOSTS if name in data and name not in model.model_fields), None)
-    if named is not None:
-        raise StepError(
-            "target_not_allowed",
-            f"{named}: a request never carries a host, URL or key; the operator configures them "
-            "(RAG_QDRANT_URL, RAG_LLM_BASE_URL, …), and a request may name a configured target: "
-            '{"generate": {"target": "extractive"}}',
-            param=named,
-        )
+    data = parse(await request.body(), depth=MAX_DEPTH)
+    refuse_hosts(data, known=model.model_fields)
     try:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
         raise explain(error) from None
+
+
+def refuse_hosts(data: dict[str, Any], *, known: Container[str] = ()) -> None:
+    """Refuse a request that names a host, a URL or a key, at any depth of its options.
+
+    Args:
+        data: The request.
+        known: Fields of its own that are none, whatever they are called.
+
+    Raises:
+        StepError: `target_not_allowed`; the value is never repeated.
+    """
+    for where, value in _options(data, ""):
+        name = where.rpartition(".")[2]
+        squashed = re.sub(r"[^a-z]", "", name.lower())
+        named = HOST.search(squashed) is not None and where not in known
+        option = isinstance(value, str) and where.startswith(OPTIONS)
+        if named or (option and SECRET_URI.match(value)):
+            shown = where[:80]
+            raise StepError(
+                "target_not_allowed",
+                f"{shown}: a request never carries a host, URL or key; the operator configures "
+                "them (RAG_QDRANT_URL, RAG_LLM_BASE_URL, …), and a request may name a configured "
+                'target: {"generate": {"target": "extractive"}}',
+                param=shown,
+            )
+
+
+def _options(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield each name of an object and of the objects in it, with its dotted path and value."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from _options(inner, path)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            where = f"{path}{name}"
+            yield where, inner
+            if where not in DATA:
+                yield from _options(inner, f"{where}.")
 
 
 def flag(request: Request, name: str, *, default: bool) -> bool:
@@ -67,9 +119,16 @@ def otherwise(text: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what OpenAPI says of a body that `read` reads."""
+def takes(model: type[BaseModel], **more: dict[str, JsonValue]) -> dict[str, Any]:
+    """Return what OpenAPI says of a body that `read` reads.
+
+    Args:
+        model: What it is read into.
+        more: What to add to the schemas of its fields, by name.
+    """
     schema = model.model_json_schema(mode="validation")
+    for name, added in more.items():
+        schema["properties"][name] |= added
     return {
         "requestBody": {
             "required": True,
@@ -94,19 +153,20 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-FAILURES: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope, "description": text}
-    for status, text in {
+FAILURES = failures(
+    {
         401: "No valid key.",
+        403: "The key may not do this; or without keys, another machine's name was asked.",
         404: "No such collection for this key.",
         413: "Too large.",
         415: "Not JSON.",
         422: "The request is wrong; `param` and `message` say where and why.",
         429: "Over the rate; see Retry-After.",
         500: "Ours, or the installation's.",
+        501: "Not with this runner.",
         502: "A step answered badly.",
         503: "Not ready, overloaded or a dependency is down; see Retry-After.",
         504: "The time was over.",
-    }.items()
-}
+    }
+)
 """What OpenAPI says of failures."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from .library import Library
 
 LOG = logging.getLogger(__name__)
+# What a dependency lacks: a request finds that out itself, and whether it is over. `/readyz` tells.
+FOUND_OUT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
+LOOK_S = 0.25  # seconds between two looks whether the runner is there
+FILTERED = "filtered: "  # begins the warning that names the rule
+RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
 
 @dataclass
@@ -55,6 +60,8 @@ class Service:
     )
     on_fatal: Callable[[], None] = lambda: None
     containers_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _working: set[asyncio.Timeout] = field(default_factory=set)
+    _given_up: bool = False
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -90,18 +97,11 @@ class Service:
         chosen = runner or self.runner
         context = context_of(http.scope)
         text = self._prepare(context, request, chosen)
-        try:
-            async with (
-                self.admission.slot(),
-                asyncio.timeout(context.remaining_s()),
-                aclosing(chosen.stream(text)) as events,
-            ):
-                async for event in events:
-                    if event.name == "final_answer":
-                        self._note(context, event.data)
-                    yield event
-        except TimeoutError:
-            raise self._late() from None
+        async with self._place(context), aclosing(chosen.stream(text)) as events:
+            async for event in events:
+                if event.name == "final_answer":
+                    self._note(context, event.data)
+                yield event
 
     async def _ask(
         self,
@@ -112,23 +112,39 @@ class Service:
     ) -> str:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
-        try:
-            async with self.admission.slot(), asyncio.timeout(context.remaining_s()):
-                return await while_connected(http, ask(text))
-        except TimeoutError:
-            raise self._late() from None
+
+        async def answer() -> str:
+            async with self._place(context):
+                return await ask(text)
+
+        return await while_connected(http, answer())
+
+    @asynccontextmanager
+    async def _place(self, context: Context) -> AsyncIterator[None]:
+        """Hold a place until the request's time is over, or the service's is."""
+        async with self.admission.slot(context.tenant, context.remaining_s()):
+            try:
+                async with asyncio.timeout(context.remaining_s()) as limit:
+                    self._working.add(limit)
+                    try:
+                        yield
+                    finally:
+                        self._working.discard(limit)
+            except TimeoutError as error:
+                raise self._late(error.__cause__) from None
 
     def _prepare(self, context: Context, request: RagRequest, runner: Runner) -> str:
         """Check what may be asked now, and return the request as the runner takes it."""
         self.authorize(context, request.collection)
-        if self.missing is not None and runner is self.runner:
-            raise self.missing
+        missing = self.missing
+        if missing is not None and runner is self.runner and missing.code not in FOUND_OUT:
+            raise missing
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
         asked = request.generate.get("deadline_s")
         if not isinstance(asked, (int, float)) or asked > left:
-            request.generate = {**request.generate, "deadline_s": round(left, 3)}
+            request.generate = {**request.generate, "deadline_s": max(0.001, round(left, 3))}
         if self.settings.log_queries:
             LOG.info("request %s asks: %s", context.request_id, request.query)
         return pydantic_core.to_json(request).decode()
@@ -154,10 +170,20 @@ class Service:
                 "forbidden", f"the key '{context.principal.name}' may read, not change documents"
             )
 
-    def _late(self) -> StepError:
+    def _late(self, given_up: BaseException | None) -> StepError:
+        if self._given_up:
+            return StepError("draining", "the service ended before this was answered; ask again")
+        # the composite says in which step the work was given up
+        step = (
+            given_up.args[0]
+            if isinstance(given_up, asyncio.CancelledError) and given_up.args
+            else None
+        )
         return StepError(
             "deadline_exceeded",
-            f"no answer within {self.settings.deadline_s:g} s (RAG_DEADLINE_S)",
+            f"no answer within {self.settings.deadline_s:g} s (RAG_DEADLINE_S)"
+            + (f"; {step} was at work" if step else ""),
+            step=step,
         )
 
     def _note(self, context: Context, text: str) -> None:
@@ -168,6 +194,10 @@ class Service:
             self.metrics.step_seconds.labels(step).observe(spent / 1000)
         if data.get("finish_reason") == "no_context":
             self.metrics.no_context.inc()
+        if data.get("finish_reason") == "filtered":
+            self.metrics.filtered.labels(_rule_of(data["warnings"])).inc()
+        if data.get("degraded"):
+            self.metrics.degraded.inc()
 
     # -- being ready ----------------------------------------------------------------------
 
@@ -202,7 +232,7 @@ class Service:
                     say("ready")
                 said = ""
                 self._set(None)
-            await asyncio.sleep(self.settings.probe_retry_s if said else 0.5)
+            await asyncio.sleep(self.settings.probe_retry_s if said else LOOK_S)
 
     async def start_containers(self, say: Callable[[str], None]) -> None:
         """Start the container pipeline beside another runner when it is first asked for.
@@ -221,6 +251,13 @@ class Service:
         """Take no more requests; those under way go on."""
         self._set(StepError("draining", "the service is shutting down; ask another one"))
         self.admission.draining = True
+
+    def give_up(self) -> None:
+        """End the requests that are still under way; they are told so."""
+        self._given_up = True
+        for limit in self._working:
+            if not limit.expired():
+                limit.reschedule(0)  # in the past
 
     def _set(self, missing: StepError | None) -> None:
         if not self.admission.draining:
@@ -244,3 +281,9 @@ class Service:
             # a new installation has no documents yet, and must be able to take some
             if error.code != "collection_not_found":
                 raise
+
+
+def _rule_of(warnings: list[str]) -> str:
+    """Return the rule that withheld an answer; `model`: the model's own server did."""
+    found = [text.removeprefix(FILTERED) for text in warnings if text.startswith(FILTERED)]
+    return found[0] if found and found[0] in RULES else "model"

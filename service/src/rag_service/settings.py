@@ -114,6 +114,11 @@ class ServiceSettings(BaseSettings):
     dagger_module: str = Field(
         "dagger/rag", description="The module `rag`: a folder, or a git reference with a version."
     )
+    dagger_module_digest: str | None = Field(
+        None,
+        description="The digest that module must have, or the commit of a git reference; another "
+        "one is not started. `rag serve` prints it.",
+    )
     docs: Path | None = Field(
         None, description="Folder of documents the Dagger runners answer from; none: the module's."
     )
@@ -125,6 +130,9 @@ class ServiceSettings(BaseSettings):
     )
     engine_rotate_s: float = Field(
         1800.0, gt=0, description="Seconds of one session before a new one."
+    )
+    engine_rotate_mib: float = Field(
+        256.0, gt=0, description="MiB one session's process may grow before a new one."
     )
     dagger_session_port: int | None = Field(
         None, validation_alias="DAGGER_SESSION_PORT", description="Set by `dagger run`."

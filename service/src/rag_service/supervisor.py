@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from rag_pipeline.errors import StepError
 
@@ -17,6 +17,7 @@ from .engine import EngineOptions, Session, unavailable
 from .runners import Say
 
 LOG = logging.getLogger(__name__)
+NEVER = ("misconfigured", "module_pin_mismatch")  # waiting does not help
 
 
 class Prepared(Protocol):
@@ -39,6 +40,7 @@ class Live(Generic[Started]):
     session: Session
     started: Started
     since: float = field(default_factory=time.monotonic)
+    memory_mib: float = 0.0
     calls: int = 0
     in_flight: int = 0
     last_error: str = ""
@@ -70,12 +72,13 @@ class Supervisor(Generic[Started]):
         self._lives: set[Live[Started]] = set()
         self._say: Say = LOG.info
         self._closing = False
+        self._never: StepError | None = None
 
     async def start(self, say: Say) -> None:
         """Return when the first session is ready; a failed attempt is said and repeated.
 
         Raises:
-            StepError: It can never be: no CLI, no module.
+            StepError: It can never be: no CLI, no module, or not the pinned one.
         """
         self._options.check()
         self._say = say
@@ -83,6 +86,8 @@ class Supervisor(Generic[Started]):
         self._wanted.set()
         self._spawn(self._build_on_demand())
         await self._ready.wait()
+        if self._never is not None:
+            raise self._never
         if self._current is None and self._closing:
             raise unavailable(self._why)
 
@@ -154,8 +159,9 @@ class Supervisor(Generic[Started]):
     def _due(self, live: Live[Started]) -> bool:
         age = time.monotonic() - live.since
         sick = live.errors >= self._options.same_errors and age >= self._options.mend_s
+        grown = live.session.memory_mib - live.memory_mib >= self._options.rotate_mib
         worn = live.calls >= self._options.rotate_calls or age >= self._options.rotate_s
-        return sick or worn
+        return sick or worn or grown
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -174,6 +180,10 @@ class Supervisor(Generic[Started]):
                 said = error.message if isinstance(error, StepError) else repr(error)
                 if self._current is None:
                     self._why = said
+                if not self._ready.is_set() and getattr(error, "code", "") in NEVER:
+                    self._never = cast(StepError, error)
+                    self._ready.set()
+                    return
                 wait = min(self._options.retry_s, 2.0**attempts) * random.uniform(0.5, 1)  # noqa: S311
                 self._say(f"dagger: {said} (again in {wait:.1f} s)")
                 attempts += 1
@@ -199,7 +209,7 @@ class Supervisor(Generic[Started]):
             await session.close()
             raise
         session.serving = True
-        return Live(session, started)
+        return Live(session, started, memory_mib=session.memory_mib)
 
     async def _watch(self, live: Live[Started]) -> None:
         """Ping the session until it is lost; when it is the current one, have it replaced."""

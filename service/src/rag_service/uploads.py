@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from rag_pipeline.errors import StepError
 
-from .requests import read
+from .requests import SAID, read
 
 if TYPE_CHECKING:
     from rag_retrieve.loaders import LoadedDocument
@@ -95,7 +95,7 @@ class TextDocument(BaseModel):
         pattern=r"^[^\x00-\x1f\x7f]*$",
         description="Its id; a document with this id is replaced.",
     )
-    text: str = Field(description="All of its text.")
+    text: str = Field(json_schema_extra=SAID, description="All of its text.")
     title: str | None = Field(None, max_length=200, description="null: its id.")
     metadata: dict[str, JsonValue] = Field(
         default_factory=dict, description="What can be filtered on."
@@ -188,5 +188,10 @@ def digest_of(collection: str, items: Items) -> bytes:
 
 def form_schema() -> dict[str, Any]:
     """Return what OpenAPI says of the form."""
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    files = {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "minItems": 1,
+        "maxItems": MAX_FILES,
+    }
     return {"schema": {"type": "object", "required": ["files"], "properties": {"files": files}}}

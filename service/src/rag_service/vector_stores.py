@@ -12,14 +12,16 @@ from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagRequest
 from rag_pipeline.shapes import explain
 
+from . import replies
 from .answers import service_of
 from .errors import JSON
-from .requests import FAILURES, otherwise, read, takes
+from .requests import FAILURES, SAID, Name, otherwise, read, takes
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 COMPARISONS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin")
 QUERIES = 8  # in one request
+Text = Annotated[str, Field(json_schema_extra=SAID)]
 
 
 class RankingOptions(BaseModel):
@@ -37,7 +39,7 @@ class VectorSearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: Annotated[
-        str | Annotated[list[str], Field(min_length=1, max_length=QUERIES)],
+        Text | Annotated[list[Text], Field(min_length=1, max_length=QUERIES)],
         otherwise(f"send a text, or a list of 1 to {QUERIES} texts"),
     ] = Field(
         description="What to find; of several, each is searched, and a passage has its best score."
@@ -55,10 +57,10 @@ class VectorSearchRequest(BaseModel):
 @router.post(
     "/vector_stores/{collection}/search",
     summary="Find passages, as OpenAI's API",
-    responses=FAILURES,
+    responses={200: replies.answers(replies.VectorSearch), **FAILURES},
     openapi_extra=takes(VectorSearchRequest),
 )
-async def search_vector_store(request: Request, collection: str) -> Response:
+async def search_vector_store(request: Request, collection: Name) -> Response:
     """Find the passages of a collection that fit a query."""
     service = service_of(request)
     asked = await read(request, VectorSearchRequest)

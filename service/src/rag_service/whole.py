@@ -1,10 +1,41 @@
-"""A whole answer as the events of a stream, for what cannot give it piece by piece."""
+"""A whole answer: whether it is one to the request, and as the events of a stream."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagResponse, Result, SearchResponse
-from rag_pipeline.shapes import Event, message
-from rag_pipeline.step import closing_events
+from rag_pipeline.shapes import Event, explain, message
+from rag_pipeline.step import closing_events, read_reply
+
+Whole = RagResponse | SearchResponse
+
+
+def check_whole(shape: type[Whole], request: str, reply: Any) -> str:
+    """Return what a pipeline elsewhere gave for a request; more fields than ours are welcome.
+
+    Raises:
+        StepError: The pipeline's own; `module_bad_output` when it is no such response, or one to
+            another request.
+    """
+    if not isinstance(reply, str):
+        raise StepError("module_bad_output", "the module gave no text in place of a response")
+    data = read_reply("rag", reply)
+    try:
+        shape.model_validate({name: data[name] for name in shape.model_fields if name in data})
+    except ValidationError as error:
+        fault = explain(error)
+        text = f"the pipeline's response is off contract: {fault.message}"
+        raise StepError("module_bad_output", text, param=fault.param) from None
+    asked = json.loads(request).get("request_id")  # as lenient as it was sent
+    if asked is not None and data["id"] != asked:
+        text = "the pipeline gave the response to another request; it was dropped"
+        raise StepError("module_bad_output", text, param="id")
+    return reply
 
 
 def whole_as_events(response: str) -> list[Event]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..engine import Session, configured, dependencies, load_module, reply_of
+from rag_pipeline.models import RagResponse, SearchResponse
+
+from ..engine import Session, configured, dependencies, load_module
+from ..whole import check_whole
 from . import Say
 from .on_engine import OnEngine
 
@@ -40,14 +43,14 @@ class CallRunner(OnEngine[Called]):
         async with self._supervisor.lease() as live:
             given = {"rag": live.started.rag, "request": text}
             data = await live.session.ask(RUN, given, deadline_s=self._options.deadline_s)
-            return reply_of(data["node"]["run"])
+            return check_whole(RagResponse, text, data["node"]["run"])
 
     async def search(self, text: str) -> str:
         """Find passages for a request."""
         async with self._supervisor.lease() as live:
             given = {"rag": live.started.rag, "request": text}
             data = await live.session.ask(SEARCH, given, deadline_s=self._options.deadline_s)
-            return reply_of(data["node"]["search"])
+            return check_whole(SearchResponse, text, data["node"]["search"])
 
     async def _start(self, session: Session, say: Say) -> Called:
         options = self._options
@@ -57,6 +60,6 @@ class CallRunner(OnEngine[Called]):
         began = time.perf_counter()
         given = {"rag": rag, "request": options.probe_request}
         data = await session.ask(RUN, given, deadline_s=options.load_s)
-        reply_of(data["node"]["run"])
+        check_whole(RagResponse, options.probe_request, data["node"]["run"])
         say(f"dagger: probe answered in {time.perf_counter() - began:.1f} s")
         return Called(rag)

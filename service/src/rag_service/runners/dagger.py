@@ -12,6 +12,7 @@ def options_of(settings: ServiceSettings) -> EngineOptions:
     return EngineOptions(
         cli=settings.dagger_cli,
         module=settings.dagger_module,
+        module_digest=settings.dagger_module_digest,
         docs=settings.docs,
         collection=settings.collection,
         qdrant_url=settings.qdrant_url,
@@ -25,6 +26,7 @@ def options_of(settings: ServiceSettings) -> EngineOptions:
         deadline_s=settings.deadline_s,
         rotate_calls=settings.engine_rotate_calls,
         rotate_s=settings.engine_rotate_s,
+        rotate_mib=settings.engine_rotate_mib,
         drain_s=max(settings.drain_s, settings.deadline_s),
         probe=settings.probe_query,
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing
+from typing import Any
 
 import anyio
 
-from rag_pipeline.local import LocalPipeline, open_local
+from rag_pipeline.local import LocalPipeline, open_local, our_errors
 from rag_pipeline.settings import read_settings
 from rag_pipeline.shapes import Event
 from rag_pipeline.step import read_reply
@@ -34,6 +35,11 @@ class LocalRunner:
         say(f"loaded in {time.perf_counter() - began:.1f} s")
 
     @property
+    def breakers(self) -> tuple[Any, ...]:
+        """Return those of what the steps depend on: each has a `name` and is `open` or not."""
+        return self.pipeline.breakers if self.pipeline is not None else ()
+
+    @property
     def _open(self) -> LocalPipeline:
         assert self.pipeline is not None, "start it first"
         return self.pipeline
@@ -55,7 +61,12 @@ class LocalRunner:
                 yield event
 
     async def ready(self) -> None:
-        """Return: what is loaded stays."""
+        """Return when the store answers; what is loaded stays."""
+        await anyio.to_thread.run_sync(self._check)
+
+    def _check(self) -> None:
+        with our_errors():
+            self._open.retriever.check()
 
     async def close(self) -> None:
         """Close what was opened."""

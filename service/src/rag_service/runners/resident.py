@@ -35,8 +35,8 @@ class Resident:
     composite: Composite
 
     async def ping(self) -> None:
-        """Return while it is ready."""
-        await self.composite.ready()
+        """Return while it is ready; who asks has a limit of time."""
+        await self.composite.ready(limit_s=None)
 
     async def close(self) -> None:
         """Close the connections; the composite ends with its session."""
