@@ -8,7 +8,7 @@ EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.js
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench
 
-.PHONY: help run test test-full check security lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full crash-soak fuzz check security lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-overload bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -20,10 +20,20 @@ run: setup-run ## index docs/ and README.md, answer a sample question, serve pag
 	@.venv/bin/rag serve --collection docs $(if $(RUNNER),--runner $(RUNNER)) $(if $(PORT),--port $(PORT))
 
 test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
+	@scripts/toxiproxy
 	@$(PYTHON) -m pytest -n auto --dist loadgroup
 
 test-full: setup ## the full lane: more of everything random, and what takes minutes
+	@scripts/toxiproxy
 	@$(PYTHON) -m pytest -n auto --dist loadgroup --lane full
+
+crash-soak: setup ## kill an ingest 10,000 times and look what is left (KILLS=, SEED=, MINUTES=)
+	@$(PYTHON) tests/faults/crash_lane.py --kills $(or $(KILLS),10000) --minutes $(or $(MINUTES),600) \
+		$(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## fuzz what is sent to a Dagger engine, ten minutes (SECONDS=)
+	@scripts/uv run --no-sync --with atheris==3.0.0 python tests/faults/fuzz_graphql.py \
+		-max_total_time=$(or $(SECONDS),600)
 
 check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edits nothing
 	@$(PYTHON) -m ruff check $(CODE)
@@ -49,7 +59,7 @@ contract: setup ## write contract/ from the models and docs/configuration.md fro
 	@$(PYTHON) scripts/contract.py
 	@$(PYTHON) scripts/configuration.py
 
-sync: setup ## copy errors, image, serving and shapes from rag_retrieve to the other steps
+sync: setup ## copy the files that steps share from rag_retrieve to the others
 	@$(PYTHON) scripts/shared.py
 
 test-llm: setup-llm ## run the tests that need the local language model
@@ -77,6 +87,9 @@ bench-speed: setup-bench ## latency, throughput, memory, next to other tools
 
 bench-service: setup-bench ## what HTTP adds, what it serves by runner and clients, Hayhooks beside it
 	@$(PYTHON) bench/service.py
+
+bench-overload: setup-bench ## ten times the load and back: goodput, refusals, recovery, tenants
+	@$(PYTHON) bench/overload.py
 
 bench-engine: setup ## what a question costs in each form on a Dagger engine
 	@$(PYTHON) bench/engine.py

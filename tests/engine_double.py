@@ -106,7 +106,7 @@ class ContainerDouble(dagger.Container):
     def _same(self, *_: Any, **__: Any) -> Self:
         return self
 
-    from_ = with_mounted_cache = with_workdir = with_directory = _same
+    from_ = with_mounted_cache = with_workdir = with_directory = with_new_file = _same
     with_exposed_port = with_default_args = _same
 
     def with_entrypoint(self, args: list[str]) -> Self:

@@ -53,7 +53,7 @@ def test_step_imports_no_other_step(package: str, path: Path) -> None:
 @pytest.mark.parametrize(("package", "path"), SERVICE_FILES)
 def test_the_service_knows_the_composite_only(package: str, path: Path) -> None:
     """It imports no step, but `retrieve` where it looks after documents."""
-    keepers = (SERVICE / "library.py", SERVICE / "uploads.py")
+    keepers = [SERVICE / name for name in ("library.py", "replays.py", "uploads.py")]
     known = {"rag_pipeline", "rag_retrieve"} if path in keepers else {"rag_pipeline"}
 
     assert not set(imported(path)) & (PACKAGES.keys() - known)
@@ -136,3 +136,11 @@ def test_shared_file_is_the_same_everywhere(package: str, name: str) -> None:
     original = PACKAGES["rag_retrieve"] / name
 
     assert (PACKAGES[package] / name).read_text() == original.read_text()
+
+
+@pytest.mark.parametrize("name", ["background.py", "breaker.py"])
+def test_file_of_the_calling_steps_is_the_same(name: str) -> None:
+    """`retrieve` and `generate` call what is behind a network in the same way."""
+    original = PACKAGES["rag_retrieve"] / name
+
+    assert (PACKAGES["rag_generate"] / name).read_text() == original.read_text()

@@ -24,7 +24,7 @@ def rows() -> list[str]:
     return found
 
 
-def tests() -> dict[str, Path]:
+def every_test() -> dict[str, Path]:
     """Every test function of the project, with its file."""
     files = [
         path
@@ -47,10 +47,12 @@ def shows(test: str, row: str) -> bool:
 
 @pytest.mark.parametrize("row", rows())
 def test_a_row_has_a_test_named_after_it(row: str) -> None:
-    assert [test for test in tests() if shows(test, row)], f"docs/faults.md: {row}… does not exist"
+    assert [test for test in every_test() if shows(test, row)], (
+        f"docs/faults.md: {row}… does not exist"
+    )
 
 
 def test_a_test_named_after_a_row_has_one() -> None:
     """A renamed row leaves no test behind."""
-    named = [test for test in tests() if test.startswith(tuple(PREFIX.values()))]
+    named = [test for test in every_test() if test.startswith(tuple(PREFIX.values()))]
     assert [test for test in named if not any(shows(test, row) for row in rows())] == []

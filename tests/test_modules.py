@@ -5,9 +5,11 @@ The engine is a double (`engine_double.py`); tests/engine has the same questions
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -98,7 +100,7 @@ def test_everything_offered_is_explained(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_function_states_its_cache_policy(name: str) -> None:
+def test_threat_stale_cached_answer_every_function_states_its_cache_policy(name: str) -> None:
     """The engine's own default is seven days: no function leaves it unsaid."""
     policies = {each: function.cache_policy for each, function in functions(name).items()}
     expected = {
@@ -432,3 +434,78 @@ def test_a_request_that_is_no_object_is_handed_on_as_it_is() -> None:
     """The handler says what is wrong with it; nothing is guessed."""
     assert services.request_of("[1]", default={"a": 1}, given={"b": 2}) == "[1]"
     assert services.request_of("{", default={}, given={}) == "{"
+
+
+MANIFESTS = [
+    path
+    for path in (*ROOT.glob("dagger.json"), *ROOT.glob("*/**/dagger.json"))
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+]
+SOURCES = [
+    path
+    for folder in ("dagger/*/src", "dagger/*/examples/*/src", "examples/*/src")
+    for path in ROOT.glob(f"{folder}/**/*.py")
+]
+
+
+@pytest.mark.parametrize(
+    "manifest", MANIFESTS, ids=lambda path: path.relative_to(ROOT).parent.as_posix()
+)
+def test_threat_poisoned_module_every_reference_is_pinned(manifest: Path) -> None:
+    """What a module depends on is a folder of this repository, or a version with its commit."""
+    read = json.loads(manifest.read_text(encoding="utf-8"))
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", read["engineVersion"])
+    sdk = read.get("sdk", {}).get("source", "python")
+    assert sdk == "python" or re.search(r"@[0-9a-f]{40}$", sdk)  # the engine's own, or by commit
+    for each in [*read.get("dependencies", ()), *read.get("toolchains", ())]:
+        folder = (manifest.parent / each["source"]).resolve()
+        ours = folder.is_relative_to(ROOT) and (folder / "dagger.json").is_file()
+        pinned = "@" in each["source"] and re.fullmatch(r"[0-9a-f]{40}", each.get("pin", ""))
+        assert ours or pinned, f"{manifest.relative_to(ROOT)}: {each}"
+
+
+def test_threat_poisoned_module_every_image_is_named_by_its_digest() -> None:
+    """No image by a tag alone, nothing fetched by a module from elsewhere, the installer by hash."""
+    images, fetches = [], []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {
+            target.id: statement.value.value
+            for statement in tree.body
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+            for target in statement.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr == "from_":
+                [image] = node.args
+                named = texts.get(image.id) if isinstance(image, ast.Name) else None
+                images.append(named or ast.unparse(image))
+            if ast.unparse(node.func) in (
+                "dag.git",
+                "dag.http",
+                "dag.module_source",
+                "dag.address",
+            ):
+                fetches.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)}")
+    assert len(images) >= 8 and fetches == []
+    assert [each for each in images if not re.search(r"@sha256:[0-9a-f]{64}$", each)] == []
+    installed = [line for line in retrieve_image.UV.splitlines() if line.strip()]
+    assert installed[0].startswith("uv==") and len(installed) > 1
+    assert all("--hash=sha256:" in line for line in installed[1:])
+
+
+def test_threat_exposed_engine_no_module_asks_for_root() -> None:
+    """Ours need neither root of the engine's host nor nesting: `insecureRootCapabilities` can be off."""
+    asked = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in SOURCES
+        for word in (
+            *("insecure_root_capabilities", "experimental_privileged_nesting"),
+            *("insecureRootCapabilities", "experimentalPrivilegedNesting"),
+        )
+        if word in path.read_text(encoding="utf-8")
+    ]
+    assert len(SOURCES) > 50 and asked == []

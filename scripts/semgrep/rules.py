@@ -1,4 +1,5 @@
 """What each rule must find, and must leave alone: `semgrep --test` reads the comments."""
+
 # ruff: noqa
 # ruleid: no-unpickling
 import pickle

@@ -58,7 +58,7 @@ def test_a_changed_document_is_answered_at_the_next_question(
     assert after == "The kettle on the third floor holds 2 litres [1]."
 
 
-def test_what_was_ingested_into_a_server_is_found_at_the_next_question(
+def test_threat_stale_cached_answer_is_not_given_after_an_ingestion(
     dagger_cli: Dagger, my_docs: Path
 ) -> None:
     """The engine cannot see that a Qdrant collection changed: `run` is never answered from its cache."""
