@@ -642,6 +642,26 @@ def test_an_engine_that_is_slow_all_the_time_is_kept(double: EngineDouble, cli: 
     asyncio.run(main())
 
 
+def test_an_engine_that_builds_the_next_session_may_be_slow(double: EngineDouble, cli: Cli) -> None:
+    """Replacing a session refuses nobody, though the engine is too busy to be pinged in time."""
+
+    async def main() -> None:
+        async with running(cli, rotate_calls=1, ping_timeout_s=0.05, hung_s=60.0) as (runner, said):
+            building = double.fail("moduleSource", "wait")
+            await runner.answer(request())
+            await asyncio.to_thread(building.met.wait, SOON)
+            live = runner._supervisor._current
+            slow = double.fail(PING, "wait")
+            await until(lambda: live.session.late)
+            await runner.ready()
+            await runner.answer(request())
+            building.go_on.set()
+            slow.go_on.set()
+            await until(lambda: any("took over" in line for line in said))
+
+    asyncio.run(main())
+
+
 def test_a_pipeline_that_is_gone_is_lost_though_the_engine_lives(
     double: EngineDouble, cli: Cli
 ) -> None:

@@ -94,10 +94,12 @@ class Supervisor(Generic[Started]):
     def ready(self) -> None:
         """Return when a request may come.
 
+        An engine that builds the next session is slow by our own doing: then only a loss counts.
+
         Raises:
             StepError: `engine_unavailable` says why not.
         """
-        if self._open().session.late:
+        if self._open().session.late and not self._wanted.is_set():
             raise unavailable("the Dagger engine is slow to answer")
 
     @asynccontextmanager

@@ -66,6 +66,8 @@ def sync_folder(path: Path) -> None:
 def require_own(folder: Path) -> None:
     """Refuse a folder that somebody else could write: they would decide what is answered.
 
+    This process's own groups may: Kubernetes opens a volume to its pod's group (`fsGroup`).
+
     Raises:
         StepError: `misconfigured`, with whose it is and how to mend it.
     """
@@ -73,7 +75,7 @@ def require_own(folder: Path) -> None:
     if found.st_uid != os.geteuid():
         why = f"belongs to user {found.st_uid}, and this process runs as user {os.geteuid()}"
         mend = f"chown -R {os.geteuid()} {folder}"
-    elif found.st_mode & 0o022:
+    elif found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid not in _groups()):
         why = f"can be written by others (mode {found.st_mode & 0o777:o})"
         mend = f"chmod -R go-w {folder}"
     else:
@@ -83,6 +85,10 @@ def require_own(folder: Path) -> None:
         f"the store's folder {folder} {why}; if its content can be trusted, run `{mend}`, else "
         "set RAG_HOME to another folder",
     )
+
+
+def _groups() -> list[int]:
+    return [os.getegid(), *os.getgroups()]
 
 
 class FolderLock:
