@@ -86,10 +86,9 @@ class OpenAIChat:
             base_url=base_url,
             api_key=api_key.get_secret_value() if api_key else NO_KEY,
             max_retries=0,
+            timeout=httpx2.Timeout(None, connect=self._limits.connect_s),
             # the server answers itself; a redirect could lead anywhere
-            http_client=DefaultAsyncHttpxClient(
-                timeout=httpx2.Timeout(None, connect=self._limits.connect_s), follow_redirects=False
-            ),
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         )
         self._background = BackgroundLoop("rag-generate-openai")
 
