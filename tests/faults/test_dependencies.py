@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import toxiproxy
-from dependency_kit import Doubles, Reply, Rig, doubles, rig
+from dependency_kit import ANSWER, Doubles, Reply, Rig, doubles, rig
 from llm_stub import chunk
 
 from rag_retrieve.background import BackgroundLoop
@@ -351,7 +351,8 @@ def test_fault_llm_misconfigured_says_which_setting(plain: Rig, on: Doubles, sta
 
 def test_fault_llm_stream_broken_is_an_error_event_without_an_end(plain: Rig, on: Doubles) -> None:
     """After the first word the status is 200 already: an `error` event, and nothing after it."""
-    on.llm.script = [on.llm.events(json.dumps(chunk("The finance director ")), then=on.llm.reset)]
+    said = [json.dumps(chunk(piece)) for piece in ANSWER[:4]]  # the end of a text is held back
+    on.llm.script = [on.llm.events(*said, then=on.llm.drop)]
 
     response = plain.http.post("/rag_modules", json={"query": "Who signs?", "stream": True})
 

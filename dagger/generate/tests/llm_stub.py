@@ -90,8 +90,12 @@ class LLMStub:
         """Answer 200 with a body that is no stream."""
         return lambda handler: handler.send_whole(200, body, {"Content-Type": kind})
 
+    def drop(self, handler: _Handler) -> None:
+        """Close the connection without an end of the answer; what was sent arrives."""
+        handler.close_connection = True
+
     def reset(self, handler: _Handler) -> None:
-        """Reset the connection."""
+        """Reset the connection; what the client has not read yet may be lost."""
         linger = struct.pack("ii", 1, 0)
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         handler.close_connection = True
@@ -107,6 +111,7 @@ class LLMStub:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     block_on_close = False
     stub: LLMStub
 

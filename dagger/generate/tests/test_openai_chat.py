@@ -190,9 +190,11 @@ def test_fault_llm_upstream_error_of_a_lost_connection_is_not_tried_again(
     assert "not asked again" in error.message
 
 
-def test_fault_llm_stream_broken_by_a_reset(llm: Any, make_chat: Make, make_request: Build) -> None:
+def test_fault_llm_stream_broken_after_the_first_token(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
     """What was shown cannot be taken back: no second attempt."""
-    llm.script = [llm.events(PIECE, then=llm.reset)]
+    llm.script = [llm.events(PIECE, then=llm.drop)]
 
     assert failure(make_chat(), make_request()).code == "llm_stream_broken"
     assert llm.calls == 1

@@ -25,6 +25,7 @@ class EmbeddingServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128
     answer: Any = None
     status = 200
     more = 0

@@ -333,6 +333,7 @@ def _condition(raw: Any) -> Any:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     double: QdrantDouble
 
     def handle_error(self, request: Any, client_address: Any) -> None:
