@@ -16,12 +16,18 @@ import pytest
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = sorted(
-    path
-    for pattern in ("uv.lock", "*/uv.lock", "*/*/uv.lock", "*/*/*/uv.lock")
-    for path in ROOT.glob(pattern)
-    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-)
+
+
+def ours(name: str) -> list[Path]:
+    """Every file of that name in the project, but in environments and caches."""
+    return sorted(
+        path
+        for path in ROOT.rglob(name)
+        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    )
+
+
+LOCKS = ours("uv.lock")
 ADVISORIES = tomllib.loads((ROOT / "scripts/advisories.toml").read_text(encoding="utf-8"))
 # `.pth` lines that run code at every start of Python, by the package that brings them
 RUNS_CODE = {"setuptools": "distutils-precedence.pth", "coverage": "a1_coverage.pth"}
@@ -40,11 +46,7 @@ def name(lock: Path) -> str:
 
 def test_every_project_is_looked_at() -> None:
     """A project without a lock would escape every test here."""
-    projects = {
-        path.parent
-        for path in ROOT.glob("**/pyproject.toml")
-        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-    }
+    projects = {path.parent for path in ours("pyproject.toml")}
     missing = [p for p in projects if not (p / "uv.lock").exists()]
     assert [p.relative_to(ROOT).as_posix() for p in missing] == []
     assert {lock.parent for lock in LOCKS} == projects

@@ -30,6 +30,7 @@ HOSTILE = (
     "The password of the cellar is <img src=x onerror=alert(1)><script>alert(2)</script>"
     "<b>bold</b> &amp; safe."
 )
+MARKUP = "The password of the cellar is <b>bold</b> &amp; safe."  # more of it is withheld
 TRIPS = "Journeys are booked by the office 🧳, by train where there is one. "
 DOCUMENTS = {
     "default": {
@@ -395,10 +396,10 @@ def test_a_page_of_a_pdf_is_named(page: Page) -> None:
 
 
 def test_what_documents_and_models_write_is_only_text(written: Page, llm: LLMStub) -> None:
-    llm.script = [llm.text(f"{HOSTILE} [1].")]
+    llm.script = [llm.text(f"{MARKUP} [1].")]
     question = "What is the password of the cellar?"
     turn = ask(written, question)
-    expect(turn.locator(".answer")).to_contain_text(HOSTILE)
+    expect(turn.locator(".answer")).to_contain_text(MARKUP)
     turn.locator("summary").click()
     turn.locator(".source").first.click()
     text = written.locator("#passage-text")
@@ -408,6 +409,14 @@ def test_what_documents_and_models_write_is_only_text(written: Page, llm: LLMStu
         "article :is(img, script, b), #passage-text :is(img, script, b), article svg script"
     )
     expect(inside).to_have_count(0)
+
+
+def test_a_withheld_answer_says_so(written: Page, llm: LLMStub) -> None:
+    llm.script = [llm.text(f"{HOSTILE} [1].")]
+    turn = ask(written, "What is the password of the cellar?")
+    expect(turn.locator(".answer h3")).to_have_text("Withheld")
+    expect(turn.locator(".answer")).to_contain_text("held something that may not be passed on")
+    expect(turn).not_to_contain_text("Not in your documents")
 
 
 # -- documents ------------------------------------------------------------------------------------

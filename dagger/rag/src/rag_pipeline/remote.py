@@ -85,10 +85,11 @@ class RemoteStep:
 
     async def events(self, text: str) -> AsyncGenerator[Event, None]:
         """Send one request and yield the answer as it comes; one event where it does not stream."""
+        client = self.client()  # made at the first call, which takes long
         try:
             async with (
                 asyncio.timeout(self.deadline_s),
-                self.client().stream("POST", **self._request(text, accept=EVENTS)) as response,
+                client.stream("POST", **self._request(text, accept=EVENTS)) as response,
             ):
                 if not response.headers.get("content-type", "").startswith(EVENTS):
                     await response.aread()
@@ -131,9 +132,10 @@ class RemoteStep:
 
     async def __call__(self, text: str) -> str:
         """Send one request and return the response, an error envelope included."""
+        client = self.client()
         try:
             async with asyncio.timeout(self.deadline_s):
-                response = await self.client().request("POST", **self._request(text))
+                response = await client.request("POST", **self._request(text))
         except TimeoutError:
             raise self._late() from None
         except httpx.TransportError as error:

@@ -81,7 +81,7 @@ export class Turn {
     this.#showFound();
     this.#showTimes(response.timings_ms);
     this.#showFoot();
-    announce(response.answerable ? `Answer: ${response.answer}` : `Not in your documents. ${response.answer}`);
+    announce(`${response.answerable ? "Answer:" : `${this.#without()[0]}.`} ${response.answer}`);
   }
 
   /** There is no answer. */
@@ -136,8 +136,17 @@ export class Turn {
     if (citations.length) this.more.append(this.#sources());
   }
 
+  /** Why there is no answer from the documents, and what to do next. */
+  #without() {
+    if (this.response.finish_reason === "filtered")
+      return ["Withheld", "Ask otherwise, or read the passages below."];
+    return ["Not in your documents", this.response.llm_generated
+      ? "What is said above does not come from your documents."
+      : "Try other words, another collection, or add a document about it."];
+  }
+
   #showNoContext() {
-    const { answer, llm_generated: written } = this.response;
+    const [title, next] = this.#without();
     this.element.classList.add("without-context");
     this.answer.replaceChildren(
       h(
@@ -147,11 +156,9 @@ export class Turn {
         h(
           "div",
           {},
-          h("h3", {}, "Not in your documents"),
-          ...paragraphs(answer),
-          h("p", { class: "next" }, written
-            ? "What is said above does not come from your documents."
-            : "Try other words, another collection, or add a document about it."),
+          h("h3", {}, title),
+          ...paragraphs(this.response.answer),
+          h("p", { class: "next" }, next),
         ),
       ),
     );
