@@ -207,10 +207,10 @@ ROLE = json.dumps({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
 @pytest.mark.parametrize(
     ("phase", "before", "limits"),
     [
-        ("first token", None, Limits(first_token_s=SOON, total_s=9)),
-        ("first token", ROLE, Limits(first_token_s=SOON, total_s=9)),
+        ("first token", None, Limits(first_token_s=0.5, total_s=9)),
+        ("first token", ROLE, Limits(first_token_s=0.5, total_s=9)),
         ("idle", PIECE, Limits(first_token_s=9, idle_s=SOON, total_s=9)),
-        ("total", None, Limits(first_token_s=9, idle_s=9, total_s=SOON)),
+        ("total", None, Limits(first_token_s=9, idle_s=9, total_s=0.5)),
         ("total", PIECE, Limits(first_token_s=9, idle_s=9, total_s=0.5)),
     ],
 )
