@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from graphql_double import Cli
+from graphql_double import Cli, EngineDouble
 
 from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
@@ -169,3 +172,15 @@ async def refused(work: Awaitable[Any]) -> StepError:
         with pytest.raises(StepError) as caught:
             await work
     return caught.value
+
+
+@contextmanager
+def command_line(double: EngineDouble) -> Iterator[Cli]:
+    """The command line that opens sessions on a double; none of its processes may be left."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Cli(Path(folder), double)
+        yield made
+        left = made.running
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not left, "a child process was left"

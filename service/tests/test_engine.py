@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -42,6 +41,7 @@ from runner_kit import (
     RUNNERS,
     SOON,
     Runner,
+    command_line,
     composite,
     composite_server,
     options,
@@ -107,13 +107,8 @@ def double() -> Iterator[EngineDouble]:
 
 @pytest.fixture
 def cli(double: EngineDouble) -> Iterator[Cli]:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Cli(Path(folder), double)
+    with command_line(double) as made:
         yield made
-        left = made.running
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        assert not left, "a child process was left"
 
 
 async def session_with(cli: Cli, **more: Any) -> Session:

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -29,6 +28,7 @@ from runner_kit import (
     RUNNERS,
     SOON,
     Runner,
+    command_line,
     composite,
     composite_server,
     options,
@@ -51,18 +51,6 @@ RAG = Path(sys.executable).with_name("rag")
 TYPED = {"engine_lost", "engine_unavailable", "deadline_exceeded"}
 NOTICED_S = 1.0
 DEATHS = ("die", "kill", "gateway", "reset")
-
-
-@contextmanager
-def command_line(double: EngineDouble) -> Iterator[Cli]:
-    """The command line that opens sessions on a double; none of its processes may be left."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = Cli(Path(folder), double)
-        yield made
-        left = made.running
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        assert not left, "a child process was left"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from crash_kit import STEPS, VISIBLE_FROM, HashedWords, whole
+from disk_kit import mounted_disk
 from qdrant_double import QdrantDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
@@ -239,15 +240,8 @@ def test_only_a_process_that_surely_ended_counts_as_ended() -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", disk], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small tmpfs: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with mounted_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 def test_threat_disk_full_refuses_writes_and_keeps_answering(

@@ -173,7 +173,7 @@ class Admission:
 
     def _hand_on(self) -> None:
         """Give the free places to those whose turn it is."""
-        while self._free:
+        while self._free and self._waiting:
             ready = [
                 (name, one)
                 for name, one in self._tenants.items()
