@@ -40,7 +40,7 @@ KEYS = {name: f"{name}-0123456789abcdef" for name in ("noisy", "quiet", "spare")
 NORMAL, FLOOD = 0.8, 10.0  # times the peak
 CLIENTS = (2, 4, 8)
 MODEL_S = 0.5
-QUIET_PER_S = {"extractive": 5.0, "model": 1.0}
+QUIET_PER_S = {"extractive": 5.0, "model": 3.0}
 SETTLE_S = 1.0  # at the beginning of a phase, which does not count for its goodput
 WINDOW_S = 1.0  # in which it must be normal again
 GOODPUT, REFUSED_MS, RECOVERY_S, VICTIM = 0.9, 50.0, 5.0, 1.2  # the goals
@@ -94,7 +94,7 @@ def flood(
 ) -> dict[str, list[Record]]:
     """Send requests by tenant and phase, and probes; returns what became of them, by name."""
     flows = [
-        {"name": name, "key": KEYS[name], "phases": each, "bodies": bodies(500)}
+        {"name": name, "key": KEYS[name], "phases": each, "bodies": bodies(count(each))}
         for name, each in phases.items()
     ]
     length = max(sum(seconds for _, seconds in each) for each in phases.values())
@@ -111,6 +111,11 @@ def flood(
         )
     found: dict[str, list[Record]] = json.loads(done.stdout)["flows"]
     return found
+
+
+def count(phases: list[tuple[float, float]]) -> int:
+    """Return how many requests are sent at most: no question twice, or it is embedded once."""
+    return int(1.5 * sum(rate * seconds for rate, seconds in phases)) + 10
 
 
 def peak(server: Server, seconds: float) -> float:

@@ -270,21 +270,21 @@ def test_fault_overloaded_or_draining_who_would_come_too_late_is_refused_at_once
         now = 0.0
         admission = Admission(2, 100, 1.0, Metrics(), clock=lambda: now)
         async with admission.slot("a", 60):
-            now += 0.6  # so long one takes
+            now += 0.45  # so long one takes
         held = [asyncio.create_task(hold(admission, "a")) for _ in range(4)]
         await settle()
         refused = StepError("internal_error", "nothing was refused")
-        for left_s in (60.0, 1.1):
+        for left_s in (60.0, 0.8):
             try:
                 async with admission.slot("a", left_s):
                     raise AssertionError("there was room")
             except StepError as error:
                 refused = error
             if left_s == 60.0:
-                assert admission.waiting == 2  # the third would wait about 3 × 0.6 / 2 s
+                assert admission.waiting == 2  # the third would wait about 3 × 0.45 / 2 s, half the wait and more
                 held.pop().cancel()
                 await settle()
-        assert refused.code == "overloaded"  # it would wait 0.6 s and take 0.6 s
+        assert refused.code == "overloaded"  # it would wait 0.45 s and take 0.45 s
         async with asyncio.timeout(0.5):
             for task in held:
                 task.cancel()

@@ -18,7 +18,7 @@ CLIENTS = 10_000  # clients whose rate is remembered
 BURST_S = 10.0  # seconds of a rate that may be used at once
 RETRY_S = 4.0  # Retry-After of who is refused is spread over so many seconds
 RECENT = 0.1  # weight of the last request in how long one takes
-SURE = 0.7  # of the longest wait: who is expected to wait longer may wait in vain
+SURE = 0.5  # of the longest wait: who is expected to wait longer may wait in vain
 KEEP_S = 10.0  # seconds for which places that a tenant needed are kept for it
 
 

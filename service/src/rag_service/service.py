@@ -59,6 +59,7 @@ class Service:
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
     on_fatal: Callable[[], None] = lambda: None
+    on_ready: Callable[[], None] = lambda: None  # each time it becomes so
     containers_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _working: set[asyncio.Timeout] = field(default_factory=set)
     _given_up: bool = False
@@ -230,6 +231,7 @@ class Service:
             else:
                 if self.missing is not None:
                     say("ready")
+                    self.on_ready()
                 said = ""
                 self._set(None)
             await asyncio.sleep(self.settings.probe_retry_s if said else LOOK_S)

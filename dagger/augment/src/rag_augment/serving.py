@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -21,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .errors import CODES, StepError, envelope
-from .shapes import EVENTS, MAX_BODY_BYTES, Event, Handler, Open, error_of
+from .shapes import EVENTS, MAX_BODY_BYTES, Event, Handler, Open, error_of, threads
 
 if TYPE_CHECKING:
     from starlette.types import ExceptionHandler
@@ -117,7 +118,10 @@ class _Resident:
 
     def _enter(self) -> None:
         self._context = self._open_step()
-        self._handler = self._context.__enter__()
+        handler: Handler = self._context.__enter__()
+        pool = threads(waiting=bool(handler.breakers))
+        also = {verb: replace(other, pool=pool) for verb, other in handler.also.items()}
+        self._handler = replace(handler, pool=pool, also=also)
 
     def _loading(self) -> StepError:
         text = f"{self._step} is still loading; ask /readyz"

@@ -7,7 +7,6 @@ does not need them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from .errors import StepError
 from .pipeline import Pipeline
 from .settings import misconfigured
+from .shapes import threads
 
 if TYPE_CHECKING:
     from rag_generate.settings import Settings
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rag_retrieve.retriever import Retriever as Retriever
 
 Opened = TypeVar("Opened")
-THREADS = 32  # steps running at once; a thread that waits for a model server costs little
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,17 @@ def open_local(
     """
     with our_errors(), ExitStack() as stack:
         # Closes last: closing the steps is what ends an answer that was given up.
-        pool = stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="rag"))
-        opening = pool.submit(_enter, stack, lambda: _retriever(home, preload, retriever))
-        augment = pool.submit(_enter, stack, _open_augment)
-        generate = pool.submit(_enter, stack, _open_generate)
-        opened = opening.result()
-        generator = replace(generate.result(), pool=pool)
+        waiting, computing = (stack.enter_context(threads(waiting=it)) for it in (True, False))
+        opening = waiting.submit(_enter, stack, lambda: _retriever(home, preload, retriever))
+        augment = waiting.submit(_enter, stack, _open_augment)
+        generate = waiting.submit(_enter, stack, _open_generate)
+        opened, generator = opening.result(), generate.result()
+        generator = replace(generator, pool=waiting if generator.breakers else computing)
         yield LocalPipeline(
-            replace(_retrieve_handler(opened), pool=pool).serve,
-            replace(augment.result(), pool=pool).serve,
+            replace(
+                _retrieve_handler(opened), pool=waiting if opened.breakers else computing
+            ).serve,
+            replace(augment.result(), pool=computing).serve,
             generator.serve,
             generator.events,
             stack.enter_context(start_blocking_portal()),

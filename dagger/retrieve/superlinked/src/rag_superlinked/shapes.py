@@ -18,12 +18,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, closing, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from inspect import isasyncgenfunction, iscoroutinefunction
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,6 +35,9 @@ from .errors import StepError, envelope
 MAX_BODY_BYTES = 4 * 1024 * 1024  # a step's input carries passages; a question alone is far smaller
 MAX_QUERY_BYTES = 8 * 1024
 MAX_DEPTH = 32  # nesting of JSON containers
+WAITING = 32  # a step's requests at once that wait for a server, which costs little
+NICE = 10  # of 19
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 EVENTS = "text/event-stream"  # media type of an answer piece by piece
 LOG = logging.getLogger(__name__)
 _JOINERS = "\u200c\u200d"
@@ -202,6 +205,37 @@ def explain(error: ValidationError) -> StepError:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
+def threads(*, waiting: bool) -> ThreadPoolExecutor:
+    """Return threads for the work of steps: one a processor, or many where they wait for servers.
+
+    More that compute at once make all slower, and the event loop wait for the interpreter's lock.
+    """
+    number = WAITING if waiting else processors()
+    return ThreadPoolExecutor(number, thread_name_prefix="rag", initializer=_stand_back)
+
+
+def processors() -> int:
+    """Return how many processors this process may use, by its affinity and its cgroup's quota."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        return min(allowed, ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no cgroup, or "max": no quota
+        return allowed
+
+
+def _stand_back() -> None:
+    """Let this thread have the processor only when nobody with more right to it wants it.
+
+    Steps compute for milliseconds; the event loop, which refuses, reads and tells that it lives,
+    needs microseconds, but at once.
+    """
+    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 @dataclass(frozen=True)
