@@ -10,7 +10,9 @@ refused with 503 comes back after Retry-After, as a client should.
     stream   ask for events and time the first piece of the answer, too
     pause    seconds between an answer and the next request
     least    go on until so many were answered, for six times `seconds` at most
-    total    read `timings_ms.total` from each answer
+    total    read `timings_ms` from each answer: all of it, and its `total` apart
+
+What comes out is, by answer, the ms it took, and `at`, the second from the beginning at which it was there.
 
 Open loop: with `flows` requests come by chance (Poisson) at a rate, whatever becomes of those before.
 A flow is one tenant: {"name": …, "key": …, "bodies": […], "phases": [[per second, seconds], …]}, and
@@ -81,6 +83,7 @@ class Client(Connection):
     def __init__(self, job: dict[str, Any], out: dict[str, Any], bodies: Any, end: float) -> None:
         super().__init__(job, "POST" if job.get("bodies") else "GET", job.get("key"))
         self._job, self._out, self._bodies, self._end = job, out, bodies, end
+        self._began = end - job["seconds"]
 
     async def run(self) -> None:
         """Ask until the time is over."""
@@ -97,10 +100,13 @@ class Client(Connection):
             self._out["statuses"][str(status)] += 1
             if status == 200:
                 self._out["ms"].append(took)
+                self._out["at"].append(began + took / 1000 - self._began)
                 if first:
                     self._out["first_ms"].append((first - began) * 1000)
                 if self._job.get("total"):
-                    self._out["total_ms"].append(json.loads(answer)["timings_ms"]["total"])
+                    timings = json.loads(answer)["timings_ms"]
+                    self._out["timings_ms"].append(timings)
+                    self._out["total_ms"].append(timings["total"])
             elif status == 503:
                 self._out["shed_ms"].append(took)
             if pause := retry or self._job.get("pause", 0):
@@ -176,7 +182,7 @@ async def main() -> None:
     if "flows" in job:
         json.dump(await open_loop(job), sys.stdout)
         return
-    lists = ("ms", "shed_ms", "first_ms", "total_ms")
+    lists = ("ms", "at", "shed_ms", "first_ms", "total_ms", "timings_ms")
     out: dict[str, Any] = {name: [] for name in lists} | {"statuses": Counter()}
     bodies = cycle([text.encode() for text in job.get("bodies") or [""]])
     began, cpu = time.perf_counter(), time.process_time()

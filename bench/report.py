@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine they ran on, and their section of docs/benchmarks.md."""
+"""What the benchmarks share: the machine they ran on, and their section of a document."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}"
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, path: Path = DOCUMENT) -> None:
     """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    document = DOCUMENT.read_text(encoding="utf-8")
+    document = path.read_text(encoding="utf-8")
     head, _, rest = document.partition(begin)
     if not rest:
-        raise SystemExit(f"{DOCUMENT} has no line {begin}")
+        raise SystemExit(f"{path} has no line {begin}")
     tail = rest.partition(end)[2]
-    DOCUMENT.write_text(f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}", encoding="utf-8")
+    path.write_text(f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}", encoding="utf-8")
