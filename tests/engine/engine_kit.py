@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -21,6 +22,8 @@ QUIET = {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1", "DAGGER_NO_UPDATE_CHECK": "1
 CALL_S = 900  # seconds; the first call of a module builds its environment
 HOST = os.environ.get("RAG_TEST_HOST", "127.0.0.1")
 """This machine, as the engine reaches it for git."""
+GIT_USER, GIT_TOKEN = "x-access-token", "a-git-token-of-the-test"
+"""Who may read the repositories whose names begin with `private`."""
 
 
 def free_port() -> int:
@@ -115,6 +118,12 @@ class _Git(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
 
     def do_GET(self) -> None:
+        allowed = base64.b64encode(f"{GIT_USER}:{GIT_TOKEN}".encode()).decode()
+        if self.path.startswith("/private") and self.headers["authorization"] != f"Basic {allowed}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.end_headers()
+            return
         path, _, query = self.path.partition("?")
         length = int(self.headers.get("content-length") or 0)
         ran = subprocess.run(

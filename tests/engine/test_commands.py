@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,52 +195,6 @@ def test_check_runs_the_steps_own_tests_in_its_container(dagger_cli: Dagger) -> 
     assert ran.code == 0, ran.log[-3000:]
     assert re.search(r"\d+ passed", ran.out)
     assert "failed" not in ran.out
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """A registry on this machine: RAG_TEST_REGISTRY, or Debian's docker-registry when installed."""
-    if given := os.environ.get("RAG_TEST_REGISTRY"):
-        yield given
-        return
-    binary = shutil.which("docker-registry")
-    if binary is None:
-        pytest.skip("no registry: set RAG_TEST_REGISTRY or install docker-registry")
-    port = free_port()
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/images}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    process = subprocess.Popen(
-        [binary, "serve", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with running(process):
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "listening on" in line:
-                break
-        yield f"localhost:{port}"
-
-
-def test_publish_gives_a_reference_by_digest_that_can_be_pulled(
-    dagger_cli: Dagger, session: Session, registry: str
-) -> None:
-    """`publish` pushes the image; what comes back names exactly that image."""
-    ran = dagger_cli(
-        *("-m", "dagger/augment", "call", "publish"),
-        *("--address", f"{registry}/team/rag-augment", "--tag", "v9"),
-    )
-
-    assert ran.code == 0, ran.log[-3000:]
-    reference = ran.out.strip()
-    assert re.fullmatch(rf"{registry}/team/rag-augment:v9@sha256:[0-9a-f]{{64}}", reference)
-    query = "query($ref: String!) { container { from(address: $ref) { entrypoint user } } }"
-    pulled = session.ask(query, ref=reference)["container"]["from"]
-    assert pulled == {"entrypoint": ["python", "-m", "rag_augment"], "user": "10001:10001"}
 
 
 def test_an_answer_is_replayed(dagger_cli: Dagger, my_docs: Path, tmp_path: Path) -> None:
