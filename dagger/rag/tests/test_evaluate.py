@@ -376,6 +376,36 @@ def test_the_module_command_writes_the_report_to_a_file(indexed: Path, tmp_path:
     assert EvalReport.model_validate_json(target.read_text()).metrics["ndcg@10"].value == 1.0
 
 
+@pytest.mark.parametrize(
+    ("minimum", "code", "said"),
+    [
+        (["ndcg@10=1", "abstention=1"], 0, "3/3\n"),
+        (["ndcg@10=1", "answer_rate=0.9"], 1, "eval: answer_rate is 0.6667, below 0.9\n"),
+        (["ndcg=1"], 2, "error: --min: no metric 'ndcg'; there are ndcg@10, "),
+    ],
+)
+def test_the_module_command_holds_a_gate(
+    indexed: Path, tmp_path: Path, minimum: list[str], code: int, said: str
+) -> None:
+    """Exit code 1 below a minimum, the report written all the same; 2 when none can be meant."""
+    target = tmp_path / "report.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "rag_pipeline", "eval", "--output", str(target)),
+            *("--dataset", str(indexed.with_name("questions.jsonl"))),
+            *(word for each in minimum for word in ("--min", each)),
+        ],
+        env=environment(indexed),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert target.exists() == (code != 2)
+
+
 def test_the_module_command_writes_an_envelope_for_a_bad_dataset(
     home: Path, tmp_path: Path
 ) -> None:

@@ -20,18 +20,37 @@ ABOUT = (
     "Answer a question from your documents, with citations: retrieve, augment, generate. "
     f"`{PROG} eval`, `replay` and `conformance` measure and check; each has --help."
 )
+COLLECTION = "where the documents are; default: %(default)s"
 
 
 def evaluate_command(arguments: list[str]) -> int:
     """Measure the answers to a dataset and write the report."""
-    from .evaluate import evaluate, read_dataset
+    from .evaluate import below, evaluate, parse_floor, read_dataset
 
     parser = _parser("eval", "Measure answers on questions whose answers are known.")
     parser.add_argument("--dataset", type=Path, required=True, metavar="FILE", help="JSON Lines")
-    parser.add_argument("--collection", default="default", help="default: %(default)s")
-    parser.add_argument("--top-k", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--concurrency", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--collection", default="default", help=COLLECTION)
+    parser.add_argument(
+        "--top-k", type=int, default=10, help="passages, and k of recall@k; default: %(default)s"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=1, help="questions at once; default: %(default)s"
+    )
+    parser.add_argument(
+        "--min",
+        dest="minimum",
+        action="append",
+        default=[],
+        metavar="METRIC=VALUE",
+        help="exit code 1 when the metric is below, or was not measured, e.g. ndcg@10=0.7; "
+        "may be given again for another one",
+    )
     options = parser.parse_args(arguments)
+    try:
+        floors = dict(parse_floor(text, options.top_k) for text in options.minimum)
+    except ValueError as error:
+        parser.error(f"--min: {error}")
+    missed: list[str] = []
 
     def report() -> str:
         questions = read_dataset(options.dataset.read_bytes())
@@ -47,9 +66,13 @@ def evaluate_command(arguments: list[str]) -> int:
                     progress=lambda at: print(f"{at.done}/{at.total}", file=sys.stderr),
                 )
             )
+        missed.extend(below(measured, floors))
         return measured.model_dump_json()
 
-    return _write("eval", report, options.output)
+    code = _write("eval", report, options.output)
+    for sentence in missed:
+        print(f"{PROG} eval: {sentence}", file=sys.stderr)
+    return code or int(bool(missed))
 
 
 def replay_command(arguments: list[str]) -> int:
@@ -76,8 +99,12 @@ def conformance_command(arguments: list[str]) -> int:
     parser = _parser("conformance", "Check a step of your own against the contract.")
     parser.add_argument("step", choices=list(OUTPUTS))
     parser.add_argument("--url", required=True, help="where it serves POST /run")
-    parser.add_argument("--collection", default="default", help="default: %(default)s")
-    parser.add_argument("--query", default=QUERY, help="default: %(default)s")
+    parser.add_argument("--collection", default="default", help=COLLECTION)
+    parser.add_argument(
+        "--query",
+        default=QUERY,
+        help="for retrieve: a question it finds passages for; default: %(default)s",
+    )
     options = parser.parse_args(arguments)
 
     def report() -> str:

@@ -1,0 +1,168 @@
+"""The guides, what of them is not run and why, and what stands in for servers of the reader's own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+from guide_kit import Session
+
+sys.path.extend(
+    str(Path(__file__).resolve().parents[1] / step / "tests")
+    for step in ("dagger/generate", "dagger/retrieve")
+)
+
+from llm_stub import LLMStub
+from superlinked_double import SuperlinkedDouble
+
+ROOT = Path(__file__).resolve().parent.parent
+GUIDES = [
+    *sorted((ROOT / "docs/guides").glob("[!R]*.md")),
+    ROOT / "docs/evaluation.md",
+    ROOT / "docs/superlinked.md",
+]
+INSTALLS = "installs from the network; tests/test_make_run.py sets up"
+SHAPE = "the shape of a request; the commands of the guide send it"
+LEFT: dict[str, dict[str, str]] = {
+    "quick-start.md": {"git clone": INSTALLS},
+    "one-module.md": {"pip install": INSTALLS},
+    "superlinked.md": {
+        "scripts/uv sync": "starts the server: the test does, or its double",
+        '{"query": "How many days of leave?"': SHAPE,
+    },
+}
+"""By guide, how a block that is not run begins, and why."""
+MODEL_ANSWER = "Only the board may sign such contracts [1], as the chair likes to say [7]."
+Meant = Mapping[str, str]
+Look = Callable[[Session], None]
+
+
+def guide_named(name: str) -> Path:
+    """Return a guide."""
+    [found] = [guide for guide in GUIDES if guide.name == name]
+    return found
+
+
+@contextmanager
+def standing_in(guide: Path) -> Iterator[tuple[Meant, Meant, Look]]:
+    """Hold what stands in for the servers that a guide's reader has.
+
+    Yields:
+        What the reader's text means here; variables; and a look at what the double was sent.
+    """
+    doubles = {
+        "language-model.md": model_server,
+        "operate.md": collector,
+        "superlinked.md": superlinked_server,
+    }
+    if guide.name not in doubles:
+        yield {}, {}, lambda reader: None
+        return
+    with doubles[guide.name]() as given:
+        yield given
+
+
+@contextmanager
+def model_server() -> Iterator[tuple[Meant, Meant, Look]]:
+    """The double of the reader's model server; it answers with a number that points to nothing."""
+    stub = LLMStub()
+    stub.script = [stub.text(*re.findall(r"\S+\s*", MODEL_ANSWER))]
+    port = stub.url.rpartition(":")[2].removesuffix("/v1")
+
+    def look(reader: Session) -> None:
+        assert stub.calls >= 3
+        sent = {header["authorization"] for header in stub.headers}
+        assert sent == {"Bearer the-key-of-the-model-server"}
+        assert {body["model"] for body in stub.bodies} == {"my-model"}
+
+    try:
+        said = {f"{host}:8001": f"{host}:{port}" for host in ("127.0.0.1", "localhost", "llm")}
+        yield said, {}, look
+    finally:
+        stub.close()
+
+
+@contextmanager
+def superlinked_server() -> Iterator[tuple[Meant, Meant, Look]]:
+    """The double of the Superlinked server: the shapes are its own, the ranking is a plain sum."""
+    with SuperlinkedDouble() as server:
+
+        def look(reader: Session) -> None:
+            assert any(each.endswith("/search") for each in server.requests)
+
+        yield {"http://127.0.0.1:8090": server.url}, {}, look
+
+
+@contextmanager
+def real_superlinked(python: Path) -> Iterator[Meant]:
+    """The real Superlinked server, in memory, on a free port; `python` is of its environment."""
+    with subprocess.Popen(
+        [python, "-m", "rag_superlinked", "serve", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        found = None
+        for line in process.stderr:
+            if found := re.search(r"running on (http://\S+)", line):
+                break
+        drain = threading.Thread(target=process.stderr.read)
+        drain.start()
+        try:
+            assert found, "the server did not start"
+            while httpx.get(f"{found[1]}/readyz", trust_env=False).status_code != 200:
+                time.sleep(0.2)
+            yield {"http://127.0.0.1:8090": found[1]}
+        finally:
+            process.terminate()
+            drain.join()
+
+
+class _Collector(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Collect)
+        self.bodies: list[bytes] = []
+
+
+class _Collect(BaseHTTPRequestHandler):
+    server: _Collector
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def collector() -> Iterator[tuple[Meant, Meant, Look]]:
+    """A double of the reader's OpenTelemetry collector."""
+    server = _Collector()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+
+    def look(reader: Session) -> None:
+        traces = b"".join(server.bodies)
+        assert b"POST /rag_modules" in traces
+        assert b"rag.retrieve" in traces
+        assert b"contracts" not in traces
+
+    try:
+        yield {"127.0.0.1:4318": f"127.0.0.1:{server.server_address[1]}"}, {}, look
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
