@@ -8,7 +8,7 @@ EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.js
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench
 
-.PHONY: help run test test-full crash-soak fuzz check security lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-overload bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full crash-soak fuzz check security lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-overload scaling bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -21,10 +21,14 @@ run: setup-run ## index docs/ and README.md, answer a sample question, serve pag
 
 test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
 	@scripts/toxiproxy
+	@scripts/helm
+	@scripts/compose/build
 	@$(PYTHON) -m pytest -n auto --dist loadgroup
 
 test-full: setup ## the full lane: more of everything random, and what takes minutes
 	@scripts/toxiproxy
+	@scripts/helm
+	@scripts/compose/build
 	@$(PYTHON) -m pytest -n auto --dist loadgroup --lane full
 
 crash-soak: setup ## kill an ingest 10,000 times and look what is left (KILLS=, SEED=, MINUTES=)
@@ -41,6 +45,7 @@ check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edit
 	@$(PYTHON) -m mypy $(SOURCES)
 	@$(PYTHON) scripts/contract.py --check
 	@$(PYTHON) scripts/configuration.py --check
+	@$(PYTHON) scripts/reference.py --check
 	@$(PYTHON) scripts/shared.py --check
 	@scripts/lock-check . $(STEPS:%=dagger/%) service dagger/retrieve/superlinked scripts/semgrep $(EXAMPLES:%/dagger.json=%)
 
@@ -55,9 +60,10 @@ lint: setup ## mend what ruff can mend
 	@$(PYTHON) -m ruff check --fix $(CODE)
 	@$(PYTHON) -m ruff format $(CODE)
 
-contract: setup ## write contract/ from the models and docs/configuration.md from the settings
+contract: setup ## write contract/ from the models, docs/configuration.md from the settings, docs/reference/ from all
 	@$(PYTHON) scripts/contract.py
 	@$(PYTHON) scripts/configuration.py
+	@$(PYTHON) scripts/reference.py
 
 sync: setup ## copy the files that steps share from rag_retrieve to the others
 	@$(PYTHON) scripts/shared.py
@@ -90,6 +96,9 @@ bench-service: setup-bench ## what HTTP adds, what it serves by runner and clien
 
 bench-overload: setup-bench ## ten times the load and back: goodput, refusals, recovery, tenants
 	@$(PYTHON) bench/overload.py
+
+scaling: setup-bench ## what a question costs and how many of each it takes, simulated (MEASURE=1: new samples; WRITE=1)
+	@$(PYTHON) bench/scaling.py $(if $(MEASURE),--measure) $(if $(WRITE),--write)
 
 bench-engine: setup ## what a question costs in each form on a Dagger engine
 	@$(PYTHON) bench/engine.py

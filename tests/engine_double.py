@@ -94,6 +94,7 @@ class ContainerDouble(dagger.Container):
 
     processes: Processes
     entrypoint: tuple[str, ...] = ()
+    default_args: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
     mounts: dict[str, dagger.File | dagger.Directory] = field(default_factory=dict)
     secrets: dict[str, dagger.Secret] = field(default_factory=dict)
@@ -107,10 +108,13 @@ class ContainerDouble(dagger.Container):
         return self
 
     from_ = with_mounted_cache = with_workdir = with_directory = with_new_file = _same
-    with_exposed_port = with_default_args = _same
+    with_exposed_port = without_exposed_port = _same
 
     def with_entrypoint(self, args: list[str]) -> Self:
         return replace(self, entrypoint=tuple(args))
+
+    def with_default_args(self, args: list[str]) -> Self:
+        return replace(self, default_args=tuple(args))
 
     def with_user(self, name: str) -> Self:
         return replace(self, user=name)
@@ -243,6 +247,16 @@ class ServiceDouble(dagger.Service):
         return self._url
 
 
+class SecretDouble(dagger.Secret):
+    """A secret whose text is here."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def plaintext(self) -> str:
+        return self._text
+
+
 class _Source:
     def source(self) -> DirectoryDouble:
         return directory(Path())
@@ -283,6 +297,9 @@ class EngineDouble:
 
     def current_module(self) -> _Source:
         return _Source()
+
+    def set_secret(self, name: str, plaintext: str) -> SecretDouble:
+        return SecretDouble(plaintext)
 
     def cache_volume(self, name: str) -> str:
         return name

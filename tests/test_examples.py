@@ -31,7 +31,12 @@ MODULES: dict[str, type] = {
     "generate": Generate,
     "rag": Rag,
 }
-GUIDES = [ROOT / "README.md", ROOT / "docs/dagger.md", *ROOT.glob("dagger/*/README.md")]
+GUIDES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("dagger.md", "publishing.md", "transition.md")),
+    *ROOT.glob("dagger/*/README.md"),
+]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 SCRIPTS = sorted(ROOT.glob("dagger/*/examples/shell/*.sh"))
 SOURCES = sorted(
     [
@@ -41,6 +46,7 @@ SOURCES = sorted(
 )
 PROJECTS = sorted([*ROOT.glob("dagger/*/examples/python"), *(ROOT / "examples").glob("*/")])
 # What can be chained on a result in the shell, of Dagger's own types.
+VERBS = {"call", "check", "core", "functions", "init", "install", "run", "session", "update"}
 CHAINED = {"export": {"path"}, "up": {"ports"}, "publish": {"address"}, "file": {"path"}}
 
 
@@ -60,6 +66,10 @@ def load(path: str) -> ModuleType:
 
 def parameters(module: str, function: str = "") -> set[str]:
     """Return the arguments of a module's function, or of its constructor."""
+    if module not in MODULES:
+        known = of_example(module)
+        assert function in known, f"{module} has no function {function!r}"
+        return known[function]
     main = MODULES[module]
     registered = main.__dagger_module__.get_object(main.__name__)  # type: ignore[attr-defined]
     if not function:
@@ -68,7 +78,22 @@ def parameters(module: str, function: str = "") -> set[str]:
     return set(registered.functions[function].parameters)
 
 
+def of_example(module: str) -> dict[str, set[str]]:
+    """Return what `parameters` gives for each function of an example, read from its source."""
+    [source] = (ROOT / "examples" / module / "src").glob("*/module.py")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    [main] = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    fields = {ast.unparse(node.target) for node in main.body if isinstance(node, ast.AnnAssign)}
+    return {"": fields} | {
+        node.name: {each.arg for each in node.args.args[1:]}
+        for node in main.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.decorator_list
+    }
+
+
 def functions_of(module: str) -> set[str]:
+    if module not in MODULES:
+        return {name.replace("_", "-") for name in of_example(module) if name}
     main = MODULES[module]
     registered = main.__dagger_module__.get_object(main.__name__)  # type: ignore[attr-defined]
     return {name.replace("_", "-") for name in registered.functions if name}
@@ -97,7 +122,12 @@ def check_command(words: list[str], *, default: str | None = None) -> None:
         module = default if words[2] == "$module" else words[2].split("@")[0].rpartition("/")[2]
     if module is None:
         module, *rest = rest
-    assert module in MODULES, f"{module!r} is not called from here: {words}"
+    if module == "$step":  # a loop over them
+        for each in MODULES:
+            check_command([*words[:2], f"dagger/{each}", *words[3:]])
+        return
+    known = module in MODULES or (ROOT / "examples" / module / "dagger.json").exists()
+    assert known, f"{module!r} is not called from here: {words}"
     allowed, chain = parameters(module), [""]
     for word in rest:
         if word.startswith("--"):
@@ -136,12 +166,32 @@ def test_a_guide_calls_what_there_is(guide: Path) -> None:
         check_command(words)
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_a_document_names_commands_and_modules_that_there_are(document: Path) -> None:
+    """Targets of `make` with their variables, what `dagger` can do, and modules by reference."""
+    text = document.read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    for target, variables in re.findall(r"(?m)(?:^ *|`)make ([a-z-]+)((?: [A-Z]+=)?)", text):
+        assert re.search(rf"(?m)^{target}:", makefile), f"make {target}"
+        name = variables.strip(" =")
+        assert not name or f"$({name})" in makefile, f"make {target} {name}="
+    for verb in re.findall(r"(?m)(?:^ *|`)dagger (?:-m \S+ )?([a-z]+)", text):
+        assert verb in VERBS, f"dagger {verb}"
+    for module in re.findall(r"OWNER/REPO(?:\.git)?/([a-z/-]+)@v", text):
+        assert (ROOT / module / "dagger.json").exists(), module
+
+
 def test_a_wrong_command_is_found() -> None:
     """The check above would notice a function or an argument that is gone."""
     with pytest.raises(AssertionError, match="has no --querry"):
         check_command(shlex.split("dagger call rag run --querry x"))
     with pytest.raises(AssertionError, match="no function is called"):
         check_command(shlex.split("dagger -m dagger/rag call runs"))
+    with pytest.raises(AssertionError, match="has no --qery"):
+        check_command(shlex.split("dagger -m examples/team-catalog call ask --qery x"))
+    with pytest.raises(AssertionError, match="has no --adress"):
+        check_command(shlex.split("dagger -m dagger/$step call publish --adress x"))
 
 
 # -- Python modules -----------------------------------------------------------------------------

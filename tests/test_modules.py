@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -20,7 +21,9 @@ import pytest
 pytest.importorskip("dagger.mod", reason="dagger-io is not installed")
 
 import dagger
-from engine_double import EngineDouble, directory
+import gql
+from dagger._exceptions import QueryErrorValue
+from engine_double import ContainerDouble, EngineDouble, SecretDouble, directory
 
 from rag_augment import image as augment_image
 from rag_augment.module import Augment
@@ -44,13 +47,17 @@ MODULES: dict[str, type] = {
 }
 COMMON = {"run", "container", "serve", "publish", "check"}
 FUNCTIONS = {
-    "retrieve": COMMON | {"index", "ingest", "superlinked", "superlinked_container"},
+    "retrieve": COMMON
+    | {"index", "ingest", "superlinked", "superlinked_container", "publish_superlinked"},
     "augment": COMMON,
     "generate": COMMON,
-    "rag": COMMON | {"search", "index", "ingest", "eval", "replay", "conformance"},
+    "rag": COMMON
+    | {"search", "index", "ingest", "eval", "replay", "conformance"}
+    | {"service_container", "publish_service"},
 }
 # Whatever reads a store, a model or a registry is never answered from the engine's cache.
-NEVER = {"publish", "check", "ingest", "search", "eval", "replay", "conformance"}
+NEVER = {"publish", "publish_service", "publish_superlinked", "check", "ingest", "search"}
+NEVER |= {"eval", "replay", "conformance"}
 CACHE = {
     "retrieve": {"run": "never"},
     "augment": {"run": "168h"},  # pure: the same passages give the same prompt
@@ -338,6 +345,43 @@ def test_publish_takes_a_port_for_no_tag(engine: EngineDouble) -> None:
     pushed = asyncio.run(Augment().publish("localhost:5000/x", tag="v1"))
 
     assert pushed.startswith("localhost:5000/x:v1@sha256:")
+
+
+@pytest.mark.parametrize("text", ["a-token", "a-token\n", "a-token\r\n"])
+def test_a_token_is_given_without_the_line_end_of_its_file(engine: EngineDouble, text: str) -> None:
+    """`cmd:` and `file:` keep it, and a registry refuses a token with one."""
+
+    @dataclass(frozen=True)
+    class Registry(ContainerDouble):
+        async def publish(self, address: str, **_: Any) -> str:
+            assert self.auth is not None
+            return f"{address} by {self.auth[1]} with {await self.auth[2].plaintext()!r}"
+
+    image = Registry(engine.processes)
+    pushed = asyncio.run(
+        augment_image.push(image, "r.example.com/x", "v1", "me", SecretDouble(text))
+    )
+
+    assert pushed == "r.example.com/x:v1 by me with 'a-token'"
+
+
+def test_a_push_that_failed_says_what_to_check(engine: EngineDouble) -> None:
+    """What the registry said comes with the address and the way out; the token does not."""
+    said = "unexpected status: 401 Unauthorized"
+
+    @dataclass(frozen=True)
+    class Registry(ContainerDouble):
+        async def publish(self, address: str, **_: Any) -> str:
+            raise dagger.QueryError([QueryErrorValue(said)], gql.gql("{ x }"))
+
+    push = augment_image.push(
+        Registry(engine.processes), "r.example.com/x", "v1", "me", SecretDouble("a-token")
+    )
+    with pytest.raises(ValueError, match="check --username and --password") as caught:
+        asyncio.run(push)
+
+    assert str(caught.value).startswith(f"r.example.com/x:v1 was not pushed: {said}; ")
+    assert "a-token" not in str(caught.value)
 
 
 def test_a_folder_without_documents_is_still_a_store(engine: EngineDouble, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from service_kit import QUESTION, serving, settings
 
 from rag_pipeline.errors import StepError
 from rag_service.middleware import Keyring
+from rag_service.runners.dagger import options_of
 from rag_service.settings import ServiceSettings, is_loopback
 
 KEYS = [
@@ -281,3 +282,31 @@ def test_without_keys_only_local_names_are_answered(service: str, home: Path) ->
 
     assert code(refused) == code(page) == (403, "forbidden")
     assert (answered.status_code, allowed.status_code) == (200, 200)
+
+
+def test_keys_for_the_dagger_runners_can_be_files(tmp_path: Path) -> None:
+    """RAG_QDRANT_API_KEY_FILE and RAG_LLM_API_KEY_FILE, without their line end; a variable wins."""
+    file = tmp_path / "key"
+    file.write_text("key-of-a-file\n")
+
+    options = options_of(
+        settings(qdrant_api_key_file=file, llm_api_key=SecretStr("given"), llm_api_key_file=file)
+    )
+
+    assert options.qdrant_api_key and options.qdrant_api_key.get_secret_value() == "key-of-a-file"
+    assert options.llm_api_key and options.llm_api_key.get_secret_value() == "given"
+    assert options_of(settings()).qdrant_api_key is None
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "no text"])
+def test_a_file_that_holds_no_key_is_refused_by_its_name(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """The error names the variable and the path, not what is in the file."""
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(StepError, match=f"RAG_LLM_API_KEY_FILE={file}") as caught:
+        options_of(settings(llm_api_key_file=file))
+    assert caught.value.code == "misconfigured"

@@ -19,7 +19,7 @@ BURST_S = 10.0  # seconds of a rate that may be used at once
 RETRY_S = 4.0  # Retry-After of who is refused is spread over so many seconds
 RECENT = 0.1  # weight of the last request in how long one takes
 SURE = 0.5  # of the longest wait: who is expected to wait longer may wait in vain
-KEEP_S = 10.0  # seconds for which places that a tenant needed are kept for it
+KEEP_S = 30.0  # seconds for which places that a tenant needed are kept for it
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Admission:
         reserve: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit, self._free, self._most = limit, limit, max(1, limit - reserve)
+        self._limit, self._free, self._reserve = limit, limit, reserve
         self._clock = clock
         self._queue, self._wait_s, self._metrics = queue, wait_s, metrics
         self._tenants: dict[str, _Tenant] = {}  # whose turn was longest ago comes first
@@ -86,6 +86,12 @@ class Admission:
     def free(self) -> int:
         """Places nobody holds."""
         return self._free
+
+    def narrow(self, limit: int) -> None:
+        """Have this many places at most from now on; who is at work stays."""
+        less = max(0, self._limit - limit)
+        self._limit -= less
+        self._free -= less
 
     @property
     def waiting(self) -> int:
@@ -103,7 +109,7 @@ class Admission:
             raise self._shed("draining", "draining", text)
         self._hand_on()  # a share may have grown since somebody left
         mine = self._tenants.get(tenant) or _Tenant()
-        if self._free and mine.held < self._most_of(mine):
+        if self._free > 0 and mine.held < self._most_of(mine):
             return
         if self._waiting >= self._queue and self._fattest(mine) is None:
             raise self._shed("queue_full", "overloaded", "too many requests are waiting already")
@@ -138,7 +144,7 @@ class Admission:
         for name in [name for name, one in self._tenants.items() if not one.here(now)]:
             del self._tenants[name]
         mine = self._tenants.setdefault(tenant, _Tenant())
-        if self._free and mine.held < self._most_of(mine):
+        if self._free > 0 and mine.held < self._most_of(mine):
             self._give(tenant, mine)
             mine.note(now)
             return
@@ -173,7 +179,7 @@ class Admission:
 
     def _hand_on(self) -> None:
         """Give the free places to those whose turn it is."""
-        while self._free and self._waiting:
+        while self._free > 0 and self._waiting:
             ready = [
                 (name, one)
                 for name, one in self._tenants.items()
@@ -200,7 +206,7 @@ class Admission:
         others = [one for one in self._tenants.values() if one is not mine and one.here(now)]
         share = -(-self._limit // (len(others) + 1))
         kept = sum(min(share, one.needed) for one in others)
-        return min(self._most, max(share, self._limit - kept))
+        return min(max(1, self._limit - self._reserve), max(share, self._limit - kept))
 
     def _count(self, more: int) -> None:
         self._waiting += more
@@ -222,11 +228,13 @@ class Admission:
     def _wait_of(self, mine: _Tenant) -> float:
         """Return about how many seconds one more request of a tenant would wait.
 
-        In turns, `k` of its own before it cost a place in each of the queues at most.
+        In turns, `k` of its own before it cost a place in each of the queues at most; and those
+        of its own have no more than its share of the places.
         """
         sharing = sum(1 for one in self._tenants.values() if one.waiting and one is not mine) + 1
         before = min(self._waiting, len(mine.waiting) * sharing + sharing - 1)
-        return (before + 1) * self._took_s / self._limit
+        turns = max((before + 1) / self._limit, (len(mine.waiting) + 1) / self._most_of(mine))
+        return turns * self._took_s
 
     def _shed(self, reason: str, code: str, message: str) -> StepError:
         self._metrics.shed.labels(reason).inc()

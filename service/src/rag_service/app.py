@@ -91,7 +91,6 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
-            Middleware(Gate, admission=admission, keys=ring, settings=settings, metrics=metrics),
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
             Middleware(Keys, keys=ring, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
@@ -111,6 +110,10 @@ def create_app(
     add_page(app)
     app.state.routes += app.router.routes
     describe(app, OPEN, keyed=bool(service.keys))
+    stack = app.build_middleware_stack()  # around all of it: a refusal shall cost next to nothing
+    app.middleware_stack = Gate(
+        stack, admission=admission, keys=ring, settings=settings, metrics=metrics
+    )
     return app
 
 

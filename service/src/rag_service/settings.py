@@ -81,7 +81,12 @@ class ServiceSettings(BaseSettings):
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
     deadline_s: float = Field(30.0, gt=0, description="Seconds one request may take in all.")
-    max_concurrency: int = Field(8, ge=1, description="Requests answered at the same time.")
+    max_concurrency: int = Field(
+        8,
+        ge=1,
+        description="Requests answered at the same time. Where this process computes the answers "
+        "and waits for no server, four a processor at most.",
+    )
     max_queue: int = Field(16, ge=0, description="Requests that may wait for their turn.")
     queue_wait_s: float = Field(0.5, gt=0, description="Seconds one may wait before it is refused.")
     max_body_bytes: int = Field(256 * 1024, ge=1024, description="Largest request.")
@@ -145,11 +150,32 @@ class ServiceSettings(BaseSettings):
         None, description="As for `retrieve`: handed to the Dagger runners, too."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
+    qdrant_api_key_file: Path | None = Field(None, description="File that holds it instead.")
     llm_base_url: str | None = Field(
         None, description="As for `generate`: handed to the Dagger runners, too."
     )
     llm_model: str | None = Field(None, description="Name of the model there.")
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
+    llm_api_key_file: Path | None = Field(None, description="File that holds it instead.")
+
+    def secret(self, name: Literal["qdrant_api_key", "llm_api_key"]) -> SecretStr | None:
+        """Return a key for the Dagger runners from its variable or its file, or None.
+
+        Raises:
+            StepError: `misconfigured`, the file cannot be read.
+        """
+        value: SecretStr | None = getattr(self, name)
+        path: Path | None = getattr(self, f"{name}_file")
+        if value is not None or path is None:
+            return value
+        try:
+            return SecretStr(path.read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError):
+            raise StepError(
+                "misconfigured",
+                f"RAG_{name.upper()}_FILE={path} cannot be read as text; check its path and who "
+                "may read it",
+            ) from None
 
     def keys(self) -> tuple[ApiKey, ...]:
         """Return the configured keys.

@@ -10,7 +10,9 @@ it, since it needs the Dagger SDK; it stays light, because every module call sta
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import PurePosixPath
 
 import dagger
 from dagger import dag
@@ -26,6 +28,7 @@ PORT = 8080
 USER = "10001:10001"
 HOME = "/data"  # RAG_HOME, the embedded store
 APP = "/app"
+PROJECT_FILES = ("pyproject.toml", "uv.lock", "README.md")
 INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in its container
 
 # Cache policies. PURE is the longest the engine keeps a result (its own default): the key holds the
@@ -33,17 +36,32 @@ INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in it
 PURE, FRESH = "168h", "never"
 
 
-def build(package: str, *, folder: str = ".", tests: bool = False) -> dagger.Container:
-    """Build the step's image from this module's own source.
+def build(
+    package: str,
+    *,
+    folder: str = ".",
+    tests: bool = False,
+    source: dagger.Directory | None = None,
+    beside: Sequence[str] = (),
+    extras: Sequence[str] = (),
+) -> dagger.Container:
+    """Build the step's image from its locked source.
 
     Args:
         package: The step's Python package; it is also the entrypoint, `python -m package`.
-        folder: Where its project is in this module's source.
+        folder: Where its project is in the source.
         tests: Also install the `dev` group and bring the step's tests, in /app/tests.
+        source: The source, if it is not this module's own.
+        beside: Folders of the projects in the source that its lock installs, too.
+        extras: Optional dependencies of the project to install.
     """
-    source = dag.current_module().source().directory(folder)
+    source = source or dag.current_module().source()
+    projects = [PurePosixPath(each) for each in (folder, *beside)]
+    files = [str(each / name) for each in projects for name in PROJECT_FILES]
+    code = [str(each / "src/rag_*/**") for each in projects]
     sync = ["uv", "sync", "--locked", "--no-editable", "--no-default-groups"]
     sync += ["--group", "dev"] if tests else []
+    sync += [f"--extra={each}" for each in extras]
     builder = (
         dag.container()
         .from_(BASE)
@@ -54,10 +72,11 @@ def build(package: str, *, folder: str = ".", tests: bool = False) -> dagger.Con
         .with_env_variable("UV_COMPILE_BYTECODE", "1")
         .with_env_variable("UV_PYTHON_DOWNLOADS", "never")
         .with_env_variable("UV_SYSTEM_CERTS", "1")  # certificates the engine brings are trusted
-        .with_workdir(APP)
-        .with_directory(".", source.filter(include=["pyproject.toml", "uv.lock", "README.md"]))
-        .with_exec([*sync, "--no-install-project"])
-        .with_directory("src", source.directory("src").filter(include=[f"{package}/**"]))
+        .with_env_variable("UV_PROJECT_ENVIRONMENT", f"{APP}/.venv")
+        .with_workdir(f"{APP}/{folder}")
+        .with_directory(APP, source.filter(include=files))
+        .with_exec([*sync, "--no-install-local"])
+        .with_directory(APP, source.filter(include=code))
         .with_exec(sync)
     )
     image = (
@@ -177,15 +196,29 @@ async def push(
         password: Their password or token, a `dagger.Secret`, or None.
 
     Raises:
-        ValueError: What of the above does not fit.
+        ValueError: What of the above does not fit, or what the registry said.
     """
     if "@" in address or ":" in address.rpartition("/")[2]:
         raise ValueError(f"address: {address!r} holds a tag or digest; give the tag as --tag")
     if bool(username) != (password is not None):
         raise ValueError("username and password: give both, or none for a registry without login")
     if isinstance(password, dagger.Secret):
-        container = container.with_registry_auth(address, username, password)
-    return await container.publish(f"{address}:{tag}")
+        token = await _without_line_end(password)
+        container = container.with_registry_auth(address, username, token)
+    try:
+        return await container.publish(f"{address}:{tag}")
+    except dagger.QueryError as error:
+        raise ValueError(
+            f"{address}:{tag} was not pushed: {error}; check --username and --password, what they "
+            "may push, and the address"
+        ) from None
+
+
+async def _without_line_end(secret: dagger.Secret) -> dagger.Secret:
+    """Return a secret without the line end that most commands and files have, and no token."""
+    text = await secret.plaintext()
+    token = text.rstrip("\r\n")
+    return secret if token == text else dag.set_secret("registry-token", token)
 
 
 async def run_tests(package: str) -> str:

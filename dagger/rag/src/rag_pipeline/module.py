@@ -11,11 +11,23 @@ import typing
 from typing import Annotated, Any
 
 import dagger
-from dagger import DefaultPath, Doc, check, enum_type, function, interface, object_type
+from dagger import DefaultPath, Doc, Ignore, check, enum_type, function, interface, object_type
 
 from . import image
 
 PACKAGE = "rag_pipeline"
+STEPS = ("retrieve", "augment", "generate", "rag")
+SERVICE_PORT = 8000
+BESIDE = [f"dagger/{step}" for step in STEPS]
+SERVICE_SOURCE = [
+    "**",
+    *(
+        f"!{project}/{name}"
+        for project in ("service", *BESIDE)
+        for name in (*image.PROJECT_FILES, "src")
+    ),
+    "**/__pycache__",
+]
 dag: Any = dagger.dag  # the dependencies' functions are generated where the module is loaded
 
 
@@ -72,6 +84,15 @@ RetrieveWith = Annotated[
 ]
 AugmentWith = Annotated[Augmenter | None, Doc("Another module's augmenter, from code.")]
 GenerateWith = Annotated[Generator | None, Doc("Another module's generator, from code.")]
+Repository = Annotated[
+    dagger.Directory,
+    DefaultPath("/"),
+    Ignore(SERVICE_SOURCE),
+    Doc("The repository with the service and the steps; without it, this one."),
+]
+Tag = Annotated[str, Doc("Tag to give the image.")]
+Username = Annotated[str, Doc("Who pushes; leave out for a registry without login.")]
+Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")]
 
 
 @object_type
@@ -264,20 +285,49 @@ class Rag:
         """The composite's slim image: it wants RAG_RETRIEVE_URL, RAG_AUGMENT_URL and RAG_GENERATE_URL."""
         return image.build(PACKAGE)
 
+    @function(cache=image.PURE)
+    def service_container(self, source: Repository) -> dagger.Container:
+        """The HTTP service's slim image, rag serve on port 8000: it wants RAG_API_KEYS_FILE."""
+        container = image.build(
+            "rag_service",
+            folder="service",
+            source=source,
+            beside=BESIDE,
+            extras=("local", "trace"),
+        )
+        return (
+            container.without_exposed_port(image.PORT)
+            .with_exposed_port(SERVICE_PORT)
+            .with_entrypoint(["rag"])
+            .with_default_args(["serve", "--host", "0.0.0.0", "--port", str(SERVICE_PORT)])  # noqa: S104
+        )
+
     @function(cache=image.FRESH)
     async def publish(
         self,
         address: Annotated[
             str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-pipeline.")
         ],
-        tag: Annotated[str, Doc("Tag to give the image.")] = "latest",
-        username: Annotated[str, Doc("Who pushes; leave out for a registry without login.")] = "",
-        password: Annotated[
-            dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")
-        ] = None,
+        tag: Tag = "latest",
+        username: Username = "",
+        password: Password = None,
     ) -> str:
         """Push the composite's image; returns its reference by digest."""
         return await image.push(image.build(PACKAGE), address, tag, username, password)
+
+    @function(cache=image.FRESH)
+    async def publish_service(
+        self,
+        source: Repository,
+        address: Annotated[
+            str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-service.")
+        ],
+        tag: Tag = "latest",
+        username: Username = "",
+        password: Password = None,
+    ) -> str:
+        """Push the HTTP service's image; returns its reference by digest."""
+        return await image.push(self.service_container(source), address, tag, username, password)
 
     @function(cache=image.FRESH)
     @check

@@ -166,6 +166,21 @@ class Retrieve:
         return await image.push(image.build(PACKAGE), address, tag, username, password)
 
     @function(cache=image.FRESH)
+    async def publish_superlinked(
+        self,
+        address: Annotated[
+            str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-superlinked.")
+        ],
+        tag: Annotated[str, Doc("Tag to give the image.")] = "latest",
+        username: Annotated[str, Doc("Who pushes; leave out for a registry without login.")] = "",
+        password: Annotated[
+            dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")
+        ] = None,
+    ) -> str:
+        """Push the image of the Superlinked retriever; returns its reference by digest."""
+        return await image.push(self.superlinked_container(), address, tag, username, password)
+
+    @function(cache=image.FRESH)
     @check
     async def check(self) -> str:
         """Run the step's own tests in its container; returns pytest's summary."""
