@@ -423,3 +423,29 @@ def test_the_runner_itself_is_not_started_again_for_rag() -> None:
         return runner.started
 
     assert asyncio.run(check()) == 0
+
+
+@pytest.mark.parametrize(("asked", "places"), [(None, 8), (3, 3), (20, 8)])
+def test_places_are_no_more_than_the_runner_can_use(asked: int | None, places: int) -> None:
+    """What it says once it has started, and never more than what is configured."""
+    runner = Told()
+    if asked is not None:
+        runner.at_once = asked  # type: ignore[attr-defined]
+    made = service(runner, ready=False)
+    made.admission = Admission(8, 2, 0.5, made.metrics)
+    asyncio.run(get_ready(made, lambda: made.missing is None))
+
+    assert made.admission.free == places
+
+
+@pytest.mark.parametrize(("breakers", "at_once"), [((), 4 * 3), (("llm",), 32)])
+def test_the_local_runner_computes_or_waits(
+    breakers: tuple[str, ...], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four a processor, or as many as may wait for a server."""
+    from rag_service.runners import local
+
+    monkeypatch.setattr(local, "processors", lambda: 3)
+    monkeypatch.setattr(local.LocalRunner, "breakers", breakers)
+
+    assert local.LocalRunner().at_once == at_once

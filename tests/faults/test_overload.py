@@ -214,6 +214,32 @@ async def hold(admission: Admission, tenant: str, left_s: float = 60) -> None:
         await asyncio.Event().wait()
 
 
+def test_threat_overload_places_are_no_more_than_the_runner_can_use() -> None:
+    """A runner that computes says how many at once; who is at work stays, the next one waits."""
+
+    async def check() -> None:
+        admission = Admission(4, 4, 60, Metrics())
+        held = [asyncio.create_task(hold(admission, "a")) for _ in range(3)]
+        await settle()
+        admission.narrow(2)
+        admission.narrow(9)  # never more than before
+        waits = asyncio.create_task(hold(admission, "a"))
+        await settle()
+        assert (admission.free, admission.waiting) == (-1, 1)
+        held.pop().cancel()
+        await settle()
+        assert (admission.free, admission.waiting) == (0, 1)
+        held.pop().cancel()
+        await settle()
+        assert (admission.free, admission.waiting) == (0, 0)
+        for task in (*held, waits):
+            task.cancel()
+        await asyncio.wait([*held, waits])
+        assert admission.free == 2
+
+    run(check())
+
+
 def test_fault_overloaded_or_draining_is_refused_unread() -> None:
     """Nothing of the body is read, and the answer is the envelope with its headers."""
 
@@ -281,7 +307,7 @@ def test_fault_overloaded_or_draining_who_would_come_too_late_is_refused_at_once
             except StepError as error:
                 refused = error
             if left_s == 60.0:
-                assert admission.waiting == 2  # the third would wait about 3 × 0.45 / 2 s, half the wait and more
+                assert admission.waiting == 2  # the third would wait 3 × 0.45 / 2 s, over half
                 held.pop().cancel()
                 await settle()
         assert refused.code == "overloaded"  # it would wait 0.45 s and take 0.45 s
