@@ -71,10 +71,9 @@ sync: setup ## copy the files that steps share from rag_retrieve to the others
 test-llm: setup-llm ## run the tests that need the local language model
 	@$(PYTHON) -m pytest -m llm
 
-test-superlinked: setup ## run the Superlinked server's tests, and retrieve with it, in its own environment
+test-superlinked: setup ## run the Superlinked server's tests in its own environment; `make test` then has it, too
 	@scripts/uv sync --quiet --locked --project dagger/retrieve/superlinked
 	@cd dagger/retrieve/superlinked && .venv/bin/python -m pytest
-	@$(PYTHON) -m pytest dagger/retrieve/tests/test_superlinked_real.py
 
 test-engine: setup ## run the tests that need a Dagger engine, one after the other
 	@$(PYTHON) -m pytest tests/engine

@@ -110,7 +110,7 @@ def command(name: str, found: Any, *, level: int) -> Lines:
         yield f"`{' '.join(filter(None, usage))}`"
         yield ""
     rows = [(code(_metavar(each)), "", each.help) for each in arguments]
-    rows += [(code(_flags(each)), code(_default(each.default)), _meaning(each)) for each in options]
+    rows += [(code(_flags(each)), _shown(each), _meaning(each)) for each in options]
     yield from table(("Argument or option", "Default", "Meaning"), rows)
     if found.epilog:
         yield line(found.epilog).replace("[bold]", "`").replace("[/bold]", "`")
@@ -152,6 +152,12 @@ def _meaning(option: Any) -> str:
 
 def _plain(value: object) -> object:
     return value.value if isinstance(value, Enum) else value
+
+
+def _shown(option: Any) -> str:
+    """Return an option's default, in the words of its help where it has some."""
+    said = getattr(option, "show_default", None)
+    return said if isinstance(said, str) else code(_default(option.default))
 
 
 def _default(value: object) -> object:

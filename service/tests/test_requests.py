@@ -114,7 +114,7 @@ HOSTS = (
 
 @pytest.mark.parametrize("name", HOSTS)
 @pytest.mark.parametrize("where", ["", "retrieve", "a.b", "list"])
-def test_threat_server_side_request_forgery_by_any_name(name: str, where: str) -> None:
+def test_threat_request_forgery_by_any_name(name: str, where: str) -> None:
     """At any depth, in lists too; the path is told, the value never."""
     data: dict[str, Any] = {name: "10.0.0.1:6333"}
     path = name
@@ -170,7 +170,7 @@ def test_a_field_of_its_own_is_none() -> None:
 
 @pytest.mark.parametrize("scheme", ["env", "file", "cmd", "op", "vault", "ENV", "  env"])
 @pytest.mark.parametrize("step", ["retrieve", "augment", "generate"])
-def test_threat_secrets_are_not_read_by_a_request(scheme: str, step: str) -> None:
+def test_threat_request_forgery_by_the_address_of_a_secret(scheme: str, step: str) -> None:
     """What Dagger reads as the address of a secret is refused as an option, and is text elsewhere."""
     value = f"{scheme}://HOME"
     with pytest.raises(StepError) as error:

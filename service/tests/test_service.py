@@ -438,11 +438,11 @@ def test_places_are_no_more_than_the_runner_can_use(asked: int | None, places: i
     assert made.admission.free == places
 
 
-@pytest.mark.parametrize(("breakers", "at_once"), [((), 4 * 3), (("llm",), 32)])
+@pytest.mark.parametrize(("breakers", "at_once"), [((), 4 * 3), (("llm",), None)])
 def test_the_local_runner_computes_or_waits(
-    breakers: tuple[str, ...], at_once: int, monkeypatch: pytest.MonkeyPatch
+    breakers: tuple[str, ...], at_once: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four a processor, or as many as may wait for a server."""
+    """Four a processor, or as many as are wanted where a server is waited for."""
     from rag_service.runners import local
 
     monkeypatch.setattr(local, "processors", lambda: 3)

@@ -148,7 +148,7 @@ def test_an_image_is_a_variable_that_must_be_set(name: str) -> None:
 
 
 @each_service
-def test_threat_exposed_port_nothing_listens_beyond_this_machine(name: str) -> None:
+def test_nothing_listens_beyond_this_machine(name: str) -> None:
     """Only the two services have a port, and each is on 127.0.0.1."""
     ports = SERVICES[name].get("ports", [])
 
@@ -158,7 +158,7 @@ def test_threat_exposed_port_nothing_listens_beyond_this_machine(name: str) -> N
 
 
 @each_service
-def test_threat_container_escape_every_container_has_no_more_than_it_needs(name: str) -> None:
+def test_every_container_has_no_more_than_it_needs(name: str) -> None:
     """A read-only root, no capability, no way to get one; only the engine is privileged."""
     service = SERVICES[name]
     assert "docker.sock" not in json.dumps(service)
@@ -197,7 +197,7 @@ def test_nothing_starts_before_what_it_needs_is_healthy(name: str) -> None:
     assert named <= needed.keys() & SERVICES.keys()
 
 
-def test_threat_engine_exposed_only_its_service_reaches_the_engine() -> None:
+def test_only_its_service_reaches_the_engine() -> None:
     """No plain TCP: a socket in a volume that two containers have, and no published port."""
     assert "tcp://" not in FILE.read_text(encoding="utf-8")
     having = {
@@ -235,7 +235,7 @@ def test_every_variable_is_a_setting_of_that_process(name: str) -> None:
 
 
 @each_service
-def test_threat_leaked_key_every_key_is_a_file(name: str) -> None:
+def test_every_key_is_a_file(name: str) -> None:
     """No key stands in a variable; every secret file a process reads is mounted, and no other."""
     service = SERVICES[name]
     for variable in service.get("environment", {}):
@@ -367,6 +367,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
             started.stop()
 
 
+@pytest.mark.full
 def test_a_document_is_uploaded_and_asked_through_all_of_them(stack: Stack) -> None:
     """New and empty it becomes healthy, takes a document with a key, and answers with a citation."""
     stack.start("service")

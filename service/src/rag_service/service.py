@@ -214,7 +214,7 @@ class Service:
         try:
             await self.runner.start(progress)
             starting = False
-            self.admission.narrow(getattr(self.runner, "at_once", self.settings.max_concurrency))
+            self.admission.narrow(getattr(self.runner, "at_once", None) or self.admission.limit)
         except StepError as error:
             self._set(error)
             say(f"cannot start: {error.message}")

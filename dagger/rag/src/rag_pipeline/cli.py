@@ -222,7 +222,7 @@ def demo(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="What to index.")],
     collection: Collection = "docs",
     question: Annotated[
-        str, typer.Option(help="What to ask first.")
+        str, typer.Option(help="What to ask first.", show_default="one about hybrid search")
     ] = "How does retrieval fuse dense and sparse results?",
 ) -> None:
     """Index, then ask one question."""

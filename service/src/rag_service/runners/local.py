@@ -11,7 +11,7 @@ import anyio
 
 from rag_pipeline.local import LocalPipeline, open_local, our_errors
 from rag_pipeline.settings import read_settings
-from rag_pipeline.shapes import WAITING, Event, processors
+from rag_pipeline.shapes import Event, processors
 from rag_pipeline.step import read_reply
 
 from . import Say
@@ -40,13 +40,13 @@ class LocalRunner:
         return self.pipeline.breakers if self.pipeline is not None else ()
 
     @property
-    def at_once(self) -> int:
-        """Return how many questions are worth answering at once.
+    def at_once(self) -> int | None:
+        """Return how many questions are worth answering at once; None: any number.
 
         Where nothing is waited for, more than keep the processors busy only take longer each, and
         whose turn is next is decided too early.
         """
-        return WAITING if self.breakers else 4 * processors()
+        return None if self.breakers else 4 * processors()
 
     @property
     def _open(self) -> LocalPipeline:
