@@ -32,12 +32,12 @@ PACKAGES = {
 TARGETS = {
     "validation": (
         ["rag_generate/shapes.py", "rag_service/requests.py"],
-        [f"{GENERATE}/test_wire.py", f"{SERVICE}/test_answers.py"],
+        [f"{GENERATE}/test_wire.py", f"{SERVICE}/test_requests.py"],
     ),
-    "auth": (["rag_service/middleware.py"], [f"{SERVICE}/test_keys.py"]),
+    "auth": (["rag_service/middleware.py"], [f"{SERVICE}/test_middleware.py"]),
     "deadline": (
-        ["rag_service/service.py", "rag_service/admission.py"],
-        [f"{SERVICE}/test_behaviour.py"],
+        ["rag_service/service.py", "rag_service/context.py"],
+        [f"{SERVICE}/test_service.py"],
     ),
     "retry": (
         ["rag_generate/openai_chat.py", "rag_generate/llm_faults.py"],
