@@ -20,15 +20,11 @@ run: setup-run ## index docs/ and README.md, answer a sample question, serve pag
 	@.venv/bin/rag serve --collection docs $(if $(RUNNER),--runner $(RUNNER)) $(if $(PORT),--port $(PORT))
 
 test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
-	@scripts/toxiproxy
-	@scripts/helm
-	@scripts/compose/build
+	@scripts/go-tools
 	@$(PYTHON) -m pytest -n auto --dist loadgroup
 
 test-full: setup ## the full lane: more of everything random, and what takes minutes
-	@scripts/toxiproxy
-	@scripts/helm
-	@scripts/compose/build
+	@scripts/go-tools
 	@$(PYTHON) -m pytest -n auto --dist loadgroup --lane full
 
 crash-soak: setup ## kill an ingest 10,000 times and look what is left (KILLS=, SEED=, MINUTES=)

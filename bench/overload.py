@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,17 @@ from typing import Any
 
 from report import machine, write_section
 from rich.console import Console
-from service import ROOT, Server, bodies, index, load, markdown, percentile, service
+from service import (
+    ROOT,
+    Server,
+    bodies,
+    generate_load,
+    index,
+    load,
+    markdown,
+    percentile,
+    service,
+)
 
 sys.path.append(str(ROOT / "dagger/generate/tests"))
 from llm_stub import LLMStub
@@ -101,15 +110,8 @@ def flood(
     probe = {"url": f"{server.url}/healthz", "phases": [[PROBES, length]], "bodies": []}
     flows.append({"name": "health", **probe})
     with on_core(1):
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("load.py"))],
-            input=json.dumps(
-                {"url": f"{server.url}/rag_modules", "flows": flows, "seed": seed}
-            ).encode(),
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-    found: dict[str, list[Record]] = json.loads(done.stdout)["flows"]
+        job = {"url": f"{server.url}/rag_modules", "flows": flows, "seed": seed}
+        found: dict[str, list[Record]] = generate_load(job)["flows"]
     return found
 
 

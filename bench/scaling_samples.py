@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from service import (
     Server,
     bodies,
     free_port,
+    generate_load,
     index,
     load,
     percentile,
@@ -192,18 +192,6 @@ def together(clients: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _percentiles(times: list[float]) -> dict[str, float]:
     return {f"p{share}": round(percentile(times, share / 100), 2) for share in (50, 95, 99)}
-
-
-def generate_load(job: dict[str, Any]) -> dict[str, Any]:
-    """Run the load generator in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("load.py"))],
-        input=json.dumps(job).encode(),
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    out: dict[str, Any] = json.loads(done.stdout)
-    return out
 
 
 def samples(runs: list[dict[str, Any]]) -> list[list[float]]:

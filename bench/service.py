@@ -190,7 +190,11 @@ def hayhooks(passages: Path, candidates: int) -> Iterator[Server]:
 
 def load(url: str, *, clients: int, seconds: float, **more: Any) -> dict[str, Any]:
     """Run the load generator once."""
-    job = {"url": url, "clients": clients, "seconds": seconds, **more}
+    return generate_load({"url": url, "clients": clients, "seconds": seconds, **more})
+
+
+def generate_load(job: dict[str, Any]) -> dict[str, Any]:
+    """Run the load generator on a job, in a process of its own."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("load.py"))],
         input=json.dumps(job).encode(),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -17,11 +15,13 @@ from guide_kit import Session
 
 sys.path.extend(
     str(Path(__file__).resolve().parents[1] / step / "tests")
-    for step in ("dagger/generate", "dagger/retrieve")
+    for step in ("dagger/generate", "dagger/retrieve", "service")
 )
 
 from llm_stub import LLMStub
+from service_kit import Collector
 from superlinked_double import SuperlinkedDouble
+from superlinked_kit import superlinked_process
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [
@@ -104,53 +104,16 @@ def superlinked_server() -> Iterator[tuple[Meant, Meant, Look]]:
 @contextmanager
 def real_superlinked(python: Path) -> Iterator[Meant]:
     """The real Superlinked server, in memory, on a free port; `python` is of its environment."""
-    with subprocess.Popen(
-        [python, "-m", "rag_superlinked", "serve", "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        found = None
-        for line in process.stderr:
-            if found := re.search(r"running on (http://\S+)", line):
-                break
-        drain = threading.Thread(target=process.stderr.read)
-        drain.start()
-        try:
-            assert found, "the server did not start"
-            while httpx.get(f"{found[1]}/readyz", trust_env=False).status_code != 200:
-                time.sleep(0.2)
-            yield {"http://127.0.0.1:8090": found[1]}
-        finally:
-            process.terminate()
-            drain.join()
-
-
-class _Collector(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Collect)
-        self.bodies: list[bytes] = []
-
-
-class _Collect(BaseHTTPRequestHandler):
-    server: _Collector
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
+    with superlinked_process(python) as url:
+        while httpx.get(f"{url}/readyz", trust_env=False).status_code != 200:
+            time.sleep(0.2)
+        yield {"http://127.0.0.1:8090": url}
 
 
 @contextmanager
 def collector() -> Iterator[tuple[Meant, Meant, Look]]:
     """A double of the reader's OpenTelemetry collector."""
-    server = _Collector()
+    server = Collector()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
 

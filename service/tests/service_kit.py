@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from llm_stub import LLMStub
 __all__ = [
     "DOCUMENTS",
     "QUESTION",
+    "Collector",
     "LLMStub",
     "environment",
     "fill",
@@ -184,3 +186,24 @@ def wait(url: str) -> None:
                 break
             pause.wait(0.01)
     raise AssertionError(f"{url} answers {answer.status_code}: {answer.text}")
+
+
+class Collector(ThreadingHTTPServer):
+    """An OpenTelemetry collector that keeps what it is sent. A test double."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        super().__init__(("127.0.0.1", 0), _Collect)
+
+
+class _Collect(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from service_kit import environment
 
 from rag_pipeline.errors import StepError
 from rag_pipeline.local import open_retriever
+from rag_pipeline.shapes import NICE
 from rag_retrieve.loaders import LoadedDocument, load
 from rag_service.library import MAX_WAITING, REMEMBERED, Job, Library
 from rag_service.replays import KEPT_S, MAX_KEYS, Replays
@@ -239,3 +243,26 @@ def test_the_number_of_keys_is_bounded() -> None:
 @pytest.mark.parametrize("key", ["", "a" * 256, "tab\t"])
 def test_a_key_that_is_none_is_refused(key: str) -> None:
     assert outcome(Replays(CollectorRegistry()), "", key, b"") == "invalid_request"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux")
+def test_an_ingest_has_no_more_right_to_the_processor_than_an_answer(tmp_path: Path) -> None:
+    """Reading, writing, and the threads that embed for a writer: all behind the event loop."""
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def embeds() -> int:
+        with ThreadPoolExecutor(1) as made_in_it:
+            return made_in_it.submit(priority).result()
+
+    async def work() -> None:
+        async with opened(tmp_path) as library:
+            found = {
+                pool.submit(look).result()
+                for pool in (library._readers, library._writer)
+                for look in (priority, embeds)
+            }
+        assert found == {max(priority(), NICE)}
+
+    run(work)

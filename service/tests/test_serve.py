@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-from service_kit import QUESTION, LLMStub, wait
+from service_kit import QUESTION, Collector, LLMStub, wait
 
 RAG = Path(sys.executable).with_name("rag")
 SECRET = "the zebra pays in cash"
@@ -313,27 +312,6 @@ def test_fault_store_locked_start_is_refused_with_exit_code_75(home: Path) -> No
     for ran in (second, command):
         assert f"process {served.process.pid}" in ran.stderr
         assert "Traceback" not in ran.stderr
-
-
-class Collector(ThreadingHTTPServer):
-    """An OpenTelemetry collector that keeps what it is sent. A test double."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        super().__init__(("127.0.0.1", 0), _Collect)
-
-
-class _Collect(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 def test_traces_have_the_steps_and_not_the_question(home: Path) -> None:

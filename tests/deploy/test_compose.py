@@ -1,6 +1,6 @@
 """deploy/compose.yaml: what it promises, and its processes started as it would start them.
 
-Compose's own loader reads the file where it was built (scripts/compose/build). `docker compose up`
+Compose's own loader reads the file where it was built (scripts/go-tools). `docker compose up`
 itself runs where a Docker daemon and deploy/images.env are; elsewhere the same commands run as
 processes of this machine, with the same variables and secrets, over a double of Qdrant.
 """
@@ -87,7 +87,7 @@ def loaded(*env_files: Path) -> subprocess.CompletedProcess[str]:
     """Read the file with the loader `docker compose` is made of, every profile on."""
     [*found] = ROOT.glob(".tools/compose-*/compose")
     if not found:
-        pytest.skip("Compose's loader is not built here; scripts/compose/build makes it, with Go")
+        pytest.skip("Compose's loader is not built here; scripts/go-tools makes it, with Go")
     return subprocess.run(
         [found[-1], FILE, *env_files],
         check=False,

@@ -37,7 +37,7 @@ from rag_service.settings import ServiceSettings
 ROOT = Path(__file__).resolve().parents[2]
 KITS = ("dagger/retrieve/tests", "tests/engine")
 CHART = ROOT / "deploy/helm/dagger-rag"
-BUILT = re.search(r"^version=(\S+)", (ROOT / "scripts/helm").read_text(), re.MULTILINE)
+BUILT = re.search(r"^helm=(\S+)", (ROOT / "scripts/go-tools").read_text(), re.MULTILINE)
 assert BUILT
 HELM = ROOT / f".tools/helm-{BUILT[1]}/helm"
 EXAMPLE, ALL = CHART / "ci/example-values.yaml", CHART / "ci/all-features-values.yaml"
@@ -54,7 +54,7 @@ IN_NAMESPACE = {  # what ALL has, but with Qdrant beside it
 }
 
 pytestmark = pytest.mark.skipif(
-    not HELM.is_file(), reason=f"no helm in .tools/{HELM.parent.name}: scripts/helm, needs Go"
+    not HELM.is_file(), reason=f"no helm in .tools/{HELM.parent.name}: scripts/go-tools, needs Go"
 )
 
 

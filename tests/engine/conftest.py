@@ -22,7 +22,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[2] / "dagger/generate/tests")
 )  # the model server double
 
-from engine_kit import CALL_S, QUIET, Dagger, GitHttp, GitServer, Session, copy_of
+from engine_kit import CALL_S, QUIET, Dagger, GitHttp, GitServer, Session, copy_of, registry_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,6 +105,16 @@ def session(repository: Path) -> Iterator[Session]:
         yield opened
     finally:
         opened.close()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A registry on this machine that wants no login: RAG_TEST_REGISTRY, or one of its own."""
+    if given := os.environ.get("RAG_TEST_REGISTRY"):
+        yield given
+        return
+    with registry_in(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 QUIET = {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1", "DAGGER_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
 CALL_S = 900  # seconds; the first call of a module builds its environment
@@ -243,3 +244,56 @@ class Session:
             self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+@contextmanager
+def registry_in(folder: Path, auth: str = "") -> Iterator[str]:
+    """Run Debian's docker-registry over a folder; give its address."""
+    binary = shutil.which("docker-registry")
+    if binary is None:
+        pytest.skip("no registry: install docker-registry")
+    port = free_port()
+    config = folder / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/images}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n{auth}"
+    )
+    process = subprocess.Popen(
+        [binary, "serve", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with running(process):
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "listening on" in line:
+                break
+        yield f"localhost:{port}"
+
+
+@contextmanager
+def served(cwd: Path, *arguments: str) -> Iterator[str]:
+    """Run `dagger ARGUMENTS serve up` on a free port until the block ends; give its URL once ready."""
+    port = free_port()
+    process = subprocess.Popen(
+        ["dagger", "--progress=plain", *arguments, "serve", "up", "--ports", f"{port}:8080"],
+        cwd=cwd,
+        env={**os.environ, **QUIET},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    with running(process), httpx.Client(trust_env=False, timeout=120) as client:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "tunnel started" in line:
+                break
+        assert process.poll() is None, "".join(said[-40:])
+        while client.get(f"{url}/readyz").status_code != 200:
+            assert process.poll() is None
+        yield url

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from engine_kit import QUIET, Dagger, Session, free_port, running
+from engine_kit import Dagger, Session, served
 from examples import differences
 
 from rag_augment.module import Augment
@@ -96,28 +94,9 @@ def test_an_exported_index_is_the_store_of_the_embedded_default(
 
 def test_serve_up_gives_the_resident_pipeline_on_localhost(repository: Path, my_docs: Path) -> None:
     """`serve up` answers `POST /run` on this machine, and says when it is ready."""
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            *("dagger", "--progress=plain", "call", "rag", "--docs", str(my_docs)),
-            *("serve", "up", "--ports", f"{port}:8080"),
-        ],
-        cwd=repository,
-        env={**os.environ, **QUIET},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    with running(process), httpx.Client(trust_env=False, timeout=120) as client:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "tunnel started" in line:
-                break
-        url = f"http://127.0.0.1:{port}"
-        while client.get(f"{url}/readyz").status_code != 200:
-            assert process.poll() is None
-        answer = client.post(f"{url}/run", json={"query": "Where are bicycles parked?"}).json()
+    with served(repository, "call", "rag", "--docs", str(my_docs)) as url:
+        question = {"query": "Where are bicycles parked?"}
+        answer = httpx.post(f"{url}/run", json=question, trust_env=False, timeout=120).json()
 
     assert answer["answer"] == "Bicycles are parked behind the east gate [1]."
 

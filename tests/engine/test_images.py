@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import CALL_S, QUIET, Session, free_port, running
+from engine_kit import CALL_S, QUIET, Session
 from images import IMAGES, PINNED, Image, sbom
 
 # Names and versions of all that is installed, the user, and tools that should not be there.
@@ -101,35 +100,6 @@ def test_the_services_image_takes_a_document_and_answers(session: Session) -> No
 
     said = asked["rag"]["serviceContainer"]["withServiceBinding"]["withExec"]["stdout"]
     assert said == "401 Only the board may sign contracts [1]. bylaws.md\n"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """A registry on this machine: RAG_TEST_REGISTRY, or Debian's docker-registry when installed."""
-    if given := os.environ.get("RAG_TEST_REGISTRY"):
-        yield given
-        return
-    binary = shutil.which("docker-registry")
-    if binary is None:
-        pytest.skip("no registry: set RAG_TEST_REGISTRY or install docker-registry")
-    port = free_port()
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/images}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    process = subprocess.Popen(
-        [binary, "serve", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with running(process):
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "listening on" in line:
-                break
-        yield f"localhost:{port}"
 
 
 def images_py(repository: Path, *arguments: str) -> str:

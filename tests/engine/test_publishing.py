@@ -7,10 +7,8 @@ import importlib.metadata
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,7 @@ from engine_kit import (
     Session,
     commit,
     copy_of,
-    free_port,
-    running,
+    registry_in,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,42 +40,6 @@ PACKAGES = {
     "generate": "rag_generate",
     "rag": "rag_pipeline",
 }
-
-
-@contextmanager
-def registry_in(folder: Path, auth: str = "") -> Iterator[str]:
-    """Run Debian's docker-registry over a folder; give its address."""
-    binary = shutil.which("docker-registry")
-    if binary is None:
-        pytest.skip("no registry: install docker-registry")
-    port = free_port()
-    config = folder / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/images}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n{auth}"
-    )
-    process = subprocess.Popen(
-        [binary, "serve", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with running(process):
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "listening on" in line:
-                break
-        yield f"localhost:{port}"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """A registry on this machine that wants no login: RAG_TEST_REGISTRY, or one of its own."""
-    if given := os.environ.get("RAG_TEST_REGISTRY"):
-        yield given
-        return
-    with registry_in(tmp_path) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from engine_kit import QUIET, Dagger, commit, copy_of, free_port, running
+from engine_kit import Dagger, commit, copy_of, served
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs/transition.md").read_text(encoding="utf-8")
@@ -44,31 +44,8 @@ def followed(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_step_of_ones_own_is_resident_beside_the_others(followed: Path) -> None:
     """The team's pipeline answers over HTTP with passages of the team's own retriever."""
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            *("dagger", "--progress=plain", "-m", "examples/team-catalog", "call"),
-            *("serve", "up", "--ports", f"{port}:8080"),
-        ],
-        cwd=followed,
-        env={**os.environ, **QUIET},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    with running(process), httpx.Client(trust_env=False, timeout=120) as client:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "tunnel started" in line:
-                break
-        assert process.poll() is None, "".join(said[-40:])
-        url = f"http://127.0.0.1:{port}"
-        while client.get(f"{url}/readyz").status_code != 200:
-            assert process.poll() is None
-        answer = client.post(f"{url}/run", json=REQUEST).json()
+    with served(followed, "-m", "examples/team-catalog", "call") as url:
+        answer = httpx.post(f"{url}/run", json=REQUEST, trust_env=False, timeout=120).json()
 
     assert "48 hours" in answer["answer"]
     assert answer["citations"][0]["document_id"] == "terms"

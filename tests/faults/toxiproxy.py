@@ -1,6 +1,6 @@
 """The real toxiproxy between a client and a server: what networks do to connections.
 
-`scripts/toxiproxy` builds it (`make test` calls that). It is spoken to over its HTTP interface.
+`scripts/go-tools` builds it (`make test` calls that). It is spoken to over its HTTP interface.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Toxiproxy:
 def missing() -> str:
     """Return why toxiproxy cannot run here; "" when it can."""
     built = SERVER.is_file()
-    return "" if built else f"no {SERVER.name} in {SERVER.parent.name}: scripts/toxiproxy, needs Go"
+    return "" if built else f"no {SERVER.name} in {SERVER.parent.name}: scripts/go-tools, needs Go"
 
 
 @contextmanager

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from superlinked_kit import superlinked_process
 from test_superlinked import documents
 
 from rag_retrieve import Retriever, RetrieveSettings
@@ -31,22 +29,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """URL of a running `python -m rag_superlinked serve`, in memory."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAG_")}
-    with subprocess.Popen(
-        [PYTHON, "-m", "rag_superlinked", "serve", "--port", "0"],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        found = None
-        for line in process.stderr:
-            if found := re.search(r"running on (http://\S+)", line):
-                break
-        assert found, "the server did not start"
-        yield found[1]
-        process.terminate()
-        process.communicate()
+    with superlinked_process(PYTHON) as found:
+        yield found
 
 
 @pytest.fixture

@@ -83,11 +83,6 @@ class Admission:
         self.draining = False
 
     @property
-    def limit(self) -> int:
-        """Requests at work at the same time, at most."""
-        return self._limit
-
-    @property
     def free(self) -> int:
         """Places nobody holds."""
         return self._free

@@ -23,6 +23,7 @@ from rag_pipeline.errors import StepError
 from rag_pipeline.local import our_errors
 from rag_pipeline.settings import misconfigured
 from rag_pipeline.settings import read_settings as rag_settings
+from rag_pipeline.shapes import stand_back
 
 from .metrics import Metrics
 from .replays import Replays
@@ -144,6 +145,11 @@ class _StoppedError(Exception):
     """A job was told to stop; raised between two commits."""
 
 
+def _threads(number: int, name: str) -> ThreadPoolExecutor:
+    """Return threads that have no more right to the processor than those that answer."""
+    return ThreadPoolExecutor(number, thread_name_prefix=name, initializer=stand_back)
+
+
 class Library:
     """Documents and collections of one retriever, for an event loop.
 
@@ -161,8 +167,8 @@ class Library:
     ) -> None:
         self.replays = replays
         self._retriever, self._close = retriever, close
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="rag-documents")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="rag-ingest")
+        self._readers = _threads(READERS, "rag-documents")
+        self._writer = _threads(1, "rag-ingest")  # what it embeds with inherits its priority
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = 0  # changes at work or in the queue

@@ -214,7 +214,9 @@ class Service:
         try:
             await self.runner.start(progress)
             starting = False
-            self.admission.narrow(getattr(self.runner, "at_once", None) or self.admission.limit)
+            at_once = getattr(self.runner, "at_once", None)  # not every runner knows
+            if at_once is not None:
+                self.admission.narrow(at_once)
         except StepError as error:
             self._set(error)
             say(f"cannot start: {error.message}")

@@ -49,11 +49,9 @@ class Augment:
         address: Annotated[
             str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-augment.")
         ],
-        tag: Annotated[str, Doc("Tag to give the image.")] = "latest",
-        username: Annotated[str, Doc("Who pushes; leave out for a registry without login.")] = "",
-        password: Annotated[
-            dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")
-        ] = None,
+        tag: image.Tag = "latest",
+        username: image.Username = "",
+        password: image.Password = None,
     ) -> str:
         """Push the step's image; returns its reference by digest."""
         return await image.push(image.build(PACKAGE), address, tag, username, password)

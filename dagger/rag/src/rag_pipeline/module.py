@@ -90,9 +90,6 @@ Repository = Annotated[
     Ignore(SERVICE_SOURCE),
     Doc("The repository with the service and the steps; without it, this one."),
 ]
-Tag = Annotated[str, Doc("Tag to give the image.")]
-Username = Annotated[str, Doc("Who pushes; leave out for a registry without login.")]
-Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")]
 
 
 @object_type
@@ -308,9 +305,9 @@ class Rag:
         address: Annotated[
             str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-pipeline.")
         ],
-        tag: Tag = "latest",
-        username: Username = "",
-        password: Password = None,
+        tag: image.Tag = "latest",
+        username: image.Username = "",
+        password: image.Password = None,
     ) -> str:
         """Push the composite's image; returns its reference by digest."""
         return await image.push(image.build(PACKAGE), address, tag, username, password)
@@ -322,9 +319,9 @@ class Rag:
         address: Annotated[
             str, Doc("Repository without a tag, e.g. registry.example.com/team/rag-service.")
         ],
-        tag: Tag = "latest",
-        username: Username = "",
-        password: Password = None,
+        tag: image.Tag = "latest",
+        username: image.Username = "",
+        password: image.Password = None,
     ) -> str:
         """Push the HTTP service's image; returns its reference by digest."""
         return await image.push(self.service_container(source), address, tag, username, password)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from .background import BackgroundLoop
 from .breaker import Breaker
 from .errors import StepError
 from .settings import RetrieveSettings
+from .shapes import processors
 
 Vectors = NDArray[np.float32]
 
@@ -130,9 +130,7 @@ class MiniLM:
             str(model), options, providers=["CPUExecutionProvider"]
         )
         self._inputs = {item.name for item in self._session.get_inputs()}
-        self._pool = ThreadPoolExecutor(
-            threads or min(os.cpu_count() or 1, 4), thread_name_prefix="embed"
-        )
+        self._pool = ThreadPoolExecutor(threads or min(processors(), 4), thread_name_prefix="embed")
         self.embed_query = lru_cache(QUERY_CACHE)(self._embed_one)
 
     def embed(self, texts: Sequence[str]) -> Vectors:

@@ -13,9 +13,10 @@ import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import PurePosixPath
+from typing import Annotated
 
 import dagger
-from dagger import dag
+from dagger import Doc, dag
 
 # For amd64 and arm64. A newer one: docker buildx imagetools inspect python:3.11-slim
 BASE = "python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7"
@@ -34,6 +35,11 @@ INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in it
 # Cache policies. PURE is the longest the engine keeps a result (its own default): the key holds the
 # module's source and every argument. FRESH is for whatever reads a store, a model or a registry.
 PURE, FRESH = "168h", "never"
+
+# The arguments of every function that pushes an image.
+Tag = Annotated[str, Doc("Tag to give the image.")]
+Username = Annotated[str, Doc("Who pushes; leave out for a registry without login.")]
+Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")]
 
 
 def build(

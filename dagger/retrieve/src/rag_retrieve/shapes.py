@@ -213,7 +213,7 @@ def threads(*, waiting: bool) -> ThreadPoolExecutor:
     More that compute at once make all slower, and the event loop wait for the interpreter's lock.
     """
     number = WAITING if waiting else processors()
-    return ThreadPoolExecutor(number, thread_name_prefix="rag", initializer=_stand_back)
+    return ThreadPoolExecutor(number, thread_name_prefix="rag", initializer=stand_back)
 
 
 def processors() -> int:
@@ -228,7 +228,7 @@ def processors() -> int:
         return allowed
 
 
-def _stand_back() -> None:
+def stand_back() -> None:
     """Let this thread have the processor only when nobody with more right to it wants it.
 
     Steps compute for milliseconds; the event loop, which refuses, reads and tells that it lives,
