@@ -56,7 +56,7 @@ lint: setup ## mend what ruff can mend
 	@$(PYTHON) -m ruff check --fix $(CODE)
 	@$(PYTHON) -m ruff format $(CODE)
 
-contract: setup ## write contract/ from the models, docs/configuration.md from the settings, docs/reference/ from all
+contract: setup ## write contract/ from the models, docs/configuration.md from the settings, contract/reference/ from all
 	@$(PYTHON) scripts/contract.py
 	@$(PYTHON) scripts/configuration.py
 	@$(PYTHON) scripts/reference.py

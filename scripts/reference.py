@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the product itself, or check that it fits.
+"""Write contract/reference/ from the product itself, or check that it fits.
 
     python scripts/reference.py            write cli.md, http.md and modules.md
     python scripts/reference.py --check    write nothing; fail on a difference
@@ -25,7 +25,7 @@ from typing import Any, get_args
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "docs" / "reference"
+FOLDER = ROOT / "contract" / "reference"
 WAY_OUT = "run `make contract`, and read what changed before you commit it"
 Lines = Iterator[str]
 
@@ -61,7 +61,7 @@ def code(value: object) -> str:
 CLI_HEAD = """# Command line reference
 
 Every command with its arguments, options and defaults, written by `make contract` from the commands' own
-parsers. [The rag command](../command-line.md) tells what they are for and what their exit codes mean.
+parsers. [The rag command](../../docs/command-line.md) tells what they are for and what their exit codes mean.
 `--help` of each command says the same.
 """
 STEP_COMMANDS: tuple[tuple[str, ...], ...] = (
@@ -81,7 +81,7 @@ STEP_COMMANDS: tuple[tuple[str, ...], ...] = (
 
 
 def cli() -> Lines:
-    """Yield docs/reference/cli.md."""
+    """Yield contract/reference/cli.md."""
     import typer
 
     from rag_pipeline.cli import app
@@ -227,7 +227,7 @@ def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
 HTTP_HEAD = """# HTTP reference
 
 Every operation of `rag serve`, written by `make contract` from the application's OpenAPI document, which a
-running service gives at `/openapi.json` and shows at `/docs`. [The service](../service.md) is the guide.
+running service gives at `/openapi.json` and shows at `/docs`. [The service](../../docs/service.md) is the guide.
 
 Where keys are configured a request sends `Authorization: Bearer KEY`. Every failure is an `ErrorEnvelope`;
 its `code` is what to act on. Which status has which codes stands [at the end](#statuses-and-error-codes).
@@ -248,7 +248,7 @@ def openapi() -> dict[str, Any]:
 
 
 def http() -> Lines:
-    """Yield docs/reference/http.md."""
+    """Yield contract/reference/http.md."""
     document = openapi()
     schemas: dict[str, Any] = document["components"]["schemas"]
     usual = _usual_texts(document)
@@ -407,7 +407,7 @@ def _statuses(usual: dict[str, str]) -> Lines:
         codes[each.status].append(name)
     yield "## Statuses and error codes"
     yield ""
-    yield "The [contract](../../contract/README.md#errors) tells which codes are worth another try."
+    yield "The [contract](../README.md#errors) tells which codes are worth another try."
     yield ""
     yield from table(
         ("Status", "Meaning", "Codes"),
@@ -423,7 +423,7 @@ def _statuses(usual: dict[str, str]) -> Lines:
 MODULES_HEAD = """# Dagger module reference
 
 Every function of the modules with its arguments, written by `make contract` from what the Dagger SDK sees of
-their source. [Dagger modules](../dagger.md) is the guide.
+their source. [Dagger modules](../../docs/dagger.md) is the guide.
 
 Arguments are written as on the command line; from code they have underscores: `--docs-name` is `docs_name`.
 Those of a module stand before the function, `dagger call rag --docs ./papers run --query "…"`. What takes
@@ -433,7 +433,7 @@ its cache.
 
 
 def modules() -> Lines:
-    """Yield docs/reference/modules.md."""
+    """Yield contract/reference/modules.md."""
     import dagger.mod  # noqa: F401, before the modules: they are declared with it
 
     from rag_augment.module import Augment
@@ -544,7 +544,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="where the pages are (default: docs/reference)"
+        "--folder", type=Path, default=FOLDER, help="where the pages are (default: contract/reference)"
     )
     options = parser.parse_args(arguments)
     if options.check:

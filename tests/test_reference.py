@@ -1,4 +1,4 @@
-"""docs/reference/ is what the product is: commands, HTTP operations, module functions."""
+"""contract/reference/ is what the product is: commands, HTTP operations, module functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from test_modules import FUNCTIONS
 from rag_pipeline.errors import CODES
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "docs/reference"
+FOLDER = ROOT / "contract/reference"
 RAG = Path(sys.executable).with_name("rag")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
