@@ -227,7 +227,8 @@ def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
 HTTP_HEAD = """# HTTP reference
 
 Every operation of `rag serve`, written by `make contract` from the application's OpenAPI document, which a
-running service gives at `/openapi.json` and shows at `/docs`. [The service](../../docs/service.md) is the guide.
+running service gives at `/openapi.json` and shows at `/docs`. [The service](../../docs/service.md) is the
+guide.
 
 Where keys are configured a request sends `Authorization: Bearer KEY`. Every failure is an `ErrorEnvelope`;
 its `code` is what to act on. Which status has which codes stands [at the end](#statuses-and-error-codes).
