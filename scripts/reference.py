@@ -545,7 +545,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="where the pages are (default: contract/reference)"
+        "--folder",
+        type=Path,
+        default=FOLDER,
+        help="where the pages are (default: contract/reference)",
     )
     options = parser.parse_args(arguments)
     if options.check:
