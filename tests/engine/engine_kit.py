@@ -9,6 +9,8 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,17 +183,45 @@ class GitServer:
 
 
 @contextmanager
-def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """End a process when the block does, the way Ctrl-C would."""
+def running(command: list[str], until: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a process from when it says `until` to the end of the block.
+
+    What it says goes on being read: a pipe that is full stops who writes.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+    said: deque[str] = deque(maxlen=40)
+    heard = threading.Event()
+
+    def read() -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                said.append(line)
+                if until in line:
+                    heard.set()
+        heard.set()  # it ended
+
+    reader = threading.Thread(target=read)
+    reader.start()
     try:
+        assert heard.wait(CALL_S), "".join(said)
+        assert process.poll() is None, "".join(said)
         yield process
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=60)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate(timeout=60)
+            process.wait(60)
+        reader.join()
 
 
 class Session:
@@ -258,17 +288,7 @@ def registry_in(folder: Path, auth: str = "") -> Iterator[str]:
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/images}}}}\n"
         f"http: {{addr: 127.0.0.1:{port}}}\n{auth}"
     )
-    process = subprocess.Popen(
-        [binary, "serve", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with running(process):
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "listening on" in line:
-                break
+    with running([binary, "serve", str(config)], "listening on"):
         yield f"localhost:{port}"
 
 
@@ -276,24 +296,13 @@ def registry_in(folder: Path, auth: str = "") -> Iterator[str]:
 def served(cwd: Path, *arguments: str) -> Iterator[str]:
     """Run `dagger ARGUMENTS serve up` on a free port until the block ends; give its URL once ready."""
     port = free_port()
-    process = subprocess.Popen(
-        ["dagger", "--progress=plain", *arguments, "serve", "up", "--ports", f"{port}:8080"],
-        cwd=cwd,
-        env={**os.environ, **QUIET},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    command = ["dagger", "--progress=plain", *arguments, "serve", "up"]
+    command += ["--ports", f"{port}:8080"]
     url = f"http://127.0.0.1:{port}"
-    with running(process), httpx.Client(trust_env=False, timeout=120) as client:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "tunnel started" in line:
-                break
-        assert process.poll() is None, "".join(said[-40:])
+    with (
+        running(command, "tunnel started", cwd=cwd, env={**os.environ, **QUIET}) as process,
+        httpx.Client(trust_env=False, timeout=120) as client,
+    ):
         while client.get(f"{url}/readyz").status_code != 200:
             assert process.poll() is None
         yield url
