@@ -817,6 +817,32 @@ def test_threat_engine_crash_close_does_not_wait(
     asyncio.run(main())
 
 
+def test_close_waits_for_what_it_cancels_before_the_client_is_closed(double: EngineDouble) -> None:
+    """A connection that comes up in a closed client would stay open."""
+    closed: list[bool] = []
+
+    async def main() -> None:
+        session = await Session.open(EngineOptions(session_port=double.port))
+
+        async def connecting() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)  # a cancelled connection takes a turn to end
+                closed.append(session._client.is_closed)
+
+        asked = [asyncio.create_task(session.guard(connecting())) for _ in range(3)]
+        await asyncio.sleep(0)
+        await session.close()
+        assert closed == [False] * 3
+        for each in asked:
+            error = await refused(each)
+            assert (error.code, "it was closed" in error.message) == ("engine_lost", True)
+        assert (await refused(session.guard(connecting()))).code == "engine_lost"
+
+    asyncio.run(main())
+
+
 # containers
 
 

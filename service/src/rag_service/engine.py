@@ -204,7 +204,7 @@ def _lost(why: str) -> StepError:
 
 def _is_closed(work: asyncio.Future[Any]) -> bool:
     """Whether this met a client that was closed under it: httpx has no error of its own for it."""
-    return not work.cancelled() and isinstance(work.exception(), RuntimeError)
+    return work.cancelled() or isinstance(work.exception(), RuntimeError)
 
 
 def out_of_memory(step: str | None = None) -> StepError:
@@ -233,6 +233,7 @@ class Session:
         )
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.late, self.serving, self._doubt = False, False, asyncio.Event()
+        self._working: set[asyncio.Future[Any]] = set()
         if child is not None:
             child.exited.add_done_callback(self._exited)
 
@@ -341,6 +342,8 @@ class Session:
             StepError: `engine_lost`.
         """
         working = asyncio.ensure_future(work)
+        self._working.add(working)
+        working.add_done_callback(self._working.discard)
         try:
             if not self.lost.done():
                 await asyncio.wait((working, self.lost), return_when=asyncio.FIRST_COMPLETED)
@@ -408,7 +411,9 @@ class Session:
 
     async def close(self) -> None:
         """End the session: its services stop with it; bounded by `stop_s`."""
-        self.give_up("it was closed")
+        self.give_up("it was closed")  # whoever waits in `guard` cancels what it waits for
+        if self._working:  # first: a connection made after the client was closed stays open
+            await asyncio.wait(self._working, timeout=self._options.stop_s)
         with suppress(Exception):
             await self._client.aclose()
         if self._child is not None:

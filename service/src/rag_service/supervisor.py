@@ -48,9 +48,11 @@ class Live(Generic[Started]):
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def close(self) -> None:
-        """End both."""
-        await self.started.close()
-        await self.session.close()
+        """End both, the session first: what is under way through the other ends with it."""
+        try:
+            await self.session.close()
+        finally:
+            await self.started.close()
 
 
 class Supervisor(Generic[Started]):
