@@ -413,6 +413,13 @@ def test_fault_client_cancelled_is_counted_and_logged(caplog: pytest.LogCaptureF
         ("target_not_allowed", "", "rag_ssrf_block_total", {}),
         ("retriever_bad_response", "retrieve", "rag_contract_violation_total", {}),
         ("module_bad_output", "", "rag_contract_violation_total", {}),
+        ("module_error", "", "rag_module_fail_total", {"code": "module_error", "step": ""}),
+        (
+            *("module_oom", "generate", "rag_module_fail_total"),
+            {"code": "module_oom", "step": "generate"},
+        ),
+        ("llm_timeout", "generate", "rag_llm_fail_total", {"kind": "timeout"}),
+        ("llm_bad_response", "generate", "rag_llm_fail_total", {"kind": "bad_response"}),
     ],
 )
 def test_a_code_has_its_counter(code: str, step: str, name: str, labels: dict[str, str]) -> None:

@@ -183,12 +183,16 @@ def test_an_answer_is_counted() -> None:
             **ANSWER, "timings_ms": {}, "finish_reason": "filtered", "warnings": warnings,
         }  # fmt: skip
         ask(made)
+    for warning in ("context_truncated", "context_truncated: no passage fits", "x"):
+        runner.answers = {**ANSWER, "timings_ms": {}, "warnings": [warning]}
+        ask(made)
 
     assert context.timings_ms == {"retrieve": 250.0}
     assert count(made, "rag_step_seconds_sum", step="retrieve") == 0.25
     assert count(made, "rag_step_seconds_count", step="retrieve") == 1
     assert count(made, "rag_degraded_total") == 1
     assert count(made, "rag_no_context_total") == 1
+    assert count(made, "rag_truncated_total") == 2
     assert count(made, "rag_output_filtered_total", rule="canary") == 1
     assert count(made, "rag_output_filtered_total", rule="model") == 2
 

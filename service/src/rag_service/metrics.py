@@ -42,6 +42,15 @@ class Metrics:
         self.shed = counter("rag_shed_total", "Requests refused for load.", "reason")
         self.deadline = counter("rag_deadline_total", "Deadlines passed.", "step")
         self.cancelled = counter("rag_cancel_total", "Requests whose client went away.")
+        self.module_fail = counter(
+            "rag_module_fail_total", "Steps that raised or were killed.", "code", "step"
+        )
+        self.llm_fail = counter(
+            "rag_llm_fail_total", "Answers the language model failed to give.", "kind"
+        )
+        self.truncated = counter(
+            "rag_truncated_total", "Answers whose passages were cut to the context window."
+        )
         self.no_context = counter("rag_no_context_total", "Answers without support.")
         self.filtered = counter(
             "rag_output_filtered_total", "Answers that held what may not leave.", "rule"

@@ -193,6 +193,10 @@ class Requests:
             self._metrics.ssrf_block.inc()
         if context.code in ("retriever_bad_response", "module_bad_output"):
             self._metrics.contract_violation.inc()
+        if context.code in ("module_error", "module_oom"):
+            self._metrics.module_fail.labels(context.code, context.step).inc()
+        if context.code.startswith("llm_"):
+            self._metrics.llm_fail.labels(context.code.removeprefix("llm_")).inc()
         quiet = route in QUIET
         ACCESS.log(
             logging.DEBUG if quiet else logging.INFO,

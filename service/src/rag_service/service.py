@@ -197,6 +197,8 @@ class Service:
             self.metrics.no_context.inc()
         if data.get("finish_reason") == "filtered":
             self.metrics.filtered.labels(_rule_of(data["warnings"])).inc()
+        if any(warning.startswith("context_truncated") for warning in data.get("warnings", ())):
+            self.metrics.truncated.inc()
         if data.get("degraded"):
             self.metrics.degraded.inc()
 
