@@ -23,7 +23,7 @@ from rag_pipeline.shapes import Event
 from rag_service.admission import Admission
 from rag_service.context import Context, Principal
 from rag_service.metrics import Metrics
-from rag_service.service import Service
+from rag_service.service import LOOK_S, Service
 
 CONTRACT = Path(__file__).resolve().parents[2] / "contract/examples/rag"
 ANSWER: dict[str, Any] = json.loads((CONTRACT / "ok-question.response.json").read_text())
@@ -118,6 +118,26 @@ def test_a_step_is_given_the_time_that_is_left(asked: Any, told: float) -> None:
     assert sent["generate"]["target"] == "extractive"
 
 
+@pytest.mark.parametrize(
+    ("left", "asked", "told"),
+    [(1.23456, 9, 1.235), (0.0001, 9, 0.001), (5.0, 5, 5), (5.0, 5.001, 5.0)],
+)
+def test_the_time_that_is_left_is_whole_milliseconds(
+    left: float, asked: float, told: float
+) -> None:
+    """At least one; the caller's own is passed as it is."""
+
+    class Left(Context):
+        def remaining_s(self) -> float:
+            return left
+
+    made = service()
+    request = question(generate={"deadline_s": asked})
+    sent = json.loads(made._prepare(Left("r", 0), request, made.runner))
+
+    assert repr(sent["generate"]["deadline_s"]) == repr(told)
+
+
 @pytest.mark.parametrize(("given", "sent"), [(None, "r-1"), ("mine", "mine")])
 def test_a_question_has_an_id(given: str | None, sent: str) -> None:
     """The request's, unless the body has its own."""
@@ -162,6 +182,11 @@ def test_fault_foreign_collection_looks_as_if_it_were_not_there(
         with pytest.raises(StepError) as refused:
             made.authorize(context, "default", write=True)
         assert refused.value.code == error
+        assert refused.value.message == (
+            "collection 'default' does not exist"
+            if error == "collection_not_found"
+            else "the key 'alice' may read, not change documents"
+        )
         wanted = ("collection", "retrieve") if error == "collection_not_found" else (None, None)
         assert (refused.value.param, refused.value.step) == wanted
     assert context.collection == "default"
@@ -218,6 +243,10 @@ def test_a_question_may_go_to_another_runner() -> None:
     asyncio.run(made.answer(http(), question(), runner=other))
     with pytest.raises(StepError, match="is starting"):
         asyncio.run(made.answer(http(), question()))
+    with pytest.raises(StepError, match="is starting"):
+        asyncio.run(made.search(http(), question()))
+    with pytest.raises(StepError, match="is starting"):
+        asyncio.run(anext(made.events(http(), question())))
     made.missing = None
     asyncio.run(made.search(http(), question()))
 
@@ -278,6 +307,7 @@ def test_a_question_whose_time_is_over_is_not_asked() -> None:
         ask(service(runner), context=Context("r", time.monotonic() - 1))
 
     assert (late.value.code, runner.asked) == ("deadline_exceeded", [])
+    assert late.value.message == "the time for this request is over"
 
 
 def test_fault_overloaded_or_draining_ends_what_is_under_way() -> None:
@@ -302,6 +332,9 @@ def test_fault_overloaded_or_draining_ends_what_is_under_way() -> None:
             await asking
 
         assert (refused.value.code, ended.value.code) == ("draining", "draining")
+        assert refused.value.message == "the service is shutting down; ask another one"
+        assert ended.value.message == "the service ended before this was answered; ask again"
+        assert made.admission.draining is True
         assert made.missing is not None and made.missing.code == "draining"
         assert count(made, "rag_ready") == 0
         assert (made.admission.free, made._working) == (2, set())
@@ -347,17 +380,24 @@ def test_it_is_ready_after_a_real_question() -> None:
 def test_while_it_starts_it_says_how_far_it_is() -> None:
     """In what `/readyz` answers."""
     made = service(ready=False)
-    seen: list[str] = []
+    seen: list[tuple[str, str, str]] = []
+
+    def say(line: str) -> None:
+        assert made.missing is not None
+        seen.append((line, made.missing.code, made.missing.message))
 
     async def check() -> None:
-        await made.get_ready(lambda line: seen.append(made.missing.message if made.missing else ""))
+        await made.get_ready(say)
 
     made.runner.faults = [StepError("misconfigured", "no such model")]  # type: ignore[attr-defined]
     fatal: list[int] = []
     made.on_fatal = lambda: fatal.append(1)
     asyncio.run(check())
 
-    assert seen == ["the service is starting: loading", "no such model"]
+    assert seen == [
+        ("loading", "not_ready", "the service is starting: loading"),
+        ("cannot start: no such model", "misconfigured", "no such model"),
+    ]
     assert fatal == [1]
     assert made.missing is not None and made.missing.code == "misconfigured"
 
@@ -369,12 +409,12 @@ def test_an_empty_store_is_ready_too() -> None:
     runner.faults = []
 
     async def start(say: Callable[[str], None]) -> None:
-        runner.faults = [StepError("collection_not_found", "none")]
+        runner.faults = [StepError("collection_not_found", "none")] * 3
 
     runner.start = start  # type: ignore[method-assign]
-    asyncio.run(get_ready(made, lambda: made.missing is None))
+    said = asyncio.run(get_ready(made, lambda: made.missing is None))
 
-    assert made.missing is None
+    assert (said, len(runner.asked)) == (["ready"], 1)
 
 
 def test_a_probe_that_fails_is_repeated_and_said_once() -> None:
@@ -390,6 +430,49 @@ def test_a_probe_that_fails_is_repeated_and_said_once() -> None:
 
     assert said == ["not ready: Qdrant is away", "ready"]
     assert len(runner.asked) == 4
+
+
+def test_what_a_runner_says_later_changes_nothing() -> None:
+    """Only a start is told in what `/readyz` answers."""
+    runner = Told()
+    made = service(runner, ready=False)
+    later: list[Callable[[str], None]] = []
+
+    async def start(say: Callable[[str], None]) -> None:
+        later.append(say)
+
+    runner.start = start  # type: ignore[method-assign]
+    asyncio.run(get_ready(made, lambda: made.missing is None))
+    later[0]("a new session took over")
+
+    assert made.missing is None
+
+
+def test_it_looks_less_often_while_a_probe_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`probe_retry_s` then, a steady look otherwise; the same trouble is said again later."""
+    runner, pauses = Told(), []
+    made = service(runner, ready=False, probe_retry_s=7)
+    sleep = asyncio.sleep
+    away = [StepError("retriever_unavailable", "Qdrant is away")]
+    looks = iter([away, [], [], away, []])
+
+    async def pause(delay: float) -> None:
+        if delay:
+            pauses.append(delay)
+        await sleep(0)
+
+    async def ready() -> None:
+        runner.looked += 1
+        if fault := next(looks, []):
+            raise fault[0]
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    runner.ready = ready  # type: ignore[method-assign]
+    said = asyncio.run(get_ready(made, lambda: len(pauses) >= 5))
+
+    assert pauses[:5] == [7, LOOK_S, LOOK_S, 7, LOOK_S]
+    trouble = "not ready: Qdrant is away"
+    assert said == ["loading", trouble, "ready", trouble, "ready"]
 
 
 def test_the_container_pipeline_starts_when_it_is_first_wanted() -> None:
