@@ -41,7 +41,7 @@ TARGETS = {
     ),
     "retry": (
         ["rag_generate/openai_chat.py", "rag_generate/llm_faults.py"],
-        [f"{GENERATE}/test_openai_chat.py"],
+        [f"{GENERATE}/test_llm_faults.py", f"{GENERATE}/test_openai_chat.py"],
     ),
     "citations": (
         ["rag_generate/citations.py", "rag_generate/markers.py"],

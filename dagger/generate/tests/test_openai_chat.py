@@ -14,8 +14,10 @@ import pytest
 from pydantic import SecretStr
 
 from rag_generate.breaker import Breaker, Rules
+from rag_generate.budget import estimate_tokens
 from rag_generate.errors import StepError
 from rag_generate.generator import Draft
+from rag_generate.llm_faults import Failure
 from rag_generate.models import GenerateRequest
 from rag_generate.openai_chat import Limits, OpenAIChat
 
@@ -223,7 +225,10 @@ def test_fault_llm_timeout_in_every_phase(
     error = failure(make_chat(limits), make_request())
 
     assert (error.code, llm.calls) == ("llm_timeout", 1)
-    assert phase in error.message
+    seconds = {
+        "first token": limits.first_token_s, "idle": limits.idle_s, "total": limits.total_s,
+    }[phase]  # fmt: skip
+    assert error.message == f"the model did not answer in time ({phase}: {seconds:g} s)"
     assert llm.client_gone.wait(10)
 
 
@@ -277,6 +282,32 @@ def test_waiting_for_a_retry_ends_at_the_deadline(
 
     assert failure(make_chat(slow), make_request()).code == "llm_upstream_error"
     assert llm.calls == 1
+
+
+@pytest.mark.parametrize(("asked", "wait"), [(None, 0.25), (0.0, 0.25), (3.0, 3.0)])
+def test_the_next_attempt_waits_as_long_as_the_server_asks(
+    make_chat: Make, asked: float | None, wait: float
+) -> None:
+    """At least the random pause that keeps callers apart."""
+    chat = make_chat(Limits(retry_min_s=0.25, retry_max_s=0.25))
+    limited = StepError("llm_rate_limited", "x", retry_after=asked)
+
+    assert chat._wait(Failure(limited, retry=True)) == wait
+
+
+def test_a_small_window_is_said_with_the_answer(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """The draft carries the warning; the server is asked for what still fits."""
+    llm.script = [llm.text("x")]
+    request = make_request(generate={"max_answer_tokens": 60})
+    room = estimate_tokens(request.prompt) + 40
+
+    whole = drain(make_chat(), request)[1]
+    shortened = drain(make_chat(context_window=room), request)[1]
+
+    assert (list(whole.warnings), list(shortened.warnings)) == ([], ["answer_shortened"])
+    assert [body["max_tokens"] for body in llm.bodies] == [60, 40]
 
 
 def test_fault_llm_upstream_error_of_a_server_that_is_not_there(
