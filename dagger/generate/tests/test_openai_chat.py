@@ -85,6 +85,7 @@ def test_the_request_holds_prompt_limits_and_sampling(
     assert body["messages"][0] == {"role": "system", "content": "Answer from the passages."}
     assert (body["model"], body["max_tokens"], body["stream"]) == ("m", 40, True)
     assert (body["temperature"], body["seed"]) == (0.5, 7)
+    assert body["stream_options"] == {"include_usage": True}
 
 
 def test_one_connection_serves_many_answers(llm: Any, make_chat: Make, make_request: Build) -> None:
@@ -356,6 +357,7 @@ def test_a_server_that_keeps_failing_is_left_alone(
     assert drain(chat, make_request())[1].text == "x"
     assert drain(chat, make_request())[1].text == "x"
     assert (llm.calls, chat.breaker.open) == (22, False)
+    assert make_chat().breaker.name == "llm"
 
 
 def test_a_callers_own_short_deadline_does_not_stop_the_others(
