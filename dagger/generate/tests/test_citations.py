@@ -58,6 +58,16 @@ def test_a_long_number_is_a_marker_where_a_passage_has_it(make_request: Build) -
     assert verified.citations[1].quote.startswith("Only the board")
 
 
+def test_a_list_of_numbers_is_written_one_by_one(make_request: Build) -> None:
+    """Also where a later marker is fine as it is, and where a number looks like a year."""
+    first, second = make_request().contexts[:2]
+    contexts = [first.model_copy(update={"marker": 2019}), second]
+
+    verified = verify("Only the board may sign [2019, 2], interns may not [2].", contexts, None)
+
+    assert verified.text == "Only the board may sign [2019][2], interns may not [2]."
+
+
 def test_a_citation_has_the_passages_page(make_request: Build) -> None:
     """What a reader needs to open the document at the place."""
     context = make_request().contexts[1].model_copy(update={"page": 7})
