@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,28 +29,41 @@ PACKAGES = {
     "rag_pipeline": "dagger/rag/src",
     "rag_service": "service/src",
 }
-# target -> files that are changed, tests that must notice
-TARGETS = {
+# Of a collection: what writes, and what mends after a crash. Searching is another matter.
+JOURNAL = [
+    f"rag_retrieve.collection.xǁCollectionǁ{name}__mutmut_*"
+    for name in (
+        *("versions", "prepare", "_embed", "removals", "commit", "checkpoint", "_apply", "_undo"),
+        *("recover", "_take_over", "_journal", "refresh", "replace"),
+    )
+]
+# target -> files that are changed, tests that must notice, mutants that are tried (none: all)
+TARGETS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "validation": (
         ["rag_generate/shapes.py", "rag_service/requests.py"],
         [f"{GENERATE}/test_wire.py", f"{SERVICE}/test_requests.py"],
+        [],
     ),
-    "auth": (["rag_service/middleware.py"], [f"{SERVICE}/test_middleware.py"]),
+    "auth": (["rag_service/middleware.py"], [f"{SERVICE}/test_middleware.py"], []),
     "deadline": (
         ["rag_service/service.py", "rag_service/context.py"],
         [f"{SERVICE}/test_service.py"],
+        [],
     ),
     "retry": (
         ["rag_generate/openai_chat.py", "rag_generate/llm_faults.py"],
         [f"{GENERATE}/test_llm_faults.py", f"{GENERATE}/test_openai_chat.py"],
+        [],
     ),
     "citations": (
         ["rag_generate/citations.py", "rag_generate/markers.py"],
         [f"{GENERATE}/test_citations.py", f"{GENERATE}/test_step.py"],
+        [],
     ),
     "journal": (
         ["rag_retrieve/collection.py"],
         [f"{RETRIEVE}/test_crash.py", f"{RETRIEVE}/test_ingest.py"],
+        JOURNAL,
     ),
 }
 # They start a process of their own, which finds no settings of mutmut in its folder.
@@ -97,13 +111,13 @@ def prepare(files: list[str], tests: list[str]) -> Path:
     return WORK
 
 
-def run(files: list[str], tests: list[str]) -> dict[str, str]:
-    """Return what happened to each mutant."""
+def run(files: list[str], tests: list[str], only: list[str]) -> dict[str, str]:
+    """Return what happened to each mutant that was tried."""
     folder = prepare(files, tests)
     environment = {**os.environ, "PYTHONPATH": str(folder / "mutants/src")}
     log = folder / "mutmut.log"
     with log.open("wb") as file:
-        command = [sys.executable, "-m", "mutmut", "run"]
+        command = [sys.executable, "-m", "mutmut", "run", *only]
         done = subprocess.run(
             command, cwd=folder, env=environment, stdout=file, stderr=file, check=False
         )
@@ -113,6 +127,8 @@ def run(files: list[str], tests: list[str]) -> dict[str, str]:
     for file in files:
         meta = json.loads((folder / f"mutants/src/{file}.meta").read_text(encoding="utf-8"))
         for mutant, code in meta["exit_code_by_key"].items():
+            if only and not any(fnmatchcase(mutant, pattern) for pattern in only):
+                continue
             found[mutant] = OUTCOMES.get(code, "timeout" if code else "unknown")
     return found
 
