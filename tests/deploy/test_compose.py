@@ -400,6 +400,10 @@ def docker() -> None:
         ["docker", "compose", "version"], check=False, capture_output=True
     ).returncode:
         pytest.skip("no Docker Compose: `docker compose version` fails")
+    asked = ["docker", "version", "--format", "{{.Server.Version}}"]
+    version = subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip()
+    if int(version.partition(".")[0]) < 25:
+        pytest.skip(f"Docker Engine is {version}; `start_interval` of the health checks needs 25")
     if not (DEPLOY / "images.env").exists():
         pytest.skip("no images: scripts/images.py publish or resolve writes deploy/images.env")
 
