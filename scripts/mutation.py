@@ -29,6 +29,14 @@ PACKAGES = {
     "rag_pipeline": "dagger/rag/src",
     "rag_service": "service/src",
 }
+# Of the shapes: what checks a request. Serving and the command line are another matter.
+CHECKS = [
+    f"rag_generate.shapes.{name}__mutmut_*"
+    for name in (
+        *("x_parse", "x__json_type", "x__check_values", "x_check_query", "x_clean"),
+        *("x_refuse_misplaced", "x_explain", "x__short", "x_dump_error", "xǁHandlerǁ_accept"),
+    )
+] + ["rag_service.requests.*"]
 # Of a collection: what writes, and what mends after a crash. Searching is another matter.
 JOURNAL = [
     f"rag_retrieve.collection.xǁCollectionǁ{name}__mutmut_*"
@@ -41,8 +49,8 @@ JOURNAL = [
 TARGETS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "validation": (
         ["rag_generate/shapes.py", "rag_service/requests.py"],
-        [f"{GENERATE}/test_wire.py", f"{SERVICE}/test_requests.py"],
-        [],
+        [f"{GENERATE}/test_shapes.py", f"{GENERATE}/test_wire.py", f"{SERVICE}/test_requests.py"],
+        CHECKS,
     ),
     "auth": (["rag_service/middleware.py"], [f"{SERVICE}/test_middleware.py"], []),
     "deadline": (
