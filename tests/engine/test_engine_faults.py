@@ -371,3 +371,33 @@ def command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.timeout(1800)
+def test_threat_engine_crash_of_the_engine_itself(
+    serve: Callable[..., Any], llm: LLMStub, lane: Any
+) -> None:
+    """SIGKILL under load: noticed at once, typed errors, and the next engine answers by itself.
+
+    Last, and only where it is wanted: the engine loses its cache, and whoever uses it their session.
+    """
+    kill, start = (os.environ.get(f"RAG_TEST_ENGINE_{what}") for what in ("KILL", "START"))
+    if kill is None or start is None:
+        pytest.skip(
+            "RAG_TEST_ENGINE_KILL and RAG_TEST_ENGINE_START name no commands that kill this engine "
+            "and start it again"
+        )
+    llm.bodies.clear()
+    with serve() as served:
+        served.until_ready()
+        with loaded(served) as load:
+            load.until_answered(4)
+            subprocess.run(kill, shell=True, check=True)
+            noticed = served.until_ready(False, NOTICED_S + lane(3, 0))
+            subprocess.run(start, shell=True, check=True)
+            back = served.until_ready(limit_s=900)
+            load.until_answered(load.statuses["200"] + 4)
+    tell(f"killed: noticed in {noticed:.2f} s, back after {back:.1f} s, {dict(load.statuses)}")
+    texts = [str(body["messages"]) for body in llm.bodies]
+    asked = Counter(found for text in texts for found in set(re.findall(r"nonce-\d+-", text)))
+    assert asked and max(asked.values()) == 1
