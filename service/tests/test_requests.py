@@ -137,6 +137,16 @@ def test_a_long_path_is_cut() -> None:
     assert error.value.param == "x" * 80
 
 
+def test_threat_request_forgery_is_found_while_it_is_read() -> None:
+    """At any depth, before the model looks; a field the model has is its own."""
+    error = refused(
+        {"query": "q", "filters": {}, "parts": [{"name": "x", "qdrant_url": "http://x"}]}
+    )
+
+    assert (error.code, "qdrant_url" in error.message) == ("target_not_allowed", True)
+    assert asked({"query": "q", "url": "http://mine"}).url == "http://mine"
+
+
 @pytest.mark.parametrize(
     "data",
     [

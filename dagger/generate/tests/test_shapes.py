@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from rag_generate.errors import StepError
 from rag_generate.shapes import (
@@ -140,6 +140,11 @@ class Asked(BaseModel):
     query: str
     retrieve: Options = Options()
 
+    @field_validator("query")
+    @classmethod
+    def _check_query(cls, value: str) -> str:
+        return check_query(value)
+
 
 @pytest.mark.parametrize(
     ("given", "param", "message"),
@@ -147,6 +152,8 @@ class Asked(BaseModel):
         ({"query": "x", "retrieve": {"top": 1}}, "retrieve.top",
          "retrieve.top: unknown option; see the request schema in contract/ for the known ones"),
         ({}, "query", "query: required, but missing"),
+        ({"query": " "}, "query",
+         'query: the query is empty; ask something, e.g. "Who may sign?"'),
         ({"query": "x", "retrieve": {"top_k": "many"}}, "retrieve.top_k",
          "retrieve.top_k: Input should be a valid integer, unable to parse string as an integer, "
          "but got 'many'"),
