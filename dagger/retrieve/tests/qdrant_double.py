@@ -71,7 +71,9 @@ class QdrantDouble:
         self._folder = Path(tempfile.mkdtemp(prefix="qdrant-double-"))
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.double = self
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
 
     @property
     def url(self) -> str:

@@ -30,7 +30,7 @@ class SuperlinkedDouble:
         self.hold: threading.Event | None = None
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.double = self
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
     def url(self) -> str:

@@ -94,8 +94,7 @@ class OpenAIChat:
 
     def close(self) -> None:
         """Give up what still runs and close the connections."""
-        self._background.submit(self._client.close()).result()
-        self._background.close()
+        self._background.close(self._client.close)
 
     def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
         """Yield the model's text as it comes, then the draft; closing early aborts the call."""

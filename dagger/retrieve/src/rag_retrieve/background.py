@@ -7,7 +7,7 @@ This file is the same in `retrieve` and `generate` (`make sync` copies it from `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any, TypeVar
@@ -44,18 +44,25 @@ class BackgroundLoop:
         on_cancel(future.cancel)
         return future.result()
 
-    def close(self) -> None:
-        """Cancel what still runs, wait for it, and end the thread; closing twice is fine."""
+    def close(self, last: Callable[[], Coroutine[Any, Any, object]] | None = None) -> None:
+        """Cancel what still runs, wait for it, and end the thread; closing twice is fine.
+
+        Args:
+            last: Run when all that was cancelled has ended, like closing the client it used: a
+                connection that comes up in a closed client would stay open.
+        """
         if self.closed:
             return
-        self.submit(self._drain()).result()
+        self.submit(self._drain(last)).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _drain(self) -> None:
+    async def _drain(self, last: Callable[[], Coroutine[Any, Any, object]] | None) -> None:
         running = asyncio.all_tasks() - {asyncio.current_task()}
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        if last is not None:
+            await last()
         await self._loop.shutdown_asyncgens()

@@ -196,9 +196,7 @@ class OpenAIEmbedder:
 
     def close(self) -> None:
         """Give up what still runs and close the connections."""
-        if not self._background.closed:
-            self._background.submit(self._client.close()).result()
-            self._background.close()
+        self._background.close(self._client.close)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed N texts, 64 in a call; returns N × dim."""

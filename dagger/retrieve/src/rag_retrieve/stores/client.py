@@ -97,10 +97,7 @@ class Server:
 
     def close(self) -> None:
         """Give up what still runs and close the connections; closing twice is fine."""
-        if self._background.closed:
-            return
-        self._background.submit(self._client.close()).result()
-        self._background.close()
+        self._background.close(self._client.close)
 
     def _call(self, call: Call[Answer], name: str, seconds: float) -> Answer:
         if wait := self.breaker.refuses():
