@@ -46,6 +46,8 @@ def pytest_configure_node(node: object) -> None:
 
 pytest_configure_node = pytest.hookimpl(optionalhook=True)(pytest_configure_node)
 SEED = pytest.StashKey[int]()
+# Files whose servers take long to start: one process of pytest-xdist has all of a file.
+ONE_PROCESS = {"test_parity.py", "test_superlinked_real.py", "test_page.py", "test_transition.py"}
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -54,7 +56,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what belongs to the full lane."""
+    """Keep together what starts servers once a file; leave out what belongs to the full lane."""
+    if config.pluginmanager.has_plugin("xdist"):
+        for item in items:
+            if item.path.name in ONE_PROCESS:
+                item.add_marker(pytest.mark.xdist_group(item.path.name))
     if config.getoption("--lane") == "full":
         return
     left = [item for item in items if item.get_closest_marker("full")]

@@ -90,6 +90,22 @@ def test_a_heading_is_neither_a_claim_nor_quoted(make_request: Build, heading: s
 
 
 @pytest.mark.parametrize(
+    "heading", ["# The board signs contracts", "| The board | Signs contracts |\n|---|---|"]
+)
+def test_a_heading_is_not_quoted_though_it_has_every_word(
+    make_request: Build, heading: str
+) -> None:
+    """What stands below it is, with fewer of them; in an answer it needs no marker."""
+    text = f"{heading}\n\nNobody else does for contracts."
+    context = make_request().contexts[0].model_copy(update={"text": text, "span": [0, len(text)]})
+
+    verified = verify(f"{heading}\n\nThe board signs contracts [1].", [context], None)
+
+    assert verified.citations[0].quote == "Nobody else does for contracts."
+    assert verified.check.uncited_sentences == 0
+
+
+@pytest.mark.parametrize(
     ("claim", "quoted"), [("sign abc def ghi", True), ("sign abc def ghi jkl", False)]
 )
 def test_a_quote_shares_a_quarter_of_the_claims_words(
