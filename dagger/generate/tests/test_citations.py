@@ -105,6 +105,22 @@ def test_a_heading_is_not_quoted_though_it_has_every_word(
     assert verified.check.uncited_sentences == 0
 
 
+def test_a_passage_is_quoted_for_its_own_claims_alone(make_request: Build) -> None:
+    """A sentence that backs a claim of another number is not cited by this one."""
+    first, second = make_request().contexts[:2]
+    text = "The board signs contracts. Interns never sign contracts."
+    contexts = [
+        context.model_copy(update={"text": text, "span": [0, len(text)]})
+        for context in (first, second)
+    ]
+
+    verified = verify(
+        "The board signs contracts [1]. Interns never sign contracts [2].", contexts, None
+    )
+
+    assert [citation.spans for citation in verified.citations] == [[[0, 26]], [[27, len(text)]]]
+
+
 @pytest.mark.parametrize(
     ("claim", "quoted"), [("sign abc def ghi", True), ("sign abc def ghi jkl", False)]
 )

@@ -105,6 +105,7 @@ def test_a_query_that_cannot_be_asked(query: str, message: str) -> None:
     ("text", "shown"),
     [
         ("plain\ntext", "plain\ntext"),
+        ("red\x1b[31m\x00", "red[31m"),
         ("a\r\nb\rc\u2028d\u2029e\x85f", "a\nb\nc\nd\ne\nf"),
         ("pay\u200b me\u202e now\x00\x1b", "pay me now"),
         ("tag\U000e0041\ufeff", "tag"),
