@@ -107,7 +107,11 @@ class EngineProxy:
         try:
             if self._target.scheme == "unix":
                 engine = socket.socket(socket.AF_UNIX)
-                engine.connect(self._target.path)
+                try:
+                    engine.connect(self._target.path)
+                except OSError:
+                    engine.close()
+                    raise
             else:
                 engine = socket.create_connection((self._target.hostname, self._target.port or 0))
         except OSError:
