@@ -17,8 +17,8 @@ def test_closing_cancels_what_runs_and_only_then_closes_its_client() -> None:
     begun = threading.Barrier(4)
 
     async def call() -> None:
-        await asyncio.to_thread(begun.wait)
         try:
+            await asyncio.to_thread(begun.wait)
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)  # a cancelled connection takes a turn to end
