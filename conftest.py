@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,18 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SEED] = shared
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Three for two processors: tests wait for servers and processes of their own, too."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
-
-
 def pytest_configure_node(node: object) -> None:
     """Hand the seed to a worker of pytest-xdist."""
     node.workerinput["rag_seed"] = node.config.stash[SEED]  # type: ignore[attr-defined]
 
 
-for hook in (pytest_configure_node, pytest_xdist_auto_num_workers):  # of pytest-xdist
-    pytest.hookimpl(optionalhook=True)(hook)
+pytest_configure_node = pytest.hookimpl(optionalhook=True)(pytest_configure_node)
 SEED = pytest.StashKey[int]()
 # Files whose servers take long to start: one process of pytest-xdist has all of a file.
 ONE_PROCESS = {"test_parity.py", "test_superlinked_real.py", "test_page.py", "test_transition.py"}

@@ -71,7 +71,8 @@ def echoing(home: Path, thinks_s: float = THINKS_S) -> Iterator[tuple[str, Echo]
     stub, echo = LLMStub(), Echo(thinks_s)
     stub.script = [echo]
     env = {"RAG_LLM_BASE_URL": stub.url, "RAG_LLM_MODEL": "stub", "RAG_LLM_ATTEMPTS": "1"}
-    given = settings(max_concurrency=PLACES, max_queue=CLIENTS, queue_wait_s=30)
+    # who has left may wait until that is noticed, beside two requests of everyone who has not
+    given = settings(max_concurrency=PLACES, max_queue=10 * CLIENTS, queue_wait_s=30)
     try:
         with serving(given, home=home, env=env) as url:
             yield url, echo
