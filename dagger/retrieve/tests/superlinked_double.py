@@ -10,6 +10,7 @@ step in `test_superlinked_real.py`.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -77,7 +78,8 @@ def _hits(live: dict[str, Any], body: dict[str, Any]) -> list[dict[str, Any]]:
         age = (live["now"] - chunk["timestamp"]) / 86_400
         alike = {
             "text": float(np.dot(chunk["vector"], body["vector"])),
-            "recency": max(0.0, 1.0 - age / live["period_days"]),
+            # a quarter of a circle, as Superlinked's own recency space has it
+            "recency": math.cos(math.pi / 2 * min(1.0, age / live["period_days"])),
             "category": float(
                 body["category"] is not None and chunk["category"] == body["category"]
             ),
