@@ -24,8 +24,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     for name, value in body.items():
         if name in OPEN and isinstance(value, dict):
             body[name] = {}
-        elif isinstance(value, float) and value.is_integer():
-            body[name] = int(value)  # 5.0 is an integer to JSON Schema, not to us
+        else:
+            body[name] = _whole(value)
     if body.get("no_context") == "error":
         body["no_context"] = "abstain"  # 422 is what was asked for
     if "/chat/" in case.operation.path:
@@ -33,3 +33,13 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         body["collection"] = None  # not another one than the model's
     elif not body.get("query") and "documents" not in body and "files" not in body:
         body["query"] = "Who signs?"
+
+
+def _whole(value: Any) -> Any:
+    """Return the value with 5.0 as 5, at any depth: an integer to JSON Schema, not to us."""
+    if isinstance(value, dict):
+        return {name: _whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value
