@@ -389,6 +389,7 @@ def test_an_unexpected_error_is_an_envelope_and_a_traceback_in_the_log(
     assert (found.status, found.error["code"]) == (500, "internal_error")
     assert found.error["request_id"] == "mine"
     assert found.error["message"] == "the service failed unexpectedly; its log has the details"
+    assert "db.internal" not in found.body.decode()
     assert found.headers["cache-control"] == "no-store"
     assert "request mine" in caplog.text and "db.internal" in caplog.text
     labels = {"route": "other", "status": "500", "code": "internal_error", "step": ""}
@@ -487,7 +488,7 @@ def test_a_request_is_one_log_line(path: str, level: str, caplog: pytest.LogCapt
     (record,) = caplog.records
     told = vars(record)
     assert (record.levelname, record.getMessage()) == (level, f"POST {path} 422")
-    assert told["ms"] == round(told["ms"], 3)
+    assert 2 <= told["ms"] < 30_000
     spent = count(metrics, "rag_request_seconds_sum", route=path)
     assert told["ms"] == round(spent * 1000, 3)
     wanted = {

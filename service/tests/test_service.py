@@ -414,6 +414,7 @@ def test_an_empty_store_is_ready_too() -> None:
     runner.start = start  # type: ignore[method-assign]
     said = asyncio.run(get_ready(made, lambda: made.missing is None))
 
+    assert made.missing is None
     assert (said, len(runner.asked)) == (["ready"], 1)
 
 

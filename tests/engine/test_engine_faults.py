@@ -238,9 +238,7 @@ def test_threat_engine_crash_under_load(
         back = served.until_ready()
         load.until_answered(load.statuses["200"] + 4)
     tell(f"{name}: noticed in {noticed:.2f} s, back after {back:.1f} s, {dict(load.statuses)}")
-    texts = [str(body["messages"]) for body in llm.bodies]
-    llm.bodies.clear()
-    asked = Counter(found for text in texts for found in set(re.findall(r"nonce-\d+-", text)))
+    asked = model_calls(llm)
     assert asked and max(asked.values()) == 1  # a model is never asked twice for one request
 
 
@@ -354,6 +352,13 @@ def test_threat_joined_callers_stay_apart(serve: Callable[..., Any], llm: LLMStu
         assert calls in (2, 3)
 
 
+def model_calls(llm: LLMStub) -> Counter[str]:
+    """How often the model was asked for each request of a load; they are forgotten then."""
+    texts = [str(body["messages"]) for body in llm.bodies]
+    llm.bodies.clear()
+    return Counter(found for text in texts for found in set(re.findall(r"nonce-\d+-", text)))
+
+
 def tell(text: str) -> None:
     """Show a figure of this run (`pytest -s`)."""
     sys.stderr.write(f"\n{text}\n")
@@ -398,6 +403,5 @@ def test_threat_engine_crash_of_the_engine_itself(
             back = served.until_ready(limit_s=900)
             load.until_answered(load.statuses["200"] + 4)
     tell(f"killed: noticed in {noticed:.2f} s, back after {back:.1f} s, {dict(load.statuses)}")
-    texts = [str(body["messages"]) for body in llm.bodies]
-    asked = Counter(found for text in texts for found in set(re.findall(r"nonce-\d+-", text)))
+    asked = model_calls(llm)
     assert asked and max(asked.values()) == 1

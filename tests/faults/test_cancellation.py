@@ -206,7 +206,7 @@ def settled(url: str) -> dict[str, float]:
 @pytest.mark.timeout(900)
 def test_threat_wrong_answer_after_cancel_each_gets_its_own(home: Path, lane: Any) -> None:
     """A thousand leave at random moments, on connections used again and pipelined: no mix-up."""
-    cancels = lane(120, 1200)
+    cancels = lane(120, 5000)
     chances = [random.Random(f"{lane.seed}-{number}") for number in range(CLIENTS)]
 
     with echoing(home) as (url, echo):
