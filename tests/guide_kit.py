@@ -178,7 +178,10 @@ class Session:
         errors = script.with_suffix(".err") if block.calls_dagger else "&1"
         said = self._tell(f"set -e; {line} {given} >{output} 2>{errors}; echo done")
         printed = output.read_text(encoding="utf-8") if output.exists() else ""
-        more = "".join(f"\n{log.read_text(encoding='utf-8')}" for log in logs if log.exists())
+        said_beside = (*logs, script.with_suffix(".err"))
+        more = "".join(
+            f"\n{log.read_text(encoding='utf-8')}" for log in said_beside if log.exists()
+        )
         assert said == "done", f"{block.where} fails:\n{block.text}\nIt printed:\n{printed}{more}"
         return printed
 

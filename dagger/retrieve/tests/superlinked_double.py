@@ -4,7 +4,8 @@ It is not Superlinked. It takes the same JSON and answers in the same shapes; th
 weighted sum. The real server is tested in `dagger/retrieve/superlinked`, and together with this
 step in `test_superlinked_real.py`.
 
-`answer_with` replaces every answer; `requests` lists what it was asked.
+`answer_with` replaces every answer; `loading` so many requests are told to come back; `requests` lists
+what it was asked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class SuperlinkedDouble:
         self.collections: dict[str, dict[str, Any]] = {}
         self.begun: dict[str, dict[str, Any]] = {}
         self.answer_with: tuple[int, bytes] | None = None
+        self.loading = 0
         self.hold: threading.Event | None = None
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.double = self
@@ -48,6 +50,11 @@ class SuperlinkedDouble:
 
     def answer(self, method: str, path: str, body: Any) -> dict[str, Any]:
         """Return the answer to one request; raises StepError for one it refuses."""
+        if self.loading:
+            self.loading -= 1
+            raise StepError("not_ready", "Superlinked is still loading; ask /readyz")
+        if path == "/readyz":
+            return {"status": "ready"}
         _, _, name, *rest = path.split("/")
         match method, rest:
             case "PUT", []:

@@ -125,7 +125,7 @@ def test_a_second_process_finds_the_server_up_to_date(
     server.requests.clear()
     with Retriever(chosen, embedder=minilm) as again:
         again.preload()
-        assert server.requests == ["GET /collections/default"]
+        assert server.requests == ["GET /readyz", "GET /collections/default"]
         assert ask(again) == expected
 
 
@@ -246,6 +246,32 @@ def test_a_server_that_is_gone_is_unavailable_and_preload_goes_on(
             ask(opened)
 
     assert caught.value.code == "retriever_unavailable"
+
+
+def test_a_step_that_starts_beside_a_server_that_loads_waits_for_it(
+    embedded: Retriever, server: SuperlinkedDouble
+) -> None:
+    """Its port answers before it can search: the first question of a fresh session must not meet that."""
+    server.loading = 2
+
+    embedded.preload()
+
+    assert server.requests[:3] == ["GET /readyz"] * 3
+    assert len(server.collections["default"]["stored"]) == len(TEXTS)
+
+
+def test_a_server_that_loads_for_ever_is_waited_for_a_bounded_time(
+    embedded: Retriever, server: SuperlinkedDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step starts all the same; the question says what is wrong."""
+    monkeypatch.setattr("rag_retrieve.superlinked.LOADING_S", 0.0)
+    server.loading = 10**6
+
+    embedded.preload()
+
+    assert server.requests == ["GET /readyz"]
+    with pytest.raises(StepError, match="still loading"):
+        ask(embedded)
 
 
 def test_a_server_that_hangs_meets_the_deadline(

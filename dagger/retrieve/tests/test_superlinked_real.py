@@ -43,8 +43,7 @@ def retriever(url: str, settings: RetrieveSettings, minilm: Embedder) -> Iterato
     }
     with Retriever(settings.model_copy(update=update), embedder=minilm) as opened:
         opened.ingest_documents(documents())
-        while "still loading" in str(run(opened, {}).get("error")):
-            pass
+        opened.preload()  # waits for it
         yield opened
 
 

@@ -91,9 +91,16 @@ class Retriever:
     def preload(self) -> None:
         """Open every collection now, so that no request has to; one that does not fit is left.
 
-        The Superlinked server, where one is configured, is brought up to date; when it does not
-        answer yet, the first request does that.
+        The Superlinked server, where one is configured, is waited for while it loads, and brought up
+        to date; when it does not answer, the first request does that.
         """
+        superlinked = self._superlinked
+        if superlinked is not None:
+            try:
+                superlinked.wait()
+            except StepError as error:
+                LOG.warning("%s: %s", error.code, error.message)
+                superlinked = None
         for name in self._stores.names():
             try:
                 collection = self._collection(name)
@@ -101,9 +108,9 @@ class Retriever:
                 if error.code not in ("collection_mismatch", "store_corrupt"):
                     raise
                 continue
-            if self._superlinked is not None:
+            if superlinked is not None:
                 try:
-                    self._superlinked.update(collection)
+                    superlinked.update(collection)
                 except StepError as error:
                     LOG.warning("collection '%s': %s: %s", name, error.code, error.message)
 

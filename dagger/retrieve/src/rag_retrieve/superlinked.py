@@ -8,6 +8,7 @@ other content than the collection has now, and a question is embedded here. The 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,8 @@ from .stores import Point
 BATCH = 64  # chunks read and sent at once
 BATCH_BYTES = 2 * 1024 * 1024  # of JSON; the server takes twice that
 BATCH_TIMEOUT_S = 60.0
+LOADING_S = 60.0  # a server that says it is loading gets at start
+POLL_S = 0.1
 UPDATE_ATTEMPTS = 3  # when the collection changes while it is sent
 LATEST = 2**40  # seconds since 1970; later ones are mistakes, e.g. milliseconds
 BUILTIN_OPTIONS = ("mode", "fusion", "rrf_k")
@@ -44,6 +47,10 @@ class _Hit(BaseModel):
 
 
 _HITS = TypeAdapter(list[_Hit])
+
+
+class _LoadingError(StepError):
+    """The server answers, and is not ready yet."""
 
 
 class Superlinked:
@@ -103,6 +110,23 @@ class Superlinked:
             results.append(result_of(ranked, hit.payload))
         provenance: dict[str, JsonValue] = {"version": version, "retriever": "superlinked"}
         return respond(request, results, collection.manifest, provenance)
+
+    def wait(self) -> None:
+        """Return when the server has loaded; it may listen long before.
+
+        Raises:
+            StepError: `retriever_unavailable`, it does not answer, or still loads after a minute.
+        """
+        end = time.monotonic() + LOADING_S
+        while True:
+            try:
+                self._call("GET", "/readyz")
+            except _LoadingError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return
 
     def update(self, collection: Collection) -> None:
         """Let the server hold what the collection holds; costs nothing when it does already.
@@ -334,7 +358,7 @@ def _passed_on(failed: Mapping[str, Any]) -> StepError:
     """Return the server's own error; of `retrieve`'s request it can only know the category."""
     code, message = str(failed["code"]), str(failed.get("message"))
     if code == "not_ready":
-        return _unavailable("is still loading")
+        return _unavailable("is still loading", _LoadingError)
     if code == "invalid_request" and failed.get("param") == "category":
         return StepError(code, message, param="retrieve.category")
     if code.startswith("invalid_") or code not in CODES:
@@ -342,8 +366,8 @@ def _passed_on(failed: Mapping[str, Any]) -> StepError:
     return StepError(code, f"the Superlinked server: {message}")
 
 
-def _unavailable(problem: str) -> StepError:
-    return StepError(
+def _unavailable(problem: str, kind: type[StepError] = StepError) -> StepError:
+    return kind(
         "retriever_unavailable",
         f"the Superlinked server {problem}; check that it runs at RAG_SUPERLINKED_URL, or set "
         "RAG_RETRIEVER=builtin",
