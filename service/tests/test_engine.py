@@ -191,6 +191,31 @@ def test_a_query_fits_the_recorded_schema(name: str) -> None:
     assert validate(schema, parse(QUERIES[name])) == []
 
 
+# the start
+
+
+def test_the_resident_runner_says_what_its_pipeline_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A database that starts later: the operator reads its name, and the pipeline comes by itself."""
+    monkeypatch.setattr("rag_pipeline.serving.RETRY_S", 0.3)
+    gone = StepError("not_ready", "the step retrieve cannot start: no Qdrant at RAG_QDRANT_URL")
+
+    async def main(cli: Cli) -> list[str]:
+        async with running(cli, ResidentRunner) as (_, said):
+            return said
+
+    with (
+        composite_server(failures=(gone, gone)) as url,
+        engine_double(composite, url) as double,
+        command_line(double) as cli,
+    ):
+        said = asyncio.run(main(cli))
+
+    assert said.count(f"dagger: waiting: {gone.message}") == 1
+    assert said[-1].startswith("dagger: probe answered in ")
+
+
 # one call
 
 

@@ -193,7 +193,11 @@ def test_nothing_starts_before_what_it_needs_is_healthy(name: str) -> None:
     needed = SERVICES[name].get("depends_on", {})
     conditions = {"service_healthy", "service_completed_successfully"}
     assert {each["condition"] for each in needed.values()} <= conditions
-    named = set(re.findall(r"http://([a-z-]+):\d+", json.dumps(SERVICES[name].get("environment"))))
+    named = set(
+        re.findall(
+            r"http://([a-z-]+)(?:\.internal)?:\d+", json.dumps(SERVICES[name].get("environment"))
+        )
+    )
     assert named <= needed.keys() & SERVICES.keys()
 
 
@@ -213,6 +217,21 @@ def test_only_its_service_reaches_the_engine() -> None:
     assert address == "unix:///run/dagger/engine.sock"
     config = json.loads(PROJECT["configs"]["engine"]["content"])
     assert config == {"security": {"insecureRootCapabilities": False}}
+
+
+def test_what_the_steps_in_an_engine_reach_has_a_name_with_a_dot() -> None:
+    """An engine's resolver hands on no name without one: `qdrant` is found by containers of Compose only."""
+    named = {
+        *re.findall(r"http://([\w.-]+):", json.dumps(SERVICES["service-engine"]["environment"])),
+        *re.findall(r"http://([\w.-]+):", (DEPLOY / ".env.example").read_text(encoding="utf-8")),
+    }
+    aliases = {
+        alias
+        for name in ("qdrant", "llm")
+        for alias in SERVICES[name]["networks"]["inside"]["aliases"]
+    }
+
+    assert named == aliases == {"qdrant.internal", "llm.internal"}
 
 
 def test_what_needs_no_network_outside_has_none() -> None:

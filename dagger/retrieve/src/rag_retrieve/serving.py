@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
+RETRY_S = 2.0  # from one try to load to the next
 Result = TypeVar("Result")
 
 
@@ -37,7 +38,8 @@ def serve(
 ) -> int:
     """Serve the step until a signal; returns the exit code.
 
-    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once.
+    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once. Where
+    that fails for a reason that may pass, such as a database that starts later, it is tried again.
     """
     import uvicorn
 
@@ -106,15 +108,23 @@ class _Resident:
             await anyio.to_thread.run_sync(self._context.__exit__, None, None, None)
 
     async def _load(self) -> None:
+        while not await self._try():
+            await anyio.sleep(RETRY_S)
+
+    async def _try(self) -> bool:
+        """Load; return False where another try may do."""
         try:
             await anyio.to_thread.run_sync(self._enter)
         except StepError as error:
-            LOG.error("%s: %s: %s", self._step, error.code, error.message)
+            if self._error is None or self._error.message != error.message:
+                LOG.error("%s: %s: %s", self._step, error.code, error.message)
             self._error = error
+            return not CODES[error.code].retryable
         except Exception as error:
             LOG.exception("%s: cannot start", self._step)
             text = f"{self._step} cannot start ({type(error).__name__}); see its log"
             self._error = StepError("internal_error", text)
+        return True
 
     def _enter(self) -> None:
         self._context = self._open_step()

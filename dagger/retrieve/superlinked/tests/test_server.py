@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from news import NEWS, NOW, Serve, chunk, fill, order, search
-from qdrant_double import QdrantDouble
+from qdrant_double import Faults, QdrantDouble
 
 from rag_superlinked import SuperlinkedSettings
 
@@ -228,6 +229,25 @@ def test_a_server_whose_qdrant_is_down_is_alive_and_not_ready(serve: Serve) -> N
     assert (ready.status_code, ready.headers["Retry-After"]) == (503, "1")
     assert ready.json()["error"]["code"] == "retriever_unavailable"
     assert "RAG_QDRANT_URL" in ready.json()["error"]["message"]
+
+
+def test_a_qdrant_that_comes_up_later_makes_the_server_ready_by_itself(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start before the database needs no restart."""
+    monkeypatch.setattr("rag_superlinked.server.RETRY_S", 0.01)
+    with QdrantDouble() as double:
+        double.faults = Faults(status=503)
+        with serve(SuperlinkedSettings(qdrant_url=double.url)) as client:
+            before = client.get("/readyz").json()["error"]["code"]
+            double.faults = Faults()
+            end = time.monotonic() + 60
+            while (after := client.get("/readyz")).status_code != 200:
+                assert time.monotonic() < end, after.text
+            fill(client)
+
+            assert order(search(client))[0] == "close"
+    assert before == "retriever_unavailable"
 
 
 def test_a_refused_key_is_told_and_never_shown(serve: Serve) -> None:

@@ -90,7 +90,7 @@ class ResidentRunner(OnEngine[Resident]):
         url = data["node"]["endpoint"]
         composite = Composite(url, deadline_s=options.deadline_s)
         try:
-            await _loaded(composite, limit)
+            await _loaded(composite, limit, say)
             say(f"dagger: pipeline started at {url}")
             began = time.perf_counter()
             await composite.answer(options.probe_request)
@@ -101,15 +101,18 @@ class ResidentRunner(OnEngine[Resident]):
         return Resident(composite)
 
 
-async def _loaded(composite: Composite, limit_s: float) -> None:
-    """Return when the composite says that it is ready; what it says instead is raised in the end."""
-    ends = time.monotonic() + limit_s
+async def _loaded(composite: Composite, limit_s: float, say: Say) -> None:
+    """Return when the composite is ready; what it says instead is passed on, and raised in the end."""
+    ends, said = time.monotonic() + limit_s, ""
     while True:
         try:
             return await composite.ready()
         except StepError as error:
             if error.code != "not_ready" or time.monotonic() > ends:
                 raise
+            if error.message != said:
+                said = error.message
+                say(f"dagger: waiting: {said}")
         await asyncio.sleep(POLL_S)
 
 

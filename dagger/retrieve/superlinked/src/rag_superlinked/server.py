@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import pydantic_core
@@ -18,11 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .collections import Collections
-from .errors import StepError, envelope
+from .errors import CODES, StepError, envelope
 from .models import NAME, Batch, Publication, Search, Spaces
 from .settings import SuperlinkedSettings
 from .shapes import MAX_BODY_BYTES, explain, parse
 
+RETRY_S = 2.0  # from one try to load to the next
 STEP = "retrieve"  # what the error envelope names: this server is a part of that step
 LOG = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,25 +44,39 @@ class Server:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Load in the background while the port answers; close at the end."""
-        loading = asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        loading = asyncio.create_task(self._loading())
         yield
-        await loading
+        loading.cancel()
+        with suppress(asyncio.CancelledError):
+            await loading
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
-    def _load(self) -> None:
+    async def _loading(self) -> None:
+        while not await asyncio.get_running_loop().run_in_executor(self._thread, self._load):
+            await asyncio.sleep(RETRY_S)
+
+    def _load(self) -> bool:
+        """Load; return False where another try may do, such as for a database that starts later."""
+        collections = None
         try:
             collections = Collections(self._settings)
             collections.load()
-            self._collections = collections
         except StepError as error:
-            LOG.error("%s: %s", error.code, error.message)
+            if self._error is None or self._error.message != error.message:
+                LOG.error("%s: %s", error.code, error.message)
             self._error = error
+            if collections is not None:
+                collections.close()
+            return not CODES[error.code].retryable
         except Exception as error:
             LOG.exception("cannot start")
             self._error = StepError(
                 "internal_error", f"the server cannot start ({type(error).__name__}); see its log"
             )
+        else:
+            self._collections = collections
+        return True
 
     def _close(self) -> None:
         if self._collections is None:
