@@ -81,15 +81,14 @@ def composite(verb: str, text: str) -> str:
 @contextmanager
 def composite_server(
     seen: Callable[[RagRequest], RagRequest] = lambda asked: asked,
-    failures: tuple[StepError, ...] = (),
+    missing: Callable[[], StepError | None] = lambda: None,
 ) -> Iterator[str]:
     """The same pipeline as the server the tunnel leads to.
 
     Args:
         seen: What it takes a request for.
-        failures: What keeps it from loading, one try after the other.
+        missing: What keeps it from loading now.
     """
-    to_come = list(failures)
 
     async def run(asked: RagRequest) -> RagResponse:
         return await pipeline_answer(seen(asked))
@@ -106,8 +105,8 @@ def composite_server(
 
     @contextmanager
     def opened() -> Iterator[Handler]:
-        if to_come:
-            raise to_come.pop(0)
+        if error := missing():
+            raise error
         yield Handler("rag", RagRequest, run, stream=events, also=also)
 
     app = application(opened, step="rag", verbs=("run", "search"))

@@ -53,7 +53,7 @@ from runner_kit import (
 )
 
 import rag_service
-from rag_pipeline.errors import StepError
+from rag_pipeline.errors import StepError, envelope
 from rag_pipeline.models import RagRequest
 from rag_service import engine
 from rag_service.engine import EngineOptions, Session
@@ -198,22 +198,64 @@ def test_the_resident_runner_says_what_its_pipeline_waits_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A database that starts later: the operator reads its name, and the pipeline comes by itself."""
-    monkeypatch.setattr("rag_pipeline.serving.RETRY_S", 0.3)
+    monkeypatch.setattr("rag_pipeline.serving.RETRY_S", 0.05)
     gone = StepError("not_ready", "the step retrieve cannot start: no Qdrant at RAG_QDRANT_URL")
+    said: list[str] = []
 
-    async def main(cli: Cli) -> list[str]:
-        async with running(cli, ResidentRunner) as (_, said):
-            return said
+    def missing() -> StepError | None:
+        return None if any(gone.message in line for line in said) else gone
+
+    async def main(cli: Cli) -> None:
+        runner = ResidentRunner(options(cli))
+        try:
+            await runner.start(said.append)
+        finally:
+            await runner.close()
 
     with (
-        composite_server(failures=(gone, gone)) as url,
+        composite_server(missing=missing) as url,
         engine_double(composite, url) as double,
         command_line(double) as cli,
     ):
-        said = asyncio.run(main(cli))
+        asyncio.run(main(cli))
 
     assert said.count(f"dagger: waiting: {gone.message}") == 1
     assert said[-1].startswith("dagger: probe answered in ")
+
+
+@pytest.mark.parametrize("kind", RUNNERS.values(), ids=RUNNERS)
+def test_a_new_installation_without_documents_gets_ready(kind: type[Runner]) -> None:
+    """The probe meets no collection: documents must be able to come in; no model is asked."""
+    none_yet = StepError(
+        "collection_not_found", "collection 'default' does not exist", step="retrieve"
+    )
+    probes = []
+
+    def empty(asked: RagRequest) -> RagRequest:
+        probes.append(asked.generate["target"])
+        raise none_yet
+
+    def composite_of_nothing(verb: str, text: str) -> str:
+        if verb != "run" and "error" not in json.loads(text):
+            probes.append(json.loads(text)["generate"]["target"])
+        return json.dumps(envelope(none_yet, step="retrieve"))
+
+    async def main(cli: Cli) -> StepError:
+        async with running(cli, kind) as (runner, said):
+            assert said[-1].startswith("dagger: probe answered in ")
+            with pytest.raises(StepError) as caught:
+                await runner.answer(request(generate={"target": "extractive"}))
+            return caught.value
+
+    with (
+        composite_server(seen=empty) as url,
+        engine_double(composite_of_nothing, url) as double,
+        command_line(double) as cli,
+    ):
+        refused = asyncio.run(main(cli))
+
+    assert refused.code == "collection_not_found"
+    assert set(probes) <= {"extractive"}
 
 
 # one call

@@ -153,8 +153,14 @@ class EngineOptions:
 
     @property
     def probe_request(self) -> str:
-        """The probe as a request."""
-        return json.dumps({"query": self.probe, "collection": self.collection})
+        """The probe as a request; it is not worth a model's call."""
+        return json.dumps(
+            {
+                "query": self.probe,
+                "collection": self.collection,
+                "generate": {"target": "extractive"},
+            }
+        )
 
     def check(self) -> None:
         """Return when a session can be tried.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from rag_pipeline.models import RagResponse, SearchResponse
@@ -10,7 +9,7 @@ from rag_pipeline.models import RagResponse, SearchResponse
 from ..engine import Session, configured, dependencies, load_module
 from ..whole import check_whole
 from . import Say
-from .on_engine import OnEngine
+from .on_engine import OnEngine, probed
 
 RUN = """query ($rag: ID!, $request: String!) {
   node(id: $rag) { ... on Rag { run(inputJson: $request) } }
@@ -41,9 +40,8 @@ class CallRunner(OnEngine[Called]):
     async def answer(self, text: str) -> str:
         """Answer a request."""
         async with self._supervisor.lease() as live:
-            given = {"rag": live.started.rag, "request": text}
-            data = await live.session.ask(RUN, given, deadline_s=self._options.deadline_s)
-            return check_whole(RagResponse, text, data["node"]["run"])
+            limit = self._options.deadline_s
+            return await _answer(live.session, live.started.rag, text, limit)
 
     async def search(self, text: str) -> str:
         """Find passages for a request."""
@@ -57,9 +55,11 @@ class CallRunner(OnEngine[Called]):
         await load_module(session, options, say)
         rag = await configured(session, options, await dependencies(session, options))
         say("dagger: building the steps, indexing the documents, asking the first question …")
-        began = time.perf_counter()
-        given = {"rag": rag, "request": options.probe_request}
-        data = await session.ask(RUN, given, deadline_s=options.load_s)
-        check_whole(RagResponse, options.probe_request, data["node"]["run"])
-        say(f"dagger: probe answered in {time.perf_counter() - began:.1f} s")
+        await probed(_answer(session, rag, options.probe_request, options.load_s), say)
         return Called(rag)
+
+
+async def _answer(session: Session, rag: str, text: str, limit_s: float) -> str:
+    given = {"rag": rag, "request": text}
+    data = await session.ask(RUN, given, deadline_s=limit_s)
+    return check_whole(RagResponse, text, data["node"]["run"])

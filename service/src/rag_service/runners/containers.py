@@ -29,7 +29,7 @@ from ..engine import (
     secret,
 )
 from . import Say
-from .on_engine import OnEngine
+from .on_engine import OnEngine, probed
 
 IMAGES = """{
   retrieve { container { id } }
@@ -181,10 +181,8 @@ class ContainersRunner(OnEngine[Images]):
             | {"llmBaseUrl": given["llmBaseUrl"], "llmModel": given["llmModel"]}
             | {"llmApiKey": given["llmApiKey"] or no_key},
         )
-        began = time.perf_counter()
         ran = _Ran(session, RUN, started.for_answer, limit)
-        await ran.answer(_accepted(options.probe_request))
-        say(f"dagger: probe answered in {time.perf_counter() - began:.1f} s")
+        await probed(ran.answer(_accepted(options.probe_request)), say)
         return started
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Generic
 
+from rag_pipeline.errors import StepError
 from rag_pipeline.shapes import Event
 
 from ..engine import EngineOptions, Session
@@ -55,3 +57,19 @@ class OnEngine(ABC, Generic[Started]):
     async def close(self) -> None:
         """End the session, and what was started with it."""
         await self._supervisor.close()
+
+
+async def probed(answer: Awaitable[object], say: Say) -> None:
+    """Return when the probe was answered, or met a collection that does not exist yet.
+
+    Raises:
+        StepError: Why it was not answered.
+    """
+    began = time.perf_counter()
+    try:
+        await answer
+    except StepError as error:
+        # a new installation has no documents yet, and must be able to take some
+        if error.code != "collection_not_found":
+            raise
+    say(f"dagger: probe answered in {time.perf_counter() - began:.2f} s")

@@ -15,7 +15,7 @@ from ..composite import Composite
 from ..engine import Session, configured, dependencies, load_module
 from ..supervisor import Live
 from . import Say
-from .on_engine import OnEngine
+from .on_engine import OnEngine, probed
 
 SERVE = "query ($rag: ID!) { node(id: $rag) { ... on Rag { serve { id } } } }"
 TUNNEL = """query ($service: ID!) {
@@ -92,9 +92,7 @@ class ResidentRunner(OnEngine[Resident]):
         try:
             await _loaded(composite, limit, say)
             say(f"dagger: pipeline started at {url}")
-            began = time.perf_counter()
-            await composite.answer(options.probe_request)
-            say(f"dagger: probe answered in {(time.perf_counter() - began) * 1000:.0f} ms")
+            await probed(composite.answer(options.probe_request), say)
         except BaseException:
             await composite.close()
             raise
