@@ -212,9 +212,12 @@ def test_the_journal_of_a_dead_process_of_this_machine_is_dealt_with_at_once(
     double: QdrantDouble,
 ) -> None:
     """Also when there is nothing to write: counts are right, nobody waits a quarter of an hour."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     died = subprocess.run(
-        [sys.executable, "-c", DYING, double.url], env=environment, check=False, timeout=60
+        [sys.executable, "-c", DYING, double.url],
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+        timeout=60,
     )
     assert died.returncode == -signal.SIGKILL
     with Retriever(remote(double), embedder=HashedWords()) as retriever:
