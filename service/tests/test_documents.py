@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import tempfile
 import unicodedata
@@ -583,7 +584,10 @@ def test_fault_repeated_ingestion_is_done_once(client: httpx.Client, collection:
     for files, where in ((("a.md", "Other."), collection), (("a.md", "The first text."), "else")):
         other = upload(client, where, files, headers=key)
         assert failure(other) == (422, "idempotency_mismatch")
-    assert 'rag_idem_total{outcome="mismatch"}' in client.get("/metrics").text
+    told = client.get("/metrics").text
+    assert 'rag_idem_total{outcome="mismatch"}' in told
+    free = re.search(r"^rag_storage_free_bytes (\S+)$", told, re.MULTILINE)
+    assert free is not None and float(free[1]) > 0
 
 
 def test_fault_repeated_ingestion_while_the_first_is_at_work(

@@ -607,6 +607,35 @@ def test_fault_engine_unavailable_after_a_killed_child_ends_by_itself(
     asyncio.run(main())
 
 
+def test_the_sessions_are_told_of_one_by_one(double: EngineDouble, cli: Cli) -> None:
+    """What an operator counts: opened, lost with failed attempts until the next, replaced."""
+
+    async def main() -> list[str]:
+        told: list[str] = []
+        runner = CallRunner(options(cli, rotate_calls=3, retry_s=0.01))
+        runner.report(told.append)
+        try:
+            async with asyncio.timeout(SOON):
+                await runner.start(lambda line: None)
+            cli.use(double, "fails")
+            os.kill(cli.pids[0], signal.SIGKILL)
+            await until(lambda: told.count("failed") > 1)
+            cli.use(double)
+            await until_ready(runner)
+            for _ in range(3):
+                await runner.answer(request())
+            await until(lambda: "replaced" in told)
+        finally:
+            await runner.close()
+        return told
+
+    told = asyncio.run(main())
+    between = told[2 : told.index("open", 1)]
+    assert told[:2] == ["open", "lost"]
+    assert len(between) > 1 and set(between) == {"failed"}
+    assert told[2 + len(between) :] == ["open", "open", "replaced"]
+
+
 def test_fault_engine_unavailable_is_noticed_by_a_ping(double: EngineDouble, cli: Cli) -> None:
     async def main() -> None:
         async with running(cli) as (runner, _):

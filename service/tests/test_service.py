@@ -345,6 +345,18 @@ def test_fault_overloaded_or_draining_ends_what_is_under_way() -> None:
 # -- being ready --------------------------------------------------------------------------------
 
 
+class OnAnEngine(Told):
+    """One whose sessions come and go."""
+
+    def report(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+
+    async def start(self, say: Callable[[str], None]) -> None:
+        for event in ("failed", "failed", "open"):
+            self.tell(event)
+        await super().start(say)
+
+
 async def get_ready(made: Service, until: Callable[[], bool]) -> list[str]:
     said: list[str] = []
     going = asyncio.create_task(made.get_ready(said.append))
@@ -375,6 +387,22 @@ def test_it_is_ready_after_a_real_question() -> None:
         "anything?", "hr", "probe", {"target": "extractive"},
     )  # fmt: skip
     assert (runner.started, readied, count(made, "rag_ready")) == (1, [1], 1)
+
+
+def test_the_sessions_of_a_runner_on_an_engine_are_counted() -> None:
+    """By what became of them, of the container pipeline beside it, too."""
+    made = service(OnAnEngine(), ready=False)
+    made.containers = OnAnEngine()
+
+    async def both() -> None:
+        made.containers_wanted.set()
+        await made.start_containers(lambda line: None)
+        await get_ready(made, lambda: made.missing is None)
+
+    asyncio.run(both())
+
+    name = "rag_engine_session_total"
+    assert (count(made, name, event="failed"), count(made, name, event="open")) == (4, 2)
 
 
 def test_while_it_starts_it_says_how_far_it_is() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from rag_pipeline.errors import StepError
+from rag_pipeline.settings import read_settings as rag_settings
 
 from . import replies
 from .answers import service_of
@@ -49,8 +53,16 @@ async def metrics(request: Request) -> Response:
     if isinstance(service.runner, LocalRunner):
         for breaker in service.runner.breakers:
             service.metrics.breaker_state.labels(breaker.name).set(breaker.open)
+    with suppress(OSError, StepError):
+        service.metrics.free_bytes.set(_free_bytes(rag_settings().home))
     text = service.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return what is free on the disk of a folder that may not be there yet."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free
 
 
 @router.get("/v1/info", responses={200: replies.answers(replies.Info), **PUBLIC})

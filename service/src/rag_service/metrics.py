@@ -60,6 +60,12 @@ class Metrics:
         self.breaker_state = gauge(
             "rag_breaker_state", "1: calls of this dependency are refused for now.", "dep"
         )
+        self.engine_session = counter(
+            "rag_engine_session_total",
+            "Sessions on the Dagger engine: open, failed, lost, replaced.",
+            "event",
+        )
+        self.free_bytes = gauge("rag_storage_free_bytes", "Bytes free on the disk of RAG_HOME.")
         self.ready = gauge("rag_ready", "Whether the service is ready.")
 
     def text(self) -> bytes:

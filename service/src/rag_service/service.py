@@ -214,6 +214,7 @@ class Service:
             say(line)
 
         try:
+            self._count_sessions(self.runner)
             await self.runner.start(progress)
             starting = False
             at_once = getattr(self.runner, "at_once", None)  # not every runner knows
@@ -250,6 +251,7 @@ class Service:
         if self.containers is None or self.containers is self.runner:
             return
         try:
+            self._count_sessions(self.containers)
             await self.containers.start(say)
         except StepError as error:
             say(f"/rag cannot start: {error.message}")
@@ -270,6 +272,11 @@ class Service:
         if not self.admission.draining:
             self.missing = missing
         self.metrics.ready.set(0 if missing else 1)
+
+    def _count_sessions(self, runner: Runner) -> None:
+        report = getattr(runner, "report", None)  # only those on an engine have sessions
+        if report is not None:
+            report(lambda event: self.metrics.engine_session.labels(event).inc())
 
     async def _probe(self) -> None:
         """Ask a real question once it is needed; afterwards only whether the runner is there."""

@@ -73,6 +73,7 @@ class Supervisor(Generic[Started]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: set[Live[Started]] = set()
         self._say: Say = LOG.info
+        self.on_event: Callable[[str], None] = lambda event: None  # open, failed, lost, replaced
         self._closing = False
         self._never: StepError | None = None
 
@@ -179,6 +180,7 @@ class Supervisor(Generic[Started]):
             try:
                 live = await self._build()
             except Exception as error:
+                self.on_event("failed")
                 if not isinstance(error, StepError):
                     LOG.exception("dagger: unexpected error")
                 said = error.message if isinstance(error, StepError) else repr(error)
@@ -198,8 +200,10 @@ class Supervisor(Generic[Started]):
             old, self._current = self._current, live
             self._lives.add(live)
             self._ready.set()
+            self.on_event("open")
             self._spawn(self._watch(live))
             if old is not None:
+                self.on_event("replaced")
                 self._say("dagger: the new session took over")
                 self._spawn(self._retire(old))
 
@@ -221,6 +225,7 @@ class Supervisor(Generic[Started]):
         try:
             await live.session.watch(live.started.ping)
             if live is self._current:
+                self.on_event("lost")
                 self._current = None
                 self._why = f"the Dagger session was lost: {live.session.lost.result()}"
                 self._say(f"dagger: session lost: {live.session.lost.result()}; building a new one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Generic
 
 from rag_pipeline.errors import StepError
@@ -32,6 +32,10 @@ class OnEngine(ABC, Generic[Started]):
     @abstractmethod
     async def _start(self, session: Session, say: Say) -> Started:
         """Load, start and probe in a new session what requests need."""
+
+    def report(self, tell: Callable[[str], None]) -> None:
+        """Tell of each session that is open, failed to open, was lost, or was replaced by another."""
+        self._supervisor.on_event = tell
 
     async def start(self, say: Say) -> None:
         """Return when a question was answered."""
