@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,3 +145,13 @@ def test_file_of_the_calling_steps_is_the_same(name: str) -> None:
     original = PACKAGES["rag_retrieve"] / name
 
     assert (PACKAGES["rag_generate"] / name).read_text() == original.read_text()
+
+
+def test_the_service_counts_every_rule_of_the_output_filter() -> None:
+    """The service knows no step, so the names stand twice: in the filter's own list, and where it counts."""
+    from rag_generate import output_filter
+    from rag_service.service import RULES
+
+    listed = re.findall(r"^- `(\w+)`", inspect.getdoc(output_filter) or "", re.MULTILINE)
+
+    assert sorted(RULES) == sorted(listed)
