@@ -84,6 +84,22 @@ def test_a_question_between_two_commits_does_not_lose_their_count(remote: Retrie
         assert len(whole(retriever)) == 40
 
 
+def test_what_another_process_counted_is_counted_here(remote: RetrieveSettings) -> None:
+    """On a server the manifest is read again for each request: somebody else may have written it."""
+    with (
+        Retriever(remote, embedder=HashedWords()) as ours,
+        Retriever(remote, embedder=HashedWords()) as theirs,
+    ):
+        ours.ingest_documents(notes(1))
+        assert theirs._collection("default").manifest.documents == 1
+        ours.ingest_documents(notes(3))
+
+        assert theirs._collection("default").manifest == ours._collection("default").manifest
+        assert theirs._collection("default").manifest.documents == 3
+        assert theirs.ingest_documents(notes(4)).added == ["d3"]
+        assert ours.collections()[0].documents == 4
+
+
 @pytest.mark.parametrize(
     ("age_s", "ended", "waits"),
     [(10, False, True), (890, False, True), (910, False, False), (10, True, False)],
