@@ -87,7 +87,7 @@ bench-speed: setup-bench ## latency, throughput, memory, next to other tools
 	@$(PYTHON) bench/speed.py
 
 bench-service: setup-bench ## what HTTP adds, what it serves by runner and clients, Hayhooks beside it
-	@$(PYTHON) bench/service.py
+	@$(PYTHON) bench/http_service.py
 
 bench-overload: setup-bench ## ten times the load and back: goodput, refusals, recovery, tenants
 	@$(PYTHON) bench/overload.py

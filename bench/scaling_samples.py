@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from overload import MODEL_S, model, on_core
-from report import machine
-from service import (
+from http_service import (
     ASKED,
     Server,
     bodies,
@@ -33,6 +31,8 @@ from service import (
     service,
     serving,
 )
+from overload import MODEL_S, model, on_core
+from report import machine
 
 from rag_pipeline.local import open_local
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -159,7 +160,7 @@ def files(url: str) -> dict[str, bytes]:
         "note.rst": f"Note\n====\n\n.. include:: {url}\n\n.. image:: {url}\n\nwords\n".encode(),
         "rows.csv": f'name,url\na,{url}\nb,"=WEBSERVICE(""{url}"")"\nc,"=IMPORTXML(""{url}"")"\n'.encode(),
         "rows.jsonl": (
-            f'{{"id": "1", "text": "words {url}", "url": "{url}", "$ref": "{url}"}}\n'
+            json.dumps({"id": "1", "text": f"words {url}", "url": url, "$ref": url}) + "\n"
         ).encode(),
         "image.svg": svg.encode(),
         "image.html": f"<body>{svg}</body>".encode(),

@@ -26,15 +26,18 @@ def test_threat_crash_in_ingestion_loses_and_tears_nothing(lane: Any) -> None:
     with tempfile.TemporaryDirectory(dir=memory()) as folder, Lane(Path(folder)) as crashes:
         run(crashes, kills, lane.seed)
         tally = crashes.tally
-    say("\n".join(tally.lines()))
-    assert tally.kills.total() == kills
-    assert tally.done > kills / 2, "too little was acknowledged to be lost"
-    assert {name.split()[0] for name in tally.kills} == {"embedded", "server"}
-    if kills >= 300:
+        assert tally.kills.total() == kills
         moments = {"random", *STEPS}
         wanted = {f"embedded {one}" for one in moments | set(FILES)}
         wanted |= {f"server {one}" for one in moments | set(REQUESTS)}
-        assert wanted - set(tally.kills) == set()
+        more = random.Random(lane.seed + 1)
+        while kills >= 300 and wanted - set(tally.kills):  # chance left a moment out
+            assert tally.kills.total() < 3 * kills, wanted - set(tally.kills)
+            crashes.round(more.randrange(2**31))
+    say("\n".join(tally.lines()))
+    assert tally.done > kills / 2, "too little was acknowledged to be lost"
+    assert {name.split()[0] for name in tally.kills} == {"embedded", "server"}
+    if kills >= 300:
         assert max(max(times) for times in tally.restarts_s.values()) <= READY_S
 
 
@@ -43,7 +46,7 @@ import sys
 from pathlib import Path
 from rag_retrieve import Retriever, RetrieveRequest, RetrieveSettings
 with Retriever(RetrieveSettings(home=Path(sys.argv[1]))) as retriever:
-    say(len(retriever.retrieve(RetrieveRequest(query="rule and part hold")).results))
+    print(len(retriever.retrieve(RetrieveRequest(query="rule and part hold")).results))
 """
 DIE = """
 import os, signal, sys

@@ -240,6 +240,7 @@ def ask_mcp(client: httpx.Client, query: str) -> tuple[str, list[str]]:
 INTERFACES = (ask_json, ask_sse, ask_openai, ask_openai_stream, ask_mcp)
 
 
+@pytest.mark.timeout(900)
 def test_threat_prompt_injection_leaves_over_no_interface(
     lane: Any, llm: LLMStub, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline that Hayhooks serves in bench/service.py: Haystack's retrieval, our embedder and answers.
+"""The pipeline that Hayhooks serves in bench/http_service.py: Haystack's retrieval, our embedder and answers.
 
 Its documents are the passages of our index, with the vectors of our index, from $BENCH_PASSAGES.
 """

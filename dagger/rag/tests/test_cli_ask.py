@@ -31,6 +31,11 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "home"
 
 
+def heed_ctrl_c() -> None:
+    """As on a terminal: where the tests run in the background it is ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(*arguments: str, home: Path, **variables: str) -> Iterator[pexpect.spawn]:
     """Run `rag` on a terminal of 80 columns."""
@@ -41,6 +46,7 @@ def terminal(*arguments: str, home: Path, **variables: str) -> Iterator[pexpect.
         encoding="utf-8",
         timeout=60,
         dimensions=(24, 80),
+        preexec_fn=heed_ctrl_c,
     )
     try:
         yield child
@@ -195,6 +201,7 @@ def test_an_interrupt_while_an_answer_is_made_is_quiet(indexed: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     try:
         assert asked.wait(60)
@@ -202,6 +209,7 @@ def test_an_interrupt_while_an_answer_is_made_is_quiet(indexed: Path) -> None:
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()
+        process.communicate()
         release.set()
         server.shutdown()
         server.server_close()

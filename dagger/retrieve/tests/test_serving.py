@@ -42,7 +42,7 @@ async def ready(client: httpx.AsyncClient) -> Answer:
             await asyncio.sleep(0.01)
 
 
-def test_fault_a_store_that_comes_up_later_makes_the_step_ready_by_itself(
+def test_fault_liveness_and_readiness_of_a_step_whose_store_comes_up_later(
     settings: RetrieveSettings,
     double: QdrantDouble,
     monkeypatch: pytest.MonkeyPatch,

@@ -813,6 +813,10 @@ def test_the_store_is_chosen_by_the_settings(tmp_path: Path) -> None:
     opened = open_stores(server)
     assert isinstance(opened, ServerStores)
     opened.close()
-    loaded = "import sys; from rag_retrieve.stores.folders import EdgeStores; "
-    checked = run(loaded + "print('qdrant_client' in sys.modules)")
-    assert checked.communicate()[0] == "False\n"
+    loaded = (
+        "import sys; from pathlib import Path; from rag_retrieve import Retriever, RetrieveSettings; "
+        "Retriever(RetrieveSettings(home=Path(sys.argv[1]))).close(); "
+    )
+    clients = "{'httpx', 'httpx2', 'openai', 'qdrant_client'}"
+    checked = run(f"{loaded}print({clients} & set(sys.modules))", tmp_path)
+    assert checked.communicate()[0] == "set()\n", "each costs time at every start"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .analyzer import Analyzer
 from .breaker import Breaker
@@ -23,8 +23,10 @@ from .reports import CollectionInfo, Counters, DocumentInfo, IngestReport, Store
 from .settings import RetrieveSettings
 from .step import retrieve
 from .stores import Stores, open_stores
-from .superlinked import Superlinked
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .superlinked import Superlinked
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +70,13 @@ class Retriever:
             if settings.embedding_cache
             else None
         )
-        self._superlinked = Superlinked(settings) if settings.retriever == "superlinked" else None
+        self._superlinked: Superlinked | None = None
+        if settings.retriever == "superlinked":
+            from .superlinked import (
+                Superlinked,
+            )  # with an HTTP client, which costs a third of a start
+
+            self._superlinked = Superlinked(settings)
         self._collections: dict[str, Collection] = {}
         self._opening = threading.Lock()
         self._writing = threading.Lock()

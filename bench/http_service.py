@@ -1,6 +1,6 @@
 """What the HTTP service adds to the pipeline, how much it serves, and Hayhooks beside it.
 
-    python bench/service.py [--seconds 5] [--runners local,remote] [--write]
+    python bench/http_service.py [--seconds 5] [--runners local,remote] [--write]
 
 Every server runs in a process of its own over the same index of docs/, the load generator
 (bench/load.py) in another one. Every question is a new one. Measured are:
