@@ -71,10 +71,8 @@ class Retriever:
             else None
         )
         self._superlinked: Superlinked | None = None
-        if settings.retriever == "superlinked":
-            from .superlinked import (
-                Superlinked,
-            )  # with an HTTP client, which costs a third of a start
+        if settings.retriever == "superlinked":  # it needs an HTTP client, which is slow to import
+            from .superlinked import Superlinked
 
             self._superlinked = Superlinked(settings)
         self._collections: dict[str, Collection] = {}
