@@ -371,16 +371,13 @@ def test_threat_overload_whatever_comes_and_goes_no_place_is_lost(lane: Any) -> 
 def test_threat_overload_ten_times_the_load_and_back(
     runner: str, tmp_path: Path, lane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real process, an open loop: nothing fails, nothing collapses, nobody else is refused, and it ends.
-
-    How much is left and how fast is measured by `make bench-overload`.
-    """
+    """What `make bench-overload` measures reaches its goals: a real process, an open loop."""
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     for name in [name for name in os.environ if name.startswith("RAG_")]:
         monkeypatch.delenv(name)
     overload = importlib.import_module("overload")
     overload.index(tmp_path / "home", tmp_path / "passages.json")
-    found = overload.measure(runner, tmp_path / "home", 4.0, lane.seed)
+    found = overload.measure(runner, tmp_path / "home", 8.0, lane.seed)
 
     said = f"--seed {lane.seed}: {found}"
     assert [phase.failed for phase in (*found.phases, *found.quiet)] == [0] * 6, said
@@ -388,3 +385,4 @@ def test_threat_overload_ten_times_the_load_and_back(
     assert found.goodput > 0.5, said
     assert found.recovery_s < float("inf"), said
     assert [phase.refused for phase in found.quiet] == [0, 0, 0], said
+    assert not found.missed(), said
