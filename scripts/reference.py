@@ -383,7 +383,8 @@ def _schema(schema: dict[str, Any]) -> str:
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
         return ", ".join(
-            code(each if isinstance(each, str) else json.dumps(each)) for each in values
+            code(each if isinstance(each, str) else json.dumps(each)) if each != "" else "nothing"
+            for each in values
         )
     if schema.get("type") == "object" and "title" in schema and "properties" in schema:
         return f"[{schema['title']}](#{schema['title'].lower()})"

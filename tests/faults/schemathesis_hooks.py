@@ -12,14 +12,7 @@ from typing import Any
 import schemathesis
 from schemathesis import GenerationMode
 
-FLAGS = ("wait", "stream")
 OPEN = ("filters", "retrieve", "augment", "generate", "metadata_condition")
-
-
-@schemathesis.hook
-def filter_case(context: Any, case: Any) -> bool:
-    """A flag's name alone means true, and 1 and 0 do, too: that is no mistake of a request."""
-    return not any((case.query or {}).get(name) in ("", "0", "1") for name in FLAGS)
 
 
 @schemathesis.hook

@@ -6,6 +6,7 @@ The runner is a double that answers when it is told to, so that turns are counte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ from service_kit import settings
 
 from rag_pipeline.errors import StepError
 from rag_pipeline.shapes import Event
-from rag_service.admission import KEEP_S, Admission
+from rag_service.admission import COMING_S, KEEP_S, Admission
 from rag_service.app import create_app
 from rag_service.metrics import Metrics
 
@@ -315,6 +316,42 @@ def test_fault_overloaded_or_draining_who_would_come_too_late_is_refused_at_once
                 task.cancel()
             await asyncio.wait(held)
         assert (admission.free, admission.waiting) == (2, 0)
+
+    run(check())
+
+
+def test_threat_overload_who_is_let_in_counts_before_it_is_read() -> None:
+    """Many read at once do not all get in for the one place that is left, to be refused later."""
+    now = 0.0
+    admission = Admission(2, 2, 60, Metrics(), clock=lambda: now)
+
+    def let_in(tenant: str = "noisy") -> list[float]:
+        into = []
+        with contextlib.suppress(StepError):
+            while True:
+                into.append(admission.expect(tenant, 60))
+        return into
+
+    async def check() -> None:
+        nonlocal now
+        first = let_in()
+        assert len(first) == 4  # two places, two that wait
+        assert len(let_in("quiet")) == 4  # whoever else asks has as much, until they are here
+
+        for came in first[:2]:
+            admission.forget("noisy", came)  # they were no questions
+        admission.forget("noisy", 99.0)
+        assert len(let_in()) == 2
+
+        held = [asyncio.create_task(hold(admission, "noisy")) for _ in range(2)]
+        await settle()
+        assert (admission.free, admission.waiting) == (0, 0)
+        assert let_in() == []  # the two that are still coming will wait
+        now += 2 * COMING_S
+        assert len(let_in()) == 2  # they did not come
+        for task in held:
+            task.cancel()
+        await asyncio.wait(held)
 
     run(check())
 

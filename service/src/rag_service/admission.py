@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 from rag_pipeline.errors import StepError
 
@@ -19,6 +20,8 @@ BURST_S = 10.0  # seconds of a rate that may be used at once
 RETRY_S = 4.0  # Retry-After of who is refused is spread over so many seconds
 RECENT = 0.1  # weight of the last request in how long one takes
 SURE = 0.5  # of the longest wait: who is expected to wait longer may wait in vain
+COMING_S = 0.05  # seconds in which a request that was let in asks for its place
+LOOK_S = 0.1  # seconds until it is looked again whose share has grown
 KEEP_S = 30.0  # seconds for which places that a tenant needed are kept for it
 
 
@@ -27,12 +30,14 @@ class _Tenant:
     """What one tenant has here: places, and requests that wait, oldest first.
 
     Args:
+        coming: When requests were let in that have not asked for their place yet.
         needed: The most places it had use for in the last seconds.
         until: When that is forgotten.
     """
 
     held: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    coming: deque[float] = field(default_factory=deque)
     needed: int = 0
     until: float = 0.0
 
@@ -77,9 +82,10 @@ class Admission:
         self._limit, self._free, self._reserve = limit, limit, reserve
         self._clock = clock
         self._queue, self._wait_s, self._metrics = queue, wait_s, metrics
+        self._counter = cache(metrics.shed.labels)
         self._tenants: dict[str, _Tenant] = {}  # whose turn was longest ago comes first
         self._waiting = 0
-        self._took_s = 0.0
+        self._took_s = self._look = 0.0
         self.draining = False
 
     @property
@@ -104,19 +110,47 @@ class Admission:
         Raises:
             StepError: `overloaded` or `draining`.
         """
+        mine = self._tenants.get(tenant) or _Tenant()
+        self._check(mine, left_s, self._coming(mine))
+
+    def _check(self, mine: _Tenant, left_s: float, coming: int) -> None:
+        """Check for one more of a tenant of whom `coming` were let in before it, and wait nowhere."""
         if self.draining:
             text = "the service is shutting down; ask another one"
             raise self._shed("draining", "draining", text)
-        self._hand_on()  # a share may have grown since somebody left
-        mine = self._tenants.get(tenant) or _Tenant()
-        if self._free > 0 and mine.held < self._most_of(mine):
+        if self._clock() >= self._look:  # a share may have grown since somebody left
+            self._look = self._clock() + LOOK_S
+            self._hand_on()
+        most = self._most_of(mine)
+        places = max(0, min(self._free, most - mine.held))
+        if coming < places:
             return
-        if self._waiting >= self._queue and self._fattest(mine) is None:
+        ahead = coming - places  # of them will have to wait
+        if self._waiting + ahead >= self._queue and self._fattest(mine, ahead) is None:
             raise self._shed("queue_full", "overloaded", "too many requests are waiting already")
-        wait_s = self._wait_of(mine)
+        wait_s = self._wait_of(mine, most, ahead)
         if wait_s > SURE * self._wait_s or wait_s + self._took_s > left_s:
             text = "too many requests are waiting already for this one to get its turn in time"
             raise self._shed("too_late", "overloaded", text)
+
+    def expect(self, tenant: str, left_s: float) -> float:
+        """Let a request in that has yet to be read, as `check` does; those after it count it.
+
+        Until it asks for its place, or `forget` is told what this returns.
+
+        Raises:
+            StepError: `overloaded` or `draining`.
+        """
+        self.check(tenant, left_s)
+        now = self._clock()
+        self._tenants.setdefault(tenant, _Tenant()).coming.append(now)
+        return now
+
+    def forget(self, tenant: str, expected: float) -> None:
+        """No longer expect a request that may have ended without asking for a place."""
+        mine = self._tenants.get(tenant)
+        if mine is not None and expected in mine.coming:
+            mine.coming.remove(expected)
 
     @asynccontextmanager
     async def slot(self, tenant: str, left_s: float) -> AsyncIterator[None]:
@@ -139,7 +173,10 @@ class Admission:
             self._leave(tenant)
 
     async def _enter(self, tenant: str, left_s: float) -> None:
-        self.check(tenant, left_s)
+        mine = self._tenants.get(tenant) or _Tenant()
+        if mine.coming:
+            mine.coming.popleft()
+        self._check(mine, left_s, 0)  # those that are still coming are behind it
         now = self._clock()
         for name in [name for name, one in self._tenants.items() if not one.here(now)]:
             del self._tenants[name]
@@ -149,7 +186,7 @@ class Admission:
             mine.note(now)
             return
         if self._waiting >= self._queue:
-            self._drop_newest(self._fattest(mine))
+            self._drop_newest(self._fattest(mine, 0))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         mine.waiting.append(turn)
         mine.note(now)
@@ -212,10 +249,16 @@ class Admission:
         self._waiting += more
         self._metrics.queued.set(self._waiting)
 
-    def _fattest(self, mine: _Tenant) -> _Tenant | None:
-        """Return who has more in the queue than `mine` would have with one more."""
+    def _coming(self, mine: _Tenant) -> int:
+        """Return how many requests of a tenant were let in a moment ago and are on their way."""
+        while mine.coming and mine.coming[0] < self._clock() - COMING_S:
+            mine.coming.popleft()
+        return len(mine.coming)
+
+    def _fattest(self, mine: _Tenant, ahead: int) -> _Tenant | None:
+        """Return who has more in the queue than `mine` would have with `ahead` and one more."""
         most = max(self._tenants.values(), key=lambda one: len(one.waiting), default=mine)
-        return most if len(most.waiting) > len(mine.waiting) + 1 else None
+        return most if len(most.waiting) > len(mine.waiting) + ahead + 1 else None
 
     def _drop_newest(self, tenant: _Tenant | None) -> None:
         assert tenant is not None, "check() made sure"
@@ -225,19 +268,21 @@ class Admission:
             text = "too many requests of this client are waiting already"
             turn.set_exception(self._shed("queue_share", "overloaded", text))
 
-    def _wait_of(self, mine: _Tenant) -> float:
+    def _wait_of(self, mine: _Tenant, most: int, ahead: int) -> float:
         """Return about how many seconds one more request of a tenant would wait.
 
-        In turns, `k` of its own before it cost a place in each of the queues at most; and those
-        of its own have no more than its share of the places.
+        Behind those that wait, and `ahead` of its own. In turns, `k` of its own before it cost a
+        place in each of the queues at most; and those of its own have no more than `most` of the
+        places, its share.
         """
         sharing = sum(1 for one in self._tenants.values() if one.waiting and one is not mine) + 1
-        before = min(self._waiting, len(mine.waiting) * sharing + sharing - 1)
-        turns = max((before + 1) / self._limit, (len(mine.waiting) + 1) / self._most_of(mine))
+        own = len(mine.waiting) + ahead
+        before = min(self._waiting + ahead, own * sharing + sharing - 1)
+        turns = max((before + 1) / self._limit, (own + 1) / most)
         return turns * self._took_s
 
     def _shed(self, reason: str, code: str, message: str) -> StepError:
-        self._metrics.shed.labels(reason).inc()
+        self._counter(reason).inc()
         # spreading retries, not cryptography
         return StepError(code, message, retry_after=random.uniform(0, RETRY_S))  # noqa: S311
 

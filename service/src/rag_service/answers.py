@@ -10,7 +10,7 @@ from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 
 from . import replies
 from .errors import JSON
-from .requests import FAILURES, SAID, flag, read, takes
+from .requests import FAILURES, SAID, flag, flag_query, read, takes
 from .runners import Runner
 from .service import Service
 from .sse import EVENTS, streamed
@@ -26,6 +26,12 @@ class AskRequest(RagRequest):
         description="Answer as server-sent events: search_results, message, citation, "
         "final_answer, error. The same as `?stream=true` or `Accept: text/event-stream`.",
     )
+
+
+ASKS = {
+    **takes(AskRequest, query=SAID),
+    "parameters": [flag_query("stream", "true: answer as events.", default=False)],
+}
 
 
 def service_of(request: Request) -> Service:
@@ -64,7 +70,7 @@ async def _answered(request: Request, runner: Runner | None) -> Response:
     "/rag_modules",
     summary="Answer a question by the configured runner",
     responses={200: replies.answers(RagResponse, streams=True), **FAILURES},
-    openapi_extra=takes(AskRequest, query=SAID),
+    openapi_extra=ASKS,
 )
 async def rag_modules(request: Request) -> Response:
     """Answer a question from the documents, with verified citations."""
@@ -75,7 +81,7 @@ async def rag_modules(request: Request) -> Response:
     "/rag",
     summary="Answer a question by three container steps",
     responses={200: replies.answers(RagResponse, streams=True), **FAILURES},
-    openapi_extra=takes(AskRequest, query=SAID),
+    openapi_extra=ASKS,
 )
 async def rag(request: Request) -> Response:
     """Answer as `/rag_modules` does, by the container pipeline: retrieve, augment, generate.

@@ -111,7 +111,7 @@ def create_app(
     app.state.routes += app.router.routes
     describe(app, OPEN, keyed=bool(service.keys))
     stack = app.build_middleware_stack()  # around all of it: a refusal shall cost next to nothing
-    app.middleware_stack = Gate(
+    app.middleware_stack = app.state.gate = Gate(
         stack, admission=admission, keys=ring, settings=settings, metrics=metrics
     )
     return app

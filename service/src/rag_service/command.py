@@ -19,7 +19,7 @@ import uvicorn
 from rag_pipeline.errors import StepError
 
 from .app import CLOSE_S, create_app
-from .protocol import Protocol
+from .protocol import behind
 from .service import Service
 from .settings import ServiceSettings, read_settings
 
@@ -52,7 +52,7 @@ def serve(say: Callable[[str], None], **given: Any) -> int:
     app = create_app(settings, say=say)
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=behind(app.state.gate),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -22,7 +22,7 @@ from .answers import service_of
 from .context import context_of
 from .errors import JSON
 from .library import Job, Library
-from .requests import FAILURES, Name, flag, takes
+from .requests import FAILURES, Name, flag, flag_query, takes
 from .sse import EVENTS, streamed
 from .uploads import FORM, DocumentsRequest, Items, digest_of, form_schema, read_items
 
@@ -68,7 +68,7 @@ def _query(name: str, about: str, **schema: Any) -> dict[str, Any]:
 COLLECTION_QUERY = _query(
     "collection", "Where; default: RAG_COLLECTION.", type="string", pattern=COLLECTION
 )
-WAIT_QUERY = _query("wait", "false: answer 202 at once.", type="boolean", default=True)
+WAIT_QUERY = flag_query("wait", "false: answer 202 at once.", default=True)
 
 
 # -- what every route asks ------------------------------------------------------------------

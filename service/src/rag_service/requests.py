@@ -25,6 +25,7 @@ from .replies import failures
 Model = TypeVar("Model", bound=BaseModel)
 SAID: dict[str, JsonValue] = {"pattern": r"\S"}  # a text that is not blank, in JSON Schema
 MAX_DEPTH = 16  # nesting of JSON containers
+FLAG_ALSO = ("1", "0", "")  # beside true and false
 HOST = re.compile(r"(host|hostname|url|uri|endpoint|apibase|apikey|proxy|secret|password)$")
 SECRET_URI = re.compile(r"\s*(env|file|cmd|op|vault)://", re.IGNORECASE)
 Name = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]  # of a collection
@@ -101,10 +102,17 @@ def flag(request: Request, name: str, *, default: bool) -> bool:
         StepError: `invalid_request`, it is neither.
     """
     value = request.query_params.get(name)
-    if value not in (None, "", "true", "false", "1", "0"):
+    if value not in (None, "true", "false", *FLAG_ALSO):
         text = f"{name}: send true or false, but got {value[:40]!r}"
         raise StepError("invalid_request", text, param=name)
     return default if value is None else value in ("", "true", "1")
+
+
+def flag_query(name: str, about: str, *, default: bool) -> dict[str, Any]:
+    """Return what OpenAPI says of a parameter that `flag` reads."""
+    kinds = [{"type": "boolean"}, {"type": "string", "enum": list(FLAG_ALSO)}]
+    schema = {"anyOf": kinds, "default": default}
+    return {"name": name, "in": "query", "description": about, "schema": schema}
 
 
 def otherwise(text: str) -> WrapValidator:
