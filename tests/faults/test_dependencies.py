@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -195,6 +196,34 @@ def test_fault_deadline_exceeded_names_the_step(
     assert reply.code == "deadline_exceeded" or dependency == "llm"
     assert reply.step == ("generate" if dependency == "llm" else "retrieve")
     assert reply.seconds <= 2.0 + lane(5000, 100) / 1000
+
+
+@pytest.mark.parametrize("dependency", ["qdrant", "embedder", "llm"])
+def test_threat_slow_dependency_is_seen_in_the_seconds_of_its_calls(
+    patient: Rig, on: Doubles, dependency: str
+) -> None:
+    """A call that was given up counts with the time it took until then, beside those that ended."""
+
+    def calls() -> tuple[float, float]:
+        text = patient.http.get("/metrics").text
+        found = [
+            re.search(rf'^rag_dep_seconds_{part}{{dep="{dependency}"}} (\S+)$', text, re.MULTILINE)
+            for part in ("count", "sum")
+        ]
+        return tuple(float(one[1]) if one else 0.0 for one in found)  # type: ignore[return-value]
+
+    none = calls()
+    assert patient.ask().status == 200
+    answered = calls()
+    event = hang(on, dependency)
+
+    assert patient.ask().status == 504
+
+    event.set()
+    given_up = calls()
+    assert answered[0] > none[0]
+    assert given_up[0] > answered[0]
+    assert given_up[1] - answered[1] > 0.5
 
 
 def test_threat_slow_dependency_keeps_no_thread(patient: Rig, on: Doubles) -> None:

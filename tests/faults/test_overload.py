@@ -23,7 +23,7 @@ from service_kit import settings
 
 from rag_pipeline.errors import StepError
 from rag_pipeline.shapes import Event
-from rag_service.admission import COMING_S, KEEP_S, Admission
+from rag_service.admission import COMING_S, IDLE, KEEP_S, Admission
 from rag_service.app import create_app
 from rag_service.metrics import Metrics
 
@@ -352,6 +352,25 @@ def test_threat_overload_who_is_let_in_counts_before_it_is_read() -> None:
         for task in held:
             task.cancel()
         await asyncio.wait(held)
+
+    run(check())
+
+
+def test_threat_overload_of_many_addresses_is_looked_at_a_few_at_a_time() -> None:
+    """What a request costs does not grow with all who were here; who is here is never forgotten."""
+
+    async def check() -> None:
+        admission = Admission(IDLE + 10, 4, 60, Metrics())
+        held = [asyncio.create_task(hold(admission, f"held {n}")) for n in range(3)]
+        await settle()
+        for number in range(20 * IDLE):
+            async with admission.slot(f"address {number}", 60):
+                assert len(admission._tenants) <= IDLE + 4
+        assert {f"held {n}" for n in range(3)} <= set(admission._tenants)
+        for task in held:
+            task.cancel()
+        await asyncio.wait(held)
+        assert (admission.free, admission.waiting) == (IDLE + 10, 0)
 
     run(check())
 

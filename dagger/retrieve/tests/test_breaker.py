@@ -121,3 +121,20 @@ def test_it_counts_as_a_plain_list_would(clock: Clock) -> None:
             assert call(breaker, failed=False)
             made.clear()
     assert 10 < opened < 1000
+
+
+def test_it_tells_how_long_each_call_took_however_it_ended(clock: Clock) -> None:
+    """One that gives an answer, and one that is given up."""
+    breaker = Breaker("x", clock=clock)
+    took: list[float] = []
+    with breaker.timed():
+        clock.now += 1.0  # nobody wants to know yet
+    breaker.on_call = took.append
+
+    with breaker.timed():
+        clock.now += 0.5
+    with pytest.raises(TimeoutError), breaker.timed():
+        clock.now += 2.0
+        raise TimeoutError
+
+    assert took == [0.5, 2.0]

@@ -22,6 +22,7 @@ RECENT = 0.1  # weight of the last request in how long one takes
 SURE = 0.5  # of the longest wait: who is expected to wait longer may wait in vain
 COMING_S = 0.05  # seconds in which a request that was let in asks for its place
 LOOK_S = 0.1  # seconds until it is looked again whose share has grown
+IDLE = 100  # tenants with nothing here that are remembered; all are looked at for each request
 KEEP_S = 30.0  # seconds for which places that a tenant needed are kept for it
 
 
@@ -178,8 +179,7 @@ class Admission:
             mine.coming.popleft()
         self._check(mine, left_s, 0)  # those that are still coming are behind it
         now = self._clock()
-        for name in [name for name, one in self._tenants.items() if not one.here(now)]:
-            del self._tenants[name]
+        self._forget_idle(now)
         mine = self._tenants.setdefault(tenant, _Tenant())
         if self._free > 0 and mine.held < self._most_of(mine):
             self._give(tenant, mine)
@@ -205,6 +205,15 @@ class Admission:
                 text = f"no capacity became free within {self._wait_s:g} s"
                 raise self._shed("queue_wait", "overloaded", text) from None
             raise
+
+    def _forget_idle(self, now: float) -> None:
+        """Forget who was not here lately, and of the others with nothing here all but the last."""
+        gone = [name for name, one in self._tenants.items() if not one.here(now)]
+        for name in gone:
+            del self._tenants[name]
+        idle = [name for name, one in self._tenants.items() if not (one.held or one.waiting)]
+        for name in idle[:-IDLE]:
+            del self._tenants[name]
 
     def _leave(self, tenant: str) -> None:
         """Give a place back."""

@@ -27,6 +27,9 @@ class Metrics:
         )
         self.request_seconds = histogram("rag_request_seconds", "Seconds per request.", "route")
         self.step_seconds = histogram("rag_step_seconds", "Seconds per step.", "step")
+        self.dep_seconds = histogram(
+            "rag_dep_seconds", "Seconds per call of a dependency, however it ended.", "dep"
+        )
         self.inflight = gauge("rag_inflight", "Requests being answered.")
         self.queued = gauge("rag_queued", "Requests waiting for their turn.")
         self.rejected = counter("rag_rejected_total", "Requests refused unread.", "reason")

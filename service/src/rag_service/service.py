@@ -217,6 +217,8 @@ class Service:
             self._count_sessions(self.runner)
             await self.runner.start(progress)
             starting = False
+            for breaker in getattr(self.runner, "breakers", ()):
+                breaker.on_call = self.metrics.dep_seconds.labels(breaker.name).observe
             at_once = getattr(self.runner, "at_once", None)  # not every runner knows
             if at_once is not None:
                 self.admission.narrow(at_once)

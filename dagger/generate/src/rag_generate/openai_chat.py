@@ -131,7 +131,8 @@ class OpenAIChat:
             if refused := self.breaker.refuses():
                 raise refused_for_now(refused)
             reply = Reply()
-            failure = await self._attempt(body, reply, emit, end, total)
+            with self.breaker.timed():
+                failure = await self._attempt(body, reply, emit, end, total)
             self.breaker.ended(failed=failure is not None and failure.down)
             if failure is None:
                 return _draft(reply, attempt, fitted)

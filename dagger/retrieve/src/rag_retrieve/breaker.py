@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 RESERVE = 10  # retries a breaker starts with and can save up; a quiet service may retry, too
@@ -44,12 +45,16 @@ class Breaker:
         name: The dependency, for people and metrics.
         rules: When it opens.
         clock: Seconds since any fixed moment.
+
+    Attributes:
+        on_call: Told the seconds of each call, from whatever thread made it.
     """
 
     def __init__(
         self, name: str, rules: Rules | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.name = name
+        self.on_call: Callable[[float], None] = lambda seconds: None
         self._rules = rules or Rules()
         self._clock = clock
         self._lock = threading.Lock()
@@ -73,6 +78,15 @@ class Breaker:
                 self._next_probe = now + self._rules.probe_s
             self._retries = min(RESERVE, self._retries + self._rules.retries)
             return 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Time a call, however it ends: with an answer, an error, or given up."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self.on_call(self._clock() - began)
 
     def ended(self, *, failed: bool) -> None:
         """Count a call that was made; one that was given up tells nothing and is not counted."""

@@ -226,7 +226,8 @@ class OpenAIEmbedder:
                 retry_after=wait,
             )
         try:
-            rows = self._ask(texts)
+            with self.breaker.timed():
+                rows = self._ask(texts)
         except StepError as error:
             self.breaker.ended(failed=error.code in ("embedder_unavailable", "deadline_exceeded"))
             raise

@@ -36,7 +36,7 @@ class LocalRunner:
 
     @property
     def breakers(self) -> tuple[Any, ...]:
-        """Return those of what the steps depend on: each has a `name` and is `open` or not."""
+        """Return those of what the steps depend on, by `name`: `open` or not, and `on_call`."""
         return self.pipeline.breakers if self.pipeline is not None else ()
 
     @property

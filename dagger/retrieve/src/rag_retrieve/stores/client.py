@@ -108,7 +108,7 @@ class Server:
                 retry_after=wait,
             )
         try:
-            with explained(name):
+            with self.breaker.timed(), explained(name):
                 answer = self._background.run(self._within(call, seconds))
         except StepError as error:
             self.breaker.ended(failed=error.code in FAILING)
