@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,19 @@ def pytest_configure_node(node: object) -> None:
 
 
 pytest_configure_node = pytest.hookimpl(optionalhook=True)(pytest_configure_node)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Have half as many processes again as processors: many tests wait for a server or a deadline.
+
+    Not in the full lane, which measures.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return None if config.getoption("--lane") == "full" else processors + processors // 2
+
+
+pytest_xdist_auto_num_workers = pytest.hookimpl(optionalhook=True)(pytest_xdist_auto_num_workers)
 SEED = pytest.StashKey[int]()
 # Files whose servers take long to start: one process of pytest-xdist has all of a file.
 ONE_PROCESS = {"test_parity.py", "test_superlinked_real.py", "test_page.py", "test_transition.py"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def rows() -> list[str]:
     return found
 
 
+@cache
 def every_test() -> dict[str, Path]:
     """Every test function of the project, with its file."""
     files = [
