@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from rag_pipeline.errors import StepError
-from rag_service.requests import MAX_DEPTH, flag, otherwise, read, refuse_hosts, takes
+from rag_service.requests import MAX_DEPTH, flag, flag_query, otherwise, read, refuse_hosts, takes
 
 
 class Inner(BaseModel):
@@ -215,6 +215,26 @@ def test_a_flag_that_is_neither_is_refused() -> None:
 
     assert (error.value.code, error.value.param) == ("invalid_request", "stream")
     assert error.value.message == f"stream: send true or false, but got '{'y' * 40}'"
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_openapi_says_what_a_flag_takes(default: bool) -> None:
+    """A boolean, or one of the texts that stand for it; all of them are read."""
+    told = flag_query("wait", "Whether.", default=default)
+
+    assert told == {
+        "name": "wait",
+        "in": "query",
+        "description": "Whether.",
+        "schema": {
+            "anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["1", "0", ""]}],
+            "default": default,
+        },
+    }
+    meant = {"true": True, "false": False, "1": True, "0": False, "": True}
+    assert {
+        text: flag(request(query=f"wait={text}"), "wait", default=default) for text in meant
+    } == meant
 
 
 def test_a_field_of_several_kinds_says_what_it_takes() -> None:
