@@ -17,6 +17,7 @@ import pytest
 from service_kit import settings
 from starlette.requests import Request
 
+from rag_generate.breaker import Breaker
 from rag_pipeline.errors import StepError
 from rag_pipeline.models import RagRequest
 from rag_pipeline.shapes import Event
@@ -552,6 +553,28 @@ def test_places_are_no_more_than_the_runner_can_use(asked: int | None, places: i
     asyncio.run(get_ready(made, lambda: made.missing is None))
 
     assert made.admission.free == places
+
+
+def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
+    """Of each dependency by its name, once the runner has started."""
+    runner = Told()
+    made = service(runner, ready=False)
+    asyncio.run(get_ready(made, lambda: made.missing is None))
+    assert "rag_dep_seconds_count" not in made.metrics.text().decode()
+
+    runner = Told()
+    breakers = [Breaker(name) for name in ("qdrant", "llm")]
+    runner.breakers = breakers  # type: ignore[attr-defined]
+    made = service(runner, ready=False)
+    asyncio.run(get_ready(made, lambda: made.missing is None))
+    breakers[0].on_call(0.5)
+    breakers[0].on_call(1.5)
+
+    seconds = [
+        (count(made, "rag_dep_seconds_count", dep=dep), count(made, "rag_dep_seconds_sum", dep=dep))
+        for dep in ("qdrant", "llm")
+    ]
+    assert seconds == [(2, 2.0), (0, 0)]
 
 
 @pytest.mark.parametrize(("breakers", "at_once"), [((), 4 * 3), (("llm",), None)])
