@@ -56,6 +56,11 @@ class Connection:
             self._streams[1].close()
             self._streams = None
 
+    @property
+    def gone(self) -> bool:
+        """Whether the server has closed it, as it does with one that was idle for seconds."""
+        return self._streams is not None and self._streams[0].at_eof()
+
     async def ask(self, body: bytes) -> tuple[int, float, bytes, float]:
         """Return status, Retry-After, body, and when the first piece of a stream came."""
         if self._streams is None:
@@ -146,6 +151,8 @@ class Flow:
         return Connection(self._job, verb, self._flow.get("key"))
 
     async def _one(self, began: float, due: float) -> None:
+        while self._idle and self._idle[-1].gone:
+            self._idle.pop().close()
         connection = self._idle.pop() if self._idle else self._connection()
         try:
             async with asyncio.timeout(GIVE_UP_S):

@@ -28,9 +28,14 @@ class Answers:
     Args:
         keys: The service's keys.
         full: Refuse every question.
+        slow_s: Seconds the application takes.
+        keep_alive_s: Seconds until an idle connection is closed.
     """
 
-    def __init__(self, *, keys: str = "", full: bool = True) -> None:
+    def __init__(
+        self, *, keys: str = "", full: bool = True, slow_s: float = 0, keep_alive_s: float = 5
+    ) -> None:
+        self._slow_s = slow_s
         self.metrics, self.asked = Metrics(), Counter[str]()
         self.state = ServerState()
         given = settings(api_keys=SecretStr(keys))
@@ -46,11 +51,13 @@ class Answers:
         self._config = uvicorn.Config(
             gate, http=behind(gate), log_config=None, access_log=False, ws="none"
         )
+        self._config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
         self._config.load()
 
     async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 200, as what stands behind the gate. A double."""
         self.asked[scope["path"]] += 1
+        await asyncio.sleep(self._slow_s)
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"{}"})
@@ -108,6 +115,15 @@ def test_fault_overloaded_or_draining_is_refused_as_it_is_read() -> None:
     assert answers.state.total_requests == 13
     labels = {"route": "/rag_modules", "status": "503", "code": "draining", "step": ""}
     assert answers.metrics.registry.get_sample_value("rag_requests_total", labels) == 12
+
+
+def test_a_connection_is_not_idle_while_one_behind_a_refusal_is_answered() -> None:
+    """What was set to end the idle connection ends none at work."""
+    answers = Answers(slow_s=0.5, keep_alive_s=0.1)
+
+    got = ask(answers, question() + HEALTH, 2)
+
+    assert [status for status, *_ in got] == [503, 200]
 
 
 def test_what_is_refused_as_it_is_read_says_the_same() -> None:

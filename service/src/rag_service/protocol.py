@@ -25,6 +25,7 @@ class Protocol(BoundedHeads):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._refused(cycle):
             return
+        self._unset_keepalive_if_required()  # one that was refused just before set it
         self._working = cycle
         super()._start_asgi_task(cycle, app)
 
