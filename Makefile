@@ -25,7 +25,10 @@ test: setup ## run all tests (what needs an engine, a model or data skips itself
 
 test-full: setup ## the full lane: more of everything random, and what takes minutes
 	@scripts/go-tools
-	@$(PYTHON) -m pytest -n auto --dist loadgroup --lane full
+	@failed=0; \
+	$(PYTHON) -m pytest -n auto --dist loadgroup --lane full -m "not alone" || failed=1; \
+	$(PYTHON) -m pytest --lane full -m alone || failed=1; \
+	exit $$failed
 
 crash-soak: setup ## kill an ingest 10,000 times and look what is left (KILLS=, SEED=, MINUTES=)
 	@$(PYTHON) tests/faults/crash_lane.py --kills $(or $(KILLS),10000) --minutes $(or $(MINUTES),600) \

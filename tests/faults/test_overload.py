@@ -420,6 +420,7 @@ def test_threat_overload_whatever_comes_and_goes_no_place_is_lost(lane: Any) -> 
         raise AssertionError(f"--seed {lane.seed}: {error}") from error
 
 
+@pytest.mark.alone
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(os.cpu_count() == 1, reason="service and load generator need a core each")
