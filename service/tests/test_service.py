@@ -577,6 +577,27 @@ def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
     assert seconds == [(2, 2.0), (0, 0)]
 
 
+@pytest.mark.parametrize(("own", "within_s"), [(None, 0.25), (0.01, 0.01)])
+def test_it_looks_as_often_as_the_runner_says(
+    own: float | None, within_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every quarter of a second whether the runner is there, or when the runner says so itself."""
+    runner = Told()
+    if own is not None:
+        runner.look_s = own  # type: ignore[attr-defined]
+    made, waits = service(runner, ready=False), list[float]()
+    sleep = asyncio.sleep
+
+    async def waited(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", waited)
+    asyncio.run(get_ready(made, lambda: within_s in waits))
+
+    assert set(waits) - {0} == {within_s}
+
+
 @pytest.mark.parametrize(("breakers", "at_once"), [((), 4 * 3), (("llm",), None)])
 def test_the_local_runner_computes_or_waits(
     breakers: tuple[str, ...], at_once: int | None, monkeypatch: pytest.MonkeyPatch

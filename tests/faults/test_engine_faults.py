@@ -135,7 +135,7 @@ def test_threat_engine_crash_at_random_moments(name: str, lane: Any) -> None:
 @contextmanager
 def service_over(cli: Cli, **more: Any) -> Iterator[httpx.Client]:
     """A service whose runner `call` asks the double."""
-    runner = CallRunner(options(cli, **{"ping_s": 0.5, **more}))
+    runner = CallRunner(options(cli, **{"ping_s": EngineOptions.ping_s, **more}))
     given = settings(runner="call", drain_s=1)
     with (
         serving(given, runner=runner) as url,
@@ -155,7 +155,7 @@ def until_answered(client: httpx.Client, status: int) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("how", ["die", "gateway"])
+@pytest.mark.parametrize("how", ["die", "gateway", "wait"])
 def test_fault_engine_unavailable_over_http(
     how: str, double: EngineDouble, cli: Cli, lane: Any
 ) -> None:

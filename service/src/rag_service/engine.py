@@ -138,8 +138,8 @@ class EngineOptions:
     provision_s: float = 300.0
     load_s: float = 600.0
     deadline_s: float = 60.0
-    ping_s: float = 0.5
-    ping_timeout_s: float = 1.0
+    ping_s: float = 0.25
+    ping_timeout_s: float = 0.6
     hung_s: float = 10.0
     rotate_calls: int = 5000
     rotate_s: float = 1800.0

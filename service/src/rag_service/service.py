@@ -227,7 +227,7 @@ class Service:
             say(f"cannot start: {error.message}")
             self.on_fatal()
             return
-        said = ""
+        said, look_s = "", getattr(self.runner, "look_s", LOOK_S)
         while True:
             try:
                 await self._probe()
@@ -242,7 +242,7 @@ class Service:
                     self.on_ready()
                 said = ""
                 self._set(None)
-            await asyncio.sleep(self.settings.probe_retry_s if said else LOOK_S)
+            await asyncio.sleep(self.settings.probe_retry_s if said else look_s)
 
     async def start_containers(self, say: Callable[[str], None]) -> None:
         """Start the container pipeline beside another runner when it is first asked for.

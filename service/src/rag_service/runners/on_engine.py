@@ -24,6 +24,7 @@ class OnEngine(ABC, Generic[Started]):
     """
 
     name: str
+    look_s = 0.1  # seconds between two looks whether it is there, which cost nothing
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
