@@ -575,6 +575,10 @@ def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
         for dep in ("qdrant", "llm")
     ]
     assert seconds == [(2, 2.0), (0, 0)]
+    assert [count(made, "rag_breaker_state", dep=dep) for dep in ("qdrant", "llm")] == [0, 0]
+    for _ in range(20):
+        breakers[1].ended(failed=True)
+    assert [count(made, "rag_breaker_state", dep=dep) for dep in ("qdrant", "llm")] == [0, 1]
 
 
 @pytest.mark.parametrize(("own", "within_s"), [(None, 0.25), (0.01, 0.01)])

@@ -6,14 +6,13 @@ The runner is a double that answers when it is told to, so that turns are counte
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import json
 import os
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +326,7 @@ def test_threat_overload_who_is_let_in_counts_before_it_is_read() -> None:
 
     def let_in(tenant: str = "noisy") -> list[float]:
         into = []
-        with contextlib.suppress(StepError):
+        with suppress(StepError):
             while True:
                 into.append(admission.expect(tenant, 60))
         return into

@@ -22,7 +22,7 @@ from .answers import service_of
 from .context import context_of
 from .errors import JSON
 from .library import Job, Library
-from .requests import FAILURES, Name, flag, flag_query, takes
+from .requests import FAILURES, Name, flag, flag_query, in_query, takes
 from .sse import EVENTS, streamed
 from .uploads import FORM, DocumentsRequest, Items, digest_of, form_schema, read_items
 
@@ -61,11 +61,7 @@ ADDED = {
 Result = TypeVar("Result")
 
 
-def _query(name: str, about: str, **schema: Any) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": about, "schema": schema}
-
-
-COLLECTION_QUERY = _query(
+COLLECTION_QUERY = in_query(
     "collection", "Where; default: RAG_COLLECTION.", type="string", pattern=COLLECTION
 )
 WAIT_QUERY = flag_query("wait", "false: answer 202 at once.", default=True)
@@ -177,8 +173,8 @@ async def reindex(request: Request, name: Name) -> Response:
     openapi_extra={
         "parameters": [
             COLLECTION_QUERY,
-            _query("limit", "How many.", type="integer", minimum=1, maximum=MAX_PAGE),
-            _query("after", "The `next` of the page before.", type="string"),
+            in_query("limit", "How many.", type="integer", minimum=1, maximum=MAX_PAGE),
+            in_query("after", "The `next` of the page before.", type="string"),
         ]
     },
 )

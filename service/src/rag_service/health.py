@@ -16,7 +16,6 @@ from rag_pipeline.settings import read_settings as rag_settings
 from . import replies
 from .answers import service_of
 from .errors import refuse
-from .runners.local import LocalRunner
 
 router = APIRouter(tags=["operation"])
 PUBLIC = replies.failures({403: "Without keys, another machine's name was asked."})
@@ -50,9 +49,6 @@ async def readyz(request: Request) -> Any:
 async def metrics(request: Request) -> Response:
     """Give the counters in the Prometheus text format."""
     service = service_of(request)
-    if isinstance(service.runner, LocalRunner):
-        for breaker in service.runner.breakers:
-            service.metrics.breaker_state.labels(breaker.name).set(breaker.open)
     with suppress(OSError, StepError):
         service.metrics.free_bytes.set(_free_bytes(rag_settings().home))
     text = service.metrics.text()

@@ -108,11 +108,15 @@ def flag(request: Request, name: str, *, default: bool) -> bool:
     return default if value is None else value in ("", "true", "1")
 
 
+def in_query(name: str, about: str, **schema: Any) -> dict[str, Any]:
+    """Return what OpenAPI says of a parameter of the address."""
+    return {"name": name, "in": "query", "description": about, "schema": schema}
+
+
 def flag_query(name: str, about: str, *, default: bool) -> dict[str, Any]:
     """Return what OpenAPI says of a parameter that `flag` reads."""
     kinds = [{"type": "boolean"}, {"type": "string", "enum": list(FLAG_ALSO)}]
-    schema = {"anyOf": kinds, "default": default}
-    return {"name": name, "in": "query", "description": about, "schema": schema}
+    return in_query(name, about, anyOf=kinds, default=default)
 
 
 def otherwise(text: str) -> WrapValidator:

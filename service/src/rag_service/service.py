@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -219,6 +220,8 @@ class Service:
             starting = False
             for breaker in getattr(self.runner, "breakers", ()):
                 breaker.on_call = self.metrics.dep_seconds.labels(breaker.name).observe
+                state = self.metrics.breaker_state.labels(breaker.name)
+                state.set_function(partial(getattr, breaker, "open"))
             at_once = getattr(self.runner, "at_once", None)  # not every runner knows
             if at_once is not None:
                 self.admission.narrow(at_once)
