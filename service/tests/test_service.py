@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
@@ -358,6 +359,21 @@ class OnAnEngine(Told):
         await super().start(say)
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds this thread's loop was asked to sleep; it does not. Other threads' loops do."""
+    asked, sleep, here = list[float](), asyncio.sleep, threading.get_ident()
+
+    async def pause(seconds: float) -> None:
+        ours = threading.get_ident() == here
+        if ours and seconds:
+            asked.append(seconds)
+        await sleep(0 if ours else seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    return asked
+
+
 async def get_ready(made: Service, until: Callable[[], bool]) -> list[str]:
     said: list[str] = []
     going = asyncio.create_task(made.get_ready(said.append))
@@ -478,25 +494,18 @@ def test_what_a_runner_says_later_changes_nothing() -> None:
     assert made.missing is None
 
 
-def test_it_looks_less_often_while_a_probe_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_looks_less_often_while_a_probe_fails(pauses: list[float]) -> None:
     """`probe_retry_s` then, a steady look otherwise; the same trouble is said again later."""
-    runner, pauses = Told(), []
+    runner = Told()
     made = service(runner, ready=False, probe_retry_s=7)
-    sleep = asyncio.sleep
     away = [StepError("retriever_unavailable", "Qdrant is away")]
     looks = iter([away, [], [], away, []])
-
-    async def pause(delay: float) -> None:
-        if delay:
-            pauses.append(delay)
-        await sleep(0)
 
     async def ready() -> None:
         runner.looked += 1
         if fault := next(looks, []):
             raise fault[0]
 
-    monkeypatch.setattr(asyncio, "sleep", pause)
     runner.ready = ready  # type: ignore[method-assign]
     said = asyncio.run(get_ready(made, lambda: len(pauses) >= 5))
 
@@ -583,23 +592,17 @@ def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
 
 @pytest.mark.parametrize(("own", "within_s"), [(None, 0.25), (0.01, 0.01)])
 def test_it_looks_as_often_as_the_runner_says(
-    own: float | None, within_s: float, monkeypatch: pytest.MonkeyPatch
+    own: float | None, within_s: float, pauses: list[float]
 ) -> None:
     """Every quarter of a second whether the runner is there, or when the runner says so itself."""
     runner = Told()
     if own is not None:
         runner.look_s = own  # type: ignore[attr-defined]
-    made, waits = service(runner, ready=False), list[float]()
-    sleep = asyncio.sleep
+    made = service(runner, ready=False)
 
-    async def waited(seconds: float) -> None:
-        waits.append(seconds)
-        await sleep(0)
+    asyncio.run(get_ready(made, lambda: within_s in pauses))
 
-    monkeypatch.setattr(asyncio, "sleep", waited)
-    asyncio.run(get_ready(made, lambda: within_s in waits))
-
-    assert set(waits) - {0} == {within_s}
+    assert set(pauses) == {within_s}
 
 
 @pytest.mark.parametrize(("breakers", "at_once"), [((), 4 * 3), (("llm",), None)])
