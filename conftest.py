@@ -61,7 +61,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 pytest_xdist_auto_num_workers = pytest.hookimpl(optionalhook=True)(pytest_xdist_auto_num_workers)
 SEED = pytest.StashKey[int]()
 # Files whose servers take long to start: one process of pytest-xdist has all of a file.
-ONE_PROCESS = {"test_parity.py", "test_superlinked_real.py", "test_page.py", "test_transition.py"}
+ONE_PROCESS = {
+    "test_lanes.py",
+    "test_page.py",
+    "test_parity.py",
+    "test_superlinked_real.py",
+    "test_transition.py",
+}
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -69,11 +75,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"lane: {config.getoption('--lane')}, seed: {config.stash[SEED]} (--seed)"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep together what starts servers once a file; leave out what belongs to the full lane."""
     if config.pluginmanager.has_plugin("xdist"):
         for item in items:
-            if item.path.name in ONE_PROCESS:
+            if item.path.name in ONE_PROCESS and not item.get_closest_marker("xdist_group"):
                 item.add_marker(pytest.mark.xdist_group(item.path.name))
     if config.getoption("--lane") == "full":
         return

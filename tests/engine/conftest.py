@@ -27,6 +27,7 @@ from engine_kit import CALL_S, QUIET, Dagger, GitHttp, GitServer, Session, copy_
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
