@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from page_kit import CONTRAST, ask, launched, opened, overflow, unnamed
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from reportlab.pdfgen import canvas
 from service_kit import LLMStub, fill, serving, settings
 
@@ -190,12 +190,20 @@ def test_each_place_that_is_cited_is_marked(written: Page, llm: LLMStub) -> None
     llm.script = [llm.text("It is 28 euros for meals [1]. Receipts are kept for ten years [1].")]
     turn = ask(written, MEALS)
     expect(turn.locator(".cite")).to_have_count(2)
+    fetched: list[Route] = []
+    written.route("**/v1/documents/**", lambda route: fetched.append(route))  # goes on below
     turn.locator(".source").click()
+    text = written.locator("#passage-text")
     marks = written.locator("#passage mark")
     expect(marks).to_have_text([QUOTE, "Receipts are kept for ten years."])
     expect(written.locator("#passage-position")).to_have_text("1 of 2")
     written.get_by_role("button", name="Next mark").click()
     expect(written.locator("#passage-position")).to_have_text("2 of 2")
+    expect(marks.last).to_have_class(re.compile("current"))
+    expect(text).to_have_attribute("aria-busy", "true")
+    fetched[0].continue_()
+    expect(text).not_to_have_attribute("aria-busy", "true")
+    expect(written.locator("#passage-position")).to_have_text("2 of 2")  # where the reader was
     expect(marks.last).to_have_class(re.compile("current"))
     expect(marks.last).to_be_in_viewport()
 
@@ -449,7 +457,7 @@ def test_files_are_added_with_progress_and_can_be_asked(page: Page) -> None:
 
 def test_adding_files_can_be_stopped(page: Page) -> None:
     choose_new(page, "many")
-    texts = {f"note{number}_txt": f"Note {number} is about room {number}." for number in range(400)}
+    texts = {f"note{n}_txt": f"Note {n} is about room {n}. " * 20 for n in range(400)}
     page.locator("#files").set_input_files(
         [
             {"name": name.replace("_", "."), "mimeType": "text/plain", "buffer": text.encode()}

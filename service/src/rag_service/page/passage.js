@@ -26,7 +26,8 @@ export async function showPassage(collection, passage, citation, opener) {
   if (passage) fill(text, { text: passage.text, start: passage.span[0], passage: passage.span, spans: spansOf(passage, citation) });
   else text.replaceChildren(h("p", { class: "remark" }, "Loading…"));
   openPanel("passage", opener);
-  goto(0, false);
+  at = 0;
+  goto(at, false);
 
   try {
     const found = await load(documentPath(what.document_id, collection), { signal });
@@ -48,7 +49,7 @@ export async function showPassage(collection, passage, citation, opener) {
       : "The whole document is not available here. This is the passage the answer rests on.");
   }
   text.removeAttribute("aria-busy");
-  goto(0, false);
+  goto(at, false); // the reader may have gone on to another mark meanwhile
   announce(citation ? "Passage shown; what the answer cites is marked" : "Passage shown");
 }
 
