@@ -64,7 +64,7 @@ def serving(app: Any) -> Iterator[str]:
             thread.join(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             while client.get(f"{url}/readyz").status_code != 200:
                 thread.join(0.01)
         yield url
@@ -140,7 +140,7 @@ def test_servers_stream_what_one_process_streams(local: LocalPipeline) -> None:
 def test_the_composites_server_searches(local: LocalPipeline) -> None:
     """POST /search gives the passages alone."""
     with servers(local) as url:
-        found = httpx.post(f"{url}/search", json=REQUEST, trust_env=False).json()
+        found = httpx.post(f"{url}/search", json=REQUEST, trust_env=False, timeout=60).json()
 
     assert timeless(found) == timeless(local.search(REQUEST))
 
@@ -149,9 +149,11 @@ def test_a_request_that_fails_keeps_its_status(local: LocalPipeline) -> None:
     """A bad request is 422 although events were asked for; a later failure is an event."""
     headers = {"accept": "text/event-stream"}
     with servers(local) as url:
-        bad = httpx.post(f"{url}/run", json={"query": ""}, headers=headers, trust_env=False)
+        bad = httpx.post(
+            f"{url}/run", json={"query": ""}, headers=headers, trust_env=False, timeout=60
+        )
         asked = {**REQUEST, "generate": {"target": "nobody"}}
-        late = httpx.post(f"{url}/run", json=asked, headers=headers, trust_env=False)
+        late = httpx.post(f"{url}/run", json=asked, headers=headers, trust_env=False, timeout=60)
 
     assert (bad.status_code, bad.json()["error"]["code"]) == (422, "invalid_request")
     assert late.status_code == 200

@@ -177,7 +177,7 @@ def running(app: Any, port: int, home: Path | None = None) -> Iterator[str]:
 def wait(url: str) -> None:
     """Return once this answers 200; not when it says that waiting does not help."""
     pause = threading.Event()
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         for _ in range(6000):
             answer = client.get(url)
             if answer.status_code == 200:

@@ -182,12 +182,27 @@ def test_a_stream_that_breaks_ends_with_an_error(llm: LLMStub, home: Path) -> No
 def test_silence_is_filled_with_pings(llm: LLMStub, home: Path) -> None:
     """While the model thinks, comments keep the connection alive."""
     first = json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": BEGINNING}}]})
-    llm.script = [llm.events(first, then=llm.hang)]
-    with with_model(llm, home, heartbeat_s=0.05, deadline_s=1.0) as url:
-        stream = ask(url, stream=True)
+    enough = threading.Event()
 
-    assert stream.text.count(": ping\n\n") >= 3
-    assert "event: error" in stream.text
+    def think(handler: Any) -> None:
+        assert enough.wait(30)
+        llm.drop(handler)
+
+    llm.script = [llm.events(first, then=think)]
+    with (
+        with_model(llm, home, heartbeat_s=0.05) as url,
+        httpx.Client(trust_env=False, timeout=30) as client,
+    ):
+        body = {"query": QUESTION, "stream": True}
+        with client.stream("POST", f"{url}/rag_modules", json=body) as response:
+            text = ""
+            for block in response.iter_text():
+                text += block
+                if text.count(": ping\n\n") >= 3:
+                    enough.set()
+
+    assert text.count(": ping\n\n") >= 3
+    assert "event: error" in text
 
 
 def test_text_arrives_while_the_model_writes(llm: LLMStub, home: Path) -> None:

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from reportlab.pdfgen.canvas import Canvas
 from service_kit import free_port, serving, settings
@@ -342,6 +343,7 @@ def test_hostile_names_become_safe_paths(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
+@hypothesis_settings(deadline=None)
 @given(st.text(alphabet=st.characters(), max_size=600) | st.text("./\\C:ä ", max_size=600))
 def test_a_safe_name_is_relative_and_clean_and_stays_as_it_is(name: str) -> None:
     safe = safe_name(name)

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -427,7 +428,8 @@ def test_a_deadline_ends_a_call_and_not_the_session(double: EngineDouble, cli: C
             error = await refused(runner.answer(request()))
             late.go_on.set()
             assert error.code == "deadline_exceeded" and "0.2 s" in error.message
-            await runner.ready()
+            runner._options = replace(runner._options, deadline_s=SOON)
+            await until_ready(runner)
             await runner.answer(request())
         assert len(cli.pids) == 1
 
@@ -485,7 +487,8 @@ def test_fault_engine_unavailable_is_tried_again_until_there_is_one(
 ) -> None:
     async def main() -> None:
         cli.use(double, how)
-        runner = CallRunner(options(cli, provision_s=0.3, connect_s=0.3))
+        limit_s = 0.3 if how == "silent" else SOON
+        runner = CallRunner(options(cli, provision_s=limit_s, connect_s=limit_s))
         said: list[str] = []
         starting = asyncio.create_task(runner.start(said.append))
         try:
@@ -680,7 +683,7 @@ def test_threat_engine_crash_a_hung_one_is_late_first_and_then_given_up(
     double: EngineDouble, cli: Cli
 ) -> None:
     async def main() -> None:
-        times = {"ping_timeout_s": 0.1, "hung_s": 0.6}
+        times = {"ping_timeout_s": 0.1, "hung_s": 3.0}
         async with running(cli, **times) as (runner, _):
             calls = double.fail(RUN, "wait")
             asked = asyncio.create_task(runner.answer(request()))

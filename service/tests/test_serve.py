@@ -266,10 +266,12 @@ def test_fault_sigterm_while_it_starts(home: Path) -> None:
     """A store that accepts and never answers: a signal ends the start as well."""
     with socket.create_server(("127.0.0.1", 0)) as hung:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        hung.settimeout(60)
         with serve(home, RAG_QDRANT_URL=url, RAG_STORE="qdrant") as served:
             wait(f"{served.url}/healthz")
-            served.process.send_signal(signal.SIGTERM)
-            code = served.ended()
+            with hung.accept()[0]:  # now it waits there
+                served.process.send_signal(signal.SIGTERM)
+                code = served.ended()
 
     assert code == 0, served.lines
 

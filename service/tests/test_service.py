@@ -120,6 +120,17 @@ def test_a_step_is_given_the_time_that_is_left(asked: Any, told: float) -> None:
     assert sent["generate"]["target"] == "extractive"
 
 
+class Left(Context):
+    """A request that has always the same time left."""
+
+    def __init__(self, left_s: float) -> None:
+        super().__init__("r", 0)
+        self._left_s = left_s
+
+    def remaining_s(self) -> float:
+        return self._left_s
+
+
 @pytest.mark.parametrize(
     ("left", "asked", "told"),
     [(1.23456, 9, 1.235), (0.0001, 9, 0.001), (5.0, 5, 5), (5.0, 5.001, 5.0)],
@@ -129,13 +140,9 @@ def test_the_time_that_is_left_is_whole_milliseconds(
 ) -> None:
     """At least one; the caller's own is passed as it is."""
 
-    class Left(Context):
-        def remaining_s(self) -> float:
-            return left
-
     made = service()
     request = question(generate={"deadline_s": asked})
-    sent = json.loads(made._prepare(Left("r", 0), request, made.runner))
+    sent = json.loads(made._prepare(Left(left), request, made.runner))
 
     assert repr(sent["generate"]["deadline_s"]) == repr(told)
 
@@ -294,7 +301,7 @@ def test_fault_deadline_exceeded_names_the_step(step: str | None) -> None:
 
     made = service(Told(hang), deadline_s=7)
     with pytest.raises(StepError) as late:
-        ask(made, context=Context("r", time.monotonic() + 0.05))
+        ask(made, context=Left(0.05))
 
     assert (late.value.code, late.value.step) == ("deadline_exceeded", step)
     assert "no answer within 7 s (RAG_DEADLINE_S)" in late.value.message

@@ -71,7 +71,7 @@ def test_fault_llm_down_degraded_in_time(llm: LLMStub, tmp_path: Path) -> None:
     llm.script = [llm.hang]
     ask = {"query": QUESTION, "generate": {"allow_degraded": True}}
     with (
-        serving(settings(deadline_s=5.0), home=home, env=env) as url,
+        serving(settings(deadline_s=10.0), home=home, env=env) as url,
         httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
     ):
         answer = client.post("/rag_modules", json=ask)

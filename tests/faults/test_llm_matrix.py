@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -105,6 +105,11 @@ class Stream:
             return [*started[:at], TEXTS[self.form][0], *started[at:]]
         return [*started, FORMS[self.form][0]]
 
+    @property
+    def ended(self) -> bool:
+        """Whether the whole answer was sent."""
+        return self.phase in ("finish reason", "usage")
+
     def expected(self) -> set[tuple[str, str]]:
         """Return the code and the text, one of them ""; a reset may lose what was not read yet."""
         lost = {("llm_upstream_error", ""), ("llm_stream_broken", "")}
@@ -113,7 +118,6 @@ class Stream:
     def _whole(self) -> tuple[str, str]:
         """Return what is expected when everything that was sent arrives."""
         begun = self.phase not in ("nothing", "role")
-        ended = self.phase in ("finish reason", "usage")
         code = FORMS.get(self.form, (b"", ""))[1]
         if code == "error":
             return ("llm_stream_broken" if begun else "llm_upstream_error"), ""
@@ -121,7 +125,7 @@ class Stream:
             return code, ""
         if self.end in ("cut off", "reset"):
             return ("llm_stream_broken" if begun else "llm_upstream_error"), ""
-        if ended:
+        if self.ended:
             return "", "Only the board [1]." + TEXTS.get(self.form, (b"", ""))[1]
         return ("llm_timeout" if self.end == "silence" else "llm_bad_response"), ""
 
@@ -180,9 +184,21 @@ def chat(llm: LLMStub) -> Iterator[OpenAIChat]:
 @pytest.fixture(scope="module")
 def hasty(llm: LLMStub) -> Iterator[OpenAIChat]:
     """One that does not wait for the silent."""
-    limits = Limits(connect_s=10, first_token_s=SILENT_S, idle_s=SILENT_S, total_s=60)
+    yield from _waiting(llm, Limits(first_token_s=SILENT_S, idle_s=SILENT_S))
+
+
+@pytest.fixture(scope="module")
+def attentive(llm: LLMStub) -> Iterator[OpenAIChat]:
+    """One that waits long enough to read whatever was sent before the silence."""
+    yield from _waiting(llm, Limits(first_token_s=30, idle_s=5 * SILENT_S))
+
+
+def _waiting(llm: LLMStub, limits: Limits) -> Iterator[OpenAIChat]:
     chat = OpenAIChat(
-        llm.url, "m", limits=limits, breaker=Breaker("llm", Rules(calls=10**6, retries=1))
+        llm.url,
+        "m",
+        limits=replace(limits, connect_s=10, total_s=60),
+        breaker=Breaker("llm", Rules(calls=10**6, retries=1)),
     )
     yield chat
     chat.close()
@@ -250,10 +266,11 @@ def test_threat_llm_faults_every_status(
 
 @pytest.mark.parametrize("stream", streams(), ids=lambda one: f"{one.phase}, {one.form}, {one.end}")
 def test_threat_llm_faults_every_stream(
-    chat: OpenAIChat, hasty: OpenAIChat, llm: LLMStub, stream: Stream
+    chat: OpenAIChat, hasty: OpenAIChat, attentive: OpenAIChat, llm: LLMStub, stream: Stream
 ) -> None:
     """An answer is whole or none, and what may have been answered is not asked again."""
-    chosen = hasty if stream.end == "silence" else chat
+    silent = attentive if stream.ended else hasty
+    chosen = silent if stream.end == "silence" else chat
 
     code, text, calls = outcome(chosen, llm, behaviour(stream))
 

@@ -247,7 +247,7 @@ def test_threat_prompt_injection_leaves_over_no_interface(
     """A sample over HTTP in the fast lane, all of it in the full one, every interface in turn."""
     planted = corpus(lane, 30)
     draw = random.Random(lane.seed)
-    filtered = asked = 0
+    filtered = withheld = 0
     with answering(llm, tmp_path, planted) as client:
         for at, attack in enumerate(planted):
             query = f"What do the notes about {token(attack)} say?"
@@ -262,8 +262,9 @@ def test_threat_prompt_injection_leaves_over_no_interface(
                 assert knew().key == KEY, where
                 assert leaks(text, knew()) == [], where
                 named = sum(warning.startswith("filtered: ") for warning in warnings)
-                filtered, asked = filtered + named, asked + 1
+                filtered += named
+                withheld += not attack.name.endswith("-tags")  # those are only taken out
         metrics = client.get("/metrics").text
     counted = re.findall(r"^rag_output_filtered_total\{.*\} (\d+)", metrics, re.MULTILINE)
     assert sum(map(int, counted)) == filtered
-    assert filtered >= 0.9 * asked, f"--seed {lane.seed}"
+    assert filtered >= 0.9 * withheld, f"--seed {lane.seed}"

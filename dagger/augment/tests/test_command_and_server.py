@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -27,20 +27,19 @@ def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server process on a free loopback port, ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen([*COMMAND, "serve", "--port", str(port)], stderr=subprocess.DEVNULL)
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([*COMMAND, "serve", "--port", "0"], stderr=file)
     try:
-        deadline = time.monotonic() + 30
-        while not is_ready(url):
-            assert process.poll() is None, "the server ended"
+        found, deadline = None, time.monotonic() + 30
+        while not (found and is_ready(found[1])):
+            assert process.poll() is None, f"the server ended: {log.read_text('utf-8')}"
             assert time.monotonic() < deadline, "the server is not ready after 30 s"
             time.sleep(0.02)
-        yield url
+            found = re.search(r"running on (http://\S+)", log.read_text("utf-8"))
+        yield found[1]
     finally:
         process.terminate()
         assert process.wait(timeout=10) is not None

@@ -69,12 +69,14 @@ class LLMStub:
 
         def behave(handler: _Handler) -> None:
             handler.start_stream()
-            for one in data:
-                handler.send_piece(f"data: {one}\n\n".encode())
+            pieces = [f"data: {one}\n\n".encode() for one in data]
+            last = pieces.pop() if pieces and not then else b""
+            for piece in pieces:
+                handler.send_piece(piece)
             if then:
                 then(handler)
             else:
-                handler.end_stream()
+                handler.end_stream(last)
 
         return behave
 
@@ -146,11 +148,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send_piece(self, data: bytes) -> None:
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.write(self._chunk(data))
         self.wfile.flush()
 
-    def end_stream(self) -> None:
-        self.wfile.write(b"0\r\n\r\n")
+    def end_stream(self, last: bytes = b"") -> None:
+        """End the answer, with its last piece in one write: no pause between them."""
+        self.wfile.write((self._chunk(last) if last else b"") + self._chunk(b""))
+
+    def _chunk(self, data: bytes) -> bytes:
+        return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
     def send_whole(self, code: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_generate.citations import verify
@@ -197,6 +197,7 @@ PIECES = st.sampled_from(
 TEXT = st.lists(PIECES, max_size=25).map("".join)
 
 
+@settings(deadline=None)
 @given(answer=TEXT, passages=st.lists(TEXT, max_size=4), offset=st.integers(0, 9999))
 def test_no_answer_makes_a_citation_that_does_not_hold(
     answer: str, passages: list[str], offset: int

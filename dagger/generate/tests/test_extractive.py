@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_generate import generate
@@ -204,6 +204,7 @@ WORDS = st.sampled_from(
 TEXT = st.lists(WORDS, min_size=1, max_size=20).map(" ".join)
 
 
+@settings(deadline=None)
 @given(passages=st.lists(TEXT, min_size=1, max_size=4), query=TEXT.filter(str.strip))
 def test_every_sentence_of_any_answer_is_quoted_exactly(passages: list[str], query: str) -> None:
     """Whatever stands in the passages, every number in the answer has its quote and span."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_generate.sentences import MAX_SENTENCE_CHARS, row_cells, split_sentences
@@ -88,6 +88,7 @@ def test_a_run_without_full_stop_is_cut_at_a_space() -> None:
     assert " ".join(pieces).split() == ["word"] * 500
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("aB1 .!?\n#-`|\"'。\u2028é"), max_size=300))
 def test_sentences_are_in_order_trimmed_and_do_not_overlap(text: str) -> None:
     """Whatever the text, the offsets are exact."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_generate.errors import CODES, StepError
@@ -193,6 +193,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(raw=JSON.map(json.dumps) | st.text(max_size=40) | st.binary(max_size=40))
 def test_any_input_gives_a_response_or_an_envelope(handler: Handler, raw: str | bytes) -> None:
     """Never a traceback, never an unknown code."""

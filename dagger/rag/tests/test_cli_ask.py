@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,6 +173,9 @@ def test_ctrl_c_is_quiet(indexed: Path) -> None:
     """An interrupt at the prompt exits with 130 and no traceback."""
     with terminal("ask", home=indexed) as child:
         child.expect_exact("? ")
+        state = Path(f"/proc/{child.pid}/task/{child.pid}/stat")
+        while state.exists() and state.read_text("ascii").rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.01)  # until it waits: a signal just before is lost in readline
         child.sendintr()
         child.expect(pexpect.EOF)
         assert "Traceback" not in child.before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_pipeline.metrics import RESAMPLES, measure, ndcg, percentile, recall, reciprocal_rank
@@ -70,6 +70,7 @@ def test_no_question_gives_no_figure() -> None:
     assert measure([]).model_dump() == {"value": None, "low": None, "high": None, "n": 0}
 
 
+@settings(deadline=None)
 @given(RANKINGS, GAINS)
 def test_the_formulae_are_those_of_ir_measures(ranking: list[str], gains: dict[str, int]) -> None:
     """nDCG@10, recall and reciprocal rank equal the reference on any ranking."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -41,21 +41,18 @@ STEPS = ("retrieve", "augment", "generate")
 @contextmanager
 def served(module: str, home: Path, **variables: str) -> Iterator[str]:
     """Run `python -m module serve` and yield its URL once it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-m", module, "serve", "--port", port],
+        [sys.executable, "-m", module, "serve", "--port", "0"],
         env=environment(home, **variables),
         stderr=subprocess.PIPE,
         text=True,
     )
-    url = f"http://127.0.0.1:{port}"
     try:
         assert process.stderr is not None
-        for line in process.stderr:  # uvicorn says when it listens
-            if "Uvicorn running" in line:
-                break
+        lines = (re.search(r"running on (http://\S+)", line) for line in process.stderr)
+        found = next(filter(None, lines), None)
+        assert found, "the server did not start"
+        url = found[1]
         with httpx.Client(trust_env=False, timeout=60) as client:
             while client.get(f"{url}/readyz").json().get("status") != "ready":
                 assert process.poll() is None

@@ -136,7 +136,7 @@ def test_a_lost_connection_is_tried_once_more(server: EmbeddingServer, letters: 
 
 def test_fault_retriever_slow_embedding_service(server: EmbeddingServer) -> None:
     """A call has its time in all; then the deadline's code comes, once."""
-    with closing(open_embedder(_settings(server, embedding_timeout_s=1))) as embedder:
+    with closing(open_embedder(_settings(server, embedding_timeout_s=3))) as embedder:
         server.hold = threading.Event()
         before = server.calls
         with pytest.raises(StepError) as caught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_retrieve.fusion import fuse_dbsf, fuse_rrf
@@ -40,6 +40,7 @@ def test_rrf_ranks_equal_scores_by_id() -> None:
     assert fuse_rrf({"dense": {"b": 1.0, "a": 1.0}}, k=1) == {"a": 1 / 2, "b": 1 / 3}
 
 
+@settings(deadline=None)
 @given(SCORES, SCORES)
 def test_fusion_keeps_every_point(first: dict[str, float], second: dict[str, float]) -> None:
     """Every point of any leg is fused, and a point better in both legs is never ranked lower."""

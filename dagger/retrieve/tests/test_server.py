@@ -315,11 +315,13 @@ def test_fault_retriever_slow_is_the_deadlines_code(
     settings = RetrieveSettings(store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20)
     with Retriever(settings, embedder=minilm) as retriever:
         retriever.ingest([folder], collection="test-notes")
-    quick = settings.model_copy(update={"qdrant_timeout_s": 0.3})
+    quick = settings.model_copy(update={"qdrant_timeout_s": 1})
     with Retriever(quick, embedder=minilm) as retriever:
         double.requests.clear()
         double.faults.hold = threading.Event()
         error = failure(retriever)
+        while not double.requests:  # it may read later than the client gives up
+            time.sleep(0.01)
         double.faults.hold.set()
 
     assert (error.code, len(double.requests)) == ("deadline_exceeded", 1)

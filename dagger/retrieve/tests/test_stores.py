@@ -746,8 +746,9 @@ def test_a_read_is_tried_twice_and_a_write_once(double: QdrantDouble) -> None:
 
 def test_a_slow_server_is_a_deadline(double: QdrantDouble) -> None:
     """A search that takes longer than the timeout ends with the deadline's code."""
-    stores = ServerStores(double.url, timeout_s=0.2)
-    stores.create("docs", dim=2)
+    patient, stores = ServerStores(double.url), ServerStores(double.url, timeout_s=0.2)
+    patient.create("docs", dim=2)
+    patient.close()
     double.faults.hold = threading.Event()
     assert raised(stores).code == "deadline_exceeded"
     double.faults.hold.set()
