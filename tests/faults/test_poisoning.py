@@ -15,6 +15,11 @@ from service_kit import environment
 from rag_pipeline.local import LocalPipeline, open_local
 from rag_retrieve.loaders import LoadedDocument
 
+pytestmark = [
+    pytest.mark.xdist_group("poisoning"),  # one set of documents
+    pytest.mark.timeout(600),  # 10,000 of them in the full lane
+]
+
 TOP_K = 5
 CAP = 3  # half of top_k, rounded up
 TARGETS = {
