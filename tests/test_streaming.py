@@ -178,11 +178,7 @@ def test_a_client_that_leaves_ends_the_models_call(
     async def leave(url: str) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
             headers = {"accept": accept}
-            asking = asyncio.ensure_future(client.post(f"{url}/run", json=REQUEST, headers=headers))
-            while not llm.calls:
-                await asyncio.sleep(0.005)
-            asking.cancel()
-            await asyncio.wait((asking,))
+            await llm.leave(client.post(f"{url}/run", json=REQUEST, headers=headers))
 
     with open_local(home=tmp_path / "home") as local:
         local.retriever.ingest([papers])

@@ -136,11 +136,7 @@ def test_fault_client_cancelled_ends_the_models_call(
         async def leave() -> None:
             async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
                 body = {"query": QUESTION, "stream": stream}
-                asking = asyncio.ensure_future(client.post(f"{url}/rag_modules", json=body))
-                while not llm.calls:
-                    await asyncio.sleep(0.005)
-                asking.cancel()
-                await asyncio.wait((asking,))
+                await llm.leave(client.post(f"{url}/rag_modules", json=body))
 
         asyncio.run(leave())
         assert llm.client_gone.wait(10)

@@ -423,13 +423,14 @@ def test_the_error_envelope_keeps_its_step(double: EngineDouble, cli: Cli) -> No
 
 def test_a_deadline_ends_a_call_and_not_the_session(double: EngineDouble, cli: Cli) -> None:
     async def main() -> None:
-        async with running(cli, deadline_s=0.2) as (runner, _):
+        # no ping is late: not even for a moment is it not ready
+        async with running(cli, deadline_s=0.2, ping_timeout_s=SOON) as (runner, _):
             late = double.fail(RUN, "wait")
             error = await refused(runner.answer(request()))
             late.go_on.set()
             assert error.code == "deadline_exceeded" and "0.2 s" in error.message
             runner._options = replace(runner._options, deadline_s=SOON)
-            await until_ready(runner)
+            await runner.ready()
             await runner.answer(request())
         assert len(cli.pids) == 1
 

@@ -226,15 +226,10 @@ def test_the_deadline_and_a_client_that_leaves(home: Path, llm: LLMStub) -> None
         assert llm.client_gone.wait(10)
 
     llm.client_gone.clear()
-    asked = llm.calls
 
     async def leave(url: str) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            asking = asyncio.ensure_future(client.post(f"{url}/mcp", json=call, headers=HEADERS))
-            while llm.calls == asked:
-                await asyncio.sleep(0.005)
-            asking.cancel()
-            await asyncio.wait((asking,))
+            await llm.leave(client.post(f"{url}/mcp", json=call, headers=HEADERS))
 
     with serving(settings(deadline_s=30.0), home=home, env=env) as url:
         asyncio.run(leave(url))

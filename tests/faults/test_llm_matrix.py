@@ -171,35 +171,27 @@ def llm() -> Iterator[LLMStub]:
 def chat(llm: LLMStub) -> Iterator[OpenAIChat]:
     """The generator; it waits hardly at all before it tries again, and is never kept from it."""
     limits = Limits(
-        connect_s=10, first_token_s=30, idle_s=30, total_s=60, attempts=ATTEMPTS,
-        retry_min_s=0, retry_max_s=0.001,
-    )  # fmt: skip
-    chat = OpenAIChat(
-        llm.url, "m", limits=limits, breaker=Breaker("llm", Rules(calls=10**6, retries=1))
+        first_token_s=30, idle_s=30, attempts=ATTEMPTS, retry_min_s=0, retry_max_s=0.001
     )
-    yield chat
-    chat.close()
+    yield from _opened(llm, limits)
 
 
 @pytest.fixture(scope="module")
 def hasty(llm: LLMStub) -> Iterator[OpenAIChat]:
     """One that does not wait for the silent."""
-    yield from _waiting(llm, Limits(first_token_s=SILENT_S, idle_s=SILENT_S))
+    yield from _opened(llm, Limits(first_token_s=SILENT_S, idle_s=SILENT_S))
 
 
 @pytest.fixture(scope="module")
 def attentive(llm: LLMStub) -> Iterator[OpenAIChat]:
     """One that waits long enough to read whatever was sent before the silence."""
-    yield from _waiting(llm, Limits(first_token_s=30, idle_s=5 * SILENT_S))
+    yield from _opened(llm, Limits(first_token_s=30, idle_s=5 * SILENT_S))
 
 
-def _waiting(llm: LLMStub, limits: Limits) -> Iterator[OpenAIChat]:
-    chat = OpenAIChat(
-        llm.url,
-        "m",
-        limits=replace(limits, connect_s=10, total_s=60),
-        breaker=Breaker("llm", Rules(calls=10**6, retries=1)),
-    )
+def _opened(llm: LLMStub, limits: Limits) -> Iterator[OpenAIChat]:
+    limits = replace(limits, connect_s=10, total_s=60)
+    breaker = Breaker("llm", Rules(calls=10**6, retries=1))
+    chat = OpenAIChat(llm.url, "m", limits=limits, breaker=breaker)
     yield chat
     chat.close()
 

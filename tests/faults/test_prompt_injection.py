@@ -267,4 +267,4 @@ def test_threat_prompt_injection_leaves_over_no_interface(
         metrics = client.get("/metrics").text
     counted = re.findall(r"^rag_output_filtered_total\{.*\} (\d+)", metrics, re.MULTILINE)
     assert sum(map(int, counted)) == filtered
-    assert filtered >= 0.9 * withheld, f"--seed {lane.seed}"
+    assert filtered == withheld, f"--seed {lane.seed}"

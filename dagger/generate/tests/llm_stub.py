@@ -5,12 +5,13 @@ Each request is counted, recorded and answered by the next scripted behaviour; t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -54,6 +55,15 @@ class LLMStub:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    async def leave(self, request: Coroutine[Any, Any, Any]) -> None:
+        """Make a client's request, and give it up once this server was asked."""
+        before, asking = self.calls, asyncio.ensure_future(request)
+        while self.calls == before and not asking.done():
+            await asyncio.sleep(0.005)
+        asking.cancel()
+        await asyncio.wait((asking,))
+        assert asking.cancelled()
 
     # behaviours
 
