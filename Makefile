@@ -3,12 +3,12 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 STEPS := retrieve augment generate rag
-SOURCES := dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src service/src
+SOURCES := dagger/kit/src dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src service/src
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench
 
-.PHONY: help run test test-full crash-soak fuzz check security lint contract sync test-llm test-superlinked test-engine release bench-engine bench-service bench-overload scaling bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-service bench-overload scaling bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -38,14 +38,13 @@ fuzz: setup ## fuzz what is sent to a Dagger engine, ten minutes (SECONDS=)
 	@scripts/uv run --no-sync --with atheris==3.0.0 python tests/faults/fuzz_graphql.py \
 		-max_total_time=$(or $(SECONDS),600)
 
-check: setup ## ruff, format, mypy --strict, contract, shared files, locks; edits nothing
+check: setup ## ruff, format, mypy --strict, contract, locks; edits nothing
 	@$(PYTHON) -m ruff check $(CODE)
 	@$(PYTHON) -m ruff format --check $(CODE)
 	@$(PYTHON) -m mypy $(SOURCES)
 	@$(PYTHON) scripts/contract.py --check
 	@$(PYTHON) scripts/configuration.py --check
 	@$(PYTHON) scripts/reference.py --check
-	@$(PYTHON) scripts/shared.py --check
 	@scripts/lock-check . $(STEPS:%=dagger/%) service dagger/retrieve/superlinked scripts/semgrep $(EXAMPLES:%/dagger.json=%)
 
 security: setup ## bandit, and semgrep with the rules in scripts/semgrep
@@ -64,8 +63,6 @@ contract: setup ## write contract/ from the models, docs/configuration.md from t
 	@$(PYTHON) scripts/configuration.py
 	@$(PYTHON) scripts/reference.py
 
-sync: setup ## copy the files that steps share from rag_retrieve to the others
-	@$(PYTHON) scripts/shared.py
 
 test-llm: setup-llm ## run the tests that need the local language model
 	@$(PYTHON) -m pytest -m llm

@@ -5,7 +5,7 @@
 The engine is found as `dagger` finds it. Every question is a new one, so nothing is answered from a
 cache; before each form is timed, it is called once. Forms:
 
-    one process       rag_pipeline.local, as `make run`
+    one process       rag_pipeline.steps.local, as `make run`
     resident          POST /run to the composite's service, through the tunnel to this machine
     rag.run           one function call in an open session
     steps by hand     retrieve.run, augment.run, generate.run called one after the other (the naive chain)
@@ -40,7 +40,7 @@ from report import machine, write_section
 from rich.console import Console
 from rich.table import Table
 
-from rag_pipeline.local import open_local
+from rag_pipeline.steps.local import open_local
 
 QUESTIONS = count(1)
 

@@ -42,7 +42,7 @@ import httpx
 from report import machine, write_section
 from rich.console import Console
 
-from rag_pipeline.local import open_local
+from rag_pipeline.steps.local import open_local
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = Path(__file__).resolve().parent / "hayhooks_pipelines"

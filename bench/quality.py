@@ -51,7 +51,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from rag_pipeline.local import LocalPipeline, open_local
+from rag_pipeline.steps.local import LocalPipeline, open_local
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, StepError
 
 HERE = Path(__file__).resolve().parent

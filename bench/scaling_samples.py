@@ -34,7 +34,7 @@ from http_service import (
 from overload import MODEL_S, model, on_core
 from report import machine
 
-from rag_pipeline.local import open_local
+from rag_pipeline.steps.local import open_local
 
 SAMPLES = Path(__file__).resolve().with_name("scaling_samples.json")
 STEPS = ("retrieve", "augment", "generate")

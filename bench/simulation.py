@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import simpy
 
-from rag_pipeline.shapes import WAITING
-from rag_service.admission import RECENT, RETRY_S, SURE
+from rag_kit.workers import WAITING
+from rag_service.http.fair_queue import RECENT, RETRY_S, SURE
 from rag_service.settings import ServiceSettings
 
 QUANTUM_S = 0.005  # CPython lets another thread on after so long (sys.getswitchinterval)

@@ -81,7 +81,7 @@ def _vectors(documents: Sequence[tuple[str, str, str]]) -> np.ndarray:
 
 def _minilm():
     from rag_retrieve import RetrieveSettings
-    from rag_retrieve.embedders import open_embedder
+    from rag_retrieve.index.embedders import open_embedder
 
     return open_embedder(RetrieveSettings())
 
@@ -261,7 +261,7 @@ def measure_search(system: str, size: int, *, clients: Sequence[int]) -> dict:
 
 def measure_answers() -> dict:
     """Time question to verified answer, the whole composite, over the 5,183 abstracts."""
-    from rag_pipeline.local import open_local
+    from rag_pipeline.steps.local import open_local
     from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
 
     documents, vectors = corpus(5_183)
@@ -341,7 +341,7 @@ def _ingest_ours(count: int) -> dict:
 
 def measure_sample() -> dict:
     """Memory of the local pipeline over this project's own documents."""
-    from rag_pipeline.local import open_local
+    from rag_pipeline.steps.local import open_local
 
     root = Path(__file__).parent.parent
     with tempfile.TemporaryDirectory() as home, open_local(home=Path(home)) as pipeline:

@@ -24,8 +24,8 @@ from pydantic import BaseModel
 
 from rag_augment.models import AugmentRequest, AugmentResponse
 from rag_generate.models import GenerateRequest, GenerateResponse
+from rag_kit.errors import CODES, ErrorEnvelope
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
-from rag_retrieve.errors import CODES, ErrorEnvelope
 from rag_retrieve.models import RetrieveRequest, RetrieveResponse
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from typing import Any
 
 from rag_augment import wire as augment_wire
 from rag_generate import wire as generate_wire
-from rag_pipeline.local import open_local
+from rag_pipeline.steps.local import open_local
 from rag_retrieve import wire as retrieve_wire
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "contract/examples"

@@ -232,7 +232,7 @@ def weight(found: Sequence[Layer]) -> tuple[float, float]:
 
 def base() -> str:
     """Return the base image that all of them have."""
-    text = (ROOT / "dagger/retrieve/src/rag_retrieve/image.py").read_text(encoding="utf-8")
+    text = (ROOT / "dagger/kit/src/rag_kit/container.py").read_text(encoding="utf-8")
     found = re.search(r'^BASE = "(.+)"$', text, re.MULTILINE)
     assert found
     return found[1]

@@ -31,15 +31,15 @@ PACKAGES = {
 }
 # Of the shapes: what checks a request. Serving and the command line are another matter.
 CHECKS = [
-    f"rag_generate.shapes.{name}__mutmut_*"
+    f"rag_kit.request.{name}__mutmut_*"
     for name in (
         *("x_parse", "x__json_type", "x__check_values", "x_check_query", "x_clean"),
         *("x_refuse_misplaced", "x_explain", "x__short", "x_dump_error", "xǁHandlerǁ_accept"),
     )
-] + ["rag_service.requests.*"]
+] + ["rag_service.http.requests.*"]
 # Of a collection: what writes, and what mends after a crash. Searching is another matter.
 JOURNAL = [
-    f"rag_retrieve.collection.xǁCollectionǁ{name}__mutmut_*"
+    f"rag_retrieve.index.collection.xǁCollectionǁ{name}__mutmut_*"
     for name in (
         *("versions", "prepare", "_embed", "removals", "commit", "checkpoint", "_apply", "_undo"),
         *("recover", "_take_over", "_journal", "refresh", "replace"),
@@ -55,13 +55,13 @@ CRASHES = [
 # target -> files that are changed, tests that must notice, mutants that are tried (none: all)
 TARGETS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "validation": (
-        ["rag_generate/shapes.py", "rag_service/requests.py"],
+        ["rag_kit/request.py", "rag_service/http/requests.py"],
         [f"{GENERATE}/test_shapes.py", f"{GENERATE}/test_wire.py", f"{SERVICE}/test_requests.py"],
         CHECKS,
     ),
-    "auth": (["rag_service/middleware.py"], [f"{SERVICE}/test_middleware.py"], []),
+    "auth": (["rag_service/http/middleware.py"], [f"{SERVICE}/test_middleware.py"], []),
     "deadline": (
-        ["rag_service/service.py", "rag_service/context.py"],
+        ["rag_service/service.py", "rag_service/http/context.py"],
         [f"{SERVICE}/test_service.py"],
         [],
     ),
@@ -76,7 +76,7 @@ TARGETS: dict[str, tuple[list[str], list[str], list[str]]] = {
         [],
     ),
     "journal": (
-        ["rag_retrieve/collection.py"],
+        ["rag_retrieve/index/collection.py"],
         [
             *(f"{RETRIEVE}/{file}.py" for file in ("test_journal", "test_ingest")),
             *(f"{RETRIEVE}/test_crash.py::{name}" for name in CRASHES),

@@ -84,7 +84,7 @@ def cli() -> Lines:
     """Yield contract/reference/cli.md."""
     import typer
 
-    from rag_pipeline.cli import app
+    from rag_pipeline.cli.main import app
 
     yield CLI_HEAD
     yield from command("rag", typer.main.get_command(app), level=2)
@@ -402,7 +402,7 @@ def _schema(schema: dict[str, Any]) -> str:
 
 
 def _statuses(usual: dict[str, str]) -> Lines:
-    from rag_pipeline.errors import CODES
+    from rag_kit.errors import CODES
 
     codes: dict[int, list[str]] = defaultdict(list)
     for name, each in CODES.items():

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
+    "rag_kit": ROOT / "dagger/kit/src/rag_kit",
     "rag_retrieve": ROOT / "dagger/retrieve/src/rag_retrieve",
     "rag_augment": ROOT / "dagger/augment/src/rag_augment",
     "rag_generate": ROOT / "dagger/generate/src/rag_generate",
@@ -30,7 +31,7 @@ SERVICE_FILES = [
     pytest.param("rag_service", path, id=f"rag_service/{path.relative_to(SERVICE)}")
     for path in sorted(SERVICE.rglob("*.py"))
 ]
-WITH_SDK = ("module.py", "image.py", "services.py")
+WITH_SDK = ("module.py", "container.py", "dagger.py")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 
 
@@ -45,7 +46,7 @@ def imported(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize(("package", "path"), FILES)
 def test_step_imports_no_other_step(package: str, path: Path) -> None:
-    """No package imports another one, but rag_pipeline/local.py, the embedded composite."""
+    """No package imports another one, but rag_pipeline/steps/local.py, the embedded composite."""
     others = set(imported(path)) & (PACKAGES.keys() - {package})
 
     assert others == set() or path == PACKAGES["rag_pipeline"] / "local.py"
@@ -128,23 +129,6 @@ def test_public_names_have_docstrings(package: str) -> None:
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), f"{package}.{name}"
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-@pytest.mark.parametrize("name", ["errors.py", "image.py", "serving.py", "shapes.py"])
-def test_shared_file_is_the_same_everywhere(package: str, name: str) -> None:
-    """errors, image, serving and shapes are the same in every package; `make sync` copies them."""
-    original = PACKAGES["rag_retrieve"] / name
-
-    assert (PACKAGES[package] / name).read_text() == original.read_text()
-
-
-@pytest.mark.parametrize("name", ["background.py", "breaker.py"])
-def test_file_of_the_calling_steps_is_the_same(name: str) -> None:
-    """`retrieve` and `generate` call what is behind a network in the same way."""
-    original = PACKAGES["rag_retrieve"] / name
-
-    assert (PACKAGES["rag_generate"] / name).read_text() == original.read_text()
 
 
 def test_the_service_counts_every_rule_of_the_output_filter() -> None:

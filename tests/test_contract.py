@@ -12,23 +12,19 @@ from breaking import breaking_changes
 from contract import CONTRACT, MODELS, generated
 from examples import Bad, Good, bad_examples, differences, good_examples
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel
 
 import rag_augment.models
 import rag_generate.models
 import rag_pipeline.models
 import rag_retrieve.models
-from rag_retrieve.errors import CODES
+from rag_kit import passages
+from rag_kit.errors import CODES
 
 GOOD = good_examples()
 BAD = bad_examples()
 SCHEMAS = {name: json.loads((CONTRACT / f"{name}.schema.json").read_bytes()) for name in MODELS}
 VALIDATORS = {name: Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 NEXT = {"retrieve": "augment", "augment": "generate"}
-PASSAGE_FIELDS = {
-    *("chunk_id", "document_id", "title", "source", "text"),
-    *("span", "page", "score", "scores", "metadata"),
-}
 
 
 def named(examples: list[Any]) -> Any:
@@ -161,32 +157,17 @@ def test_three_steps_give_what_the_composite_gives(steps: dict[str, Any]) -> Non
             assert differences(example.response[field], chained[field], field) == []
 
 
-def field_shape(model: type[BaseModel], name: str) -> tuple[str, bool, str]:
-    field = model.model_fields[name]
-    rules = sorted(repr(rule) for rule in field.metadata)
-    return str(field.annotation), field.is_required(), str(rules)
-
-
-def test_passage_fields_are_the_same_in_every_step() -> None:
-    """Result and Context of the steps have the same fields, of the same types and bounds."""
-    augment, generate, rag = (
-        rag_augment.models.Context,
-        rag_generate.models.Context,
-        rag_pipeline.models.Context,
-    )
-    asked = rag_augment.models.Result
-
-    assert set(rag_retrieve.models.Result.model_fields) == PASSAGE_FIELDS
-    assert set(asked.model_fields) == PASSAGE_FIELDS
-    for model in (augment, generate, rag):
-        assert set(model.model_fields) == PASSAGE_FIELDS | {"marker"}
-        assert model.model_config["extra"] == "allow"
-        for name in model.model_fields:
-            assert field_shape(model, name) == field_shape(augment, name)
-    for name in PASSAGE_FIELDS:
-        found = rag_retrieve.models.Result.model_fields[name]
-        assert found.annotation == asked.model_fields[name].annotation
-        assert str(found.metadata) == str(asked.model_fields[name].metadata)
+def test_a_passage_is_the_same_model_in_every_step() -> None:
+    """Passage, context, citation and message are written once, in the kit."""
+    for models in (
+        rag_retrieve.models,
+        rag_augment.models,
+        rag_generate.models,
+        rag_pipeline.models,
+    ):
+        for name in ("Result", "Context", "Citation", "Message"):
+            model = getattr(models, name, None)
+            assert model is None or model is getattr(passages, name)
 
 
 def test_fields_of_the_composite_are_the_same_in_its_steps() -> None:

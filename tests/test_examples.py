@@ -20,8 +20,8 @@ pytest.importorskip("dagger.mod", reason="dagger-io is not installed")
 
 from rag_augment.module import Augment
 from rag_generate.module import Generate
-from rag_pipeline.conformance import check_step
 from rag_pipeline.module import Rag
+from rag_pipeline.quality.conformance import check_step
 from rag_retrieve.module import Retrieve
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from guide_doubles import GUIDES, LEFT, guide_named, real_superlinked, standing_
 from guide_kit import Block, Session, blocks, follow, is_output, pattern_of, session
 from test_examples import check_command, commands
 
-from rag_service.metrics import Metrics
+from rag_service.http.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = {"quick-start.md"}

@@ -25,15 +25,16 @@ import gql
 from dagger._exceptions import QueryErrorValue
 from engine_double import ContainerDouble, EngineDouble, SecretDouble, directory
 
-from rag_augment import image as augment_image
 from rag_augment.module import Augment
-from rag_generate import image as generate_image
 from rag_generate.module import Generate
-from rag_pipeline import image as rag_image
-from rag_pipeline import module, services
-from rag_pipeline.local import open_local
+from rag_kit import container as augment_image
+from rag_kit import container as generate_image
+from rag_kit import container as rag_image
+from rag_kit import container as retrieve_image
+from rag_pipeline import module
 from rag_pipeline.module import Rag
-from rag_retrieve import image as retrieve_image
+from rag_pipeline.steps import dagger as services
+from rag_pipeline.steps.local import open_local
 from rag_retrieve import module as retrieve_module
 from rag_retrieve.module import Retrieve
 

@@ -14,7 +14,7 @@ pytest.importorskip("dagger.mod", reason="dagger-io is not installed")
 import reference
 from test_modules import FUNCTIONS
 
-from rag_pipeline.errors import CODES
+from rag_kit.errors import CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "contract/reference"

@@ -233,7 +233,7 @@ def test_one_engine_and_one_base_image_everywhere(clone: Clone) -> None:
     clone.edit("dagger/rag/pyproject.toml", "dagger-io==0.", "dagger-io==9.")
     locked = 'name = "dagger-io"\nversion = "'
     clone.edit("dagger/rag/uv.lock", f"{locked}0.", f"{locked}9.")
-    image = "dagger/rag/src/rag_pipeline/image.py"
+    image = "dagger/rag/src/rag_kit/container.py"
     clone.edit(image, "@sha256:", f"@sha256:{'0' * 64} was ")
 
     refused = clone.release()
@@ -242,7 +242,7 @@ def test_one_engine_and_one_base_image_everywhere(clone: Clone) -> None:
     assert "examples/team-catalog/dagger.json has Dagger 9." in refused.stderr
     assert "dagger/rag/pyproject.toml has Dagger 9." in refused.stderr
     assert "dagger/rag/uv.lock has Dagger 9." in refused.stderr
-    assert f"2 digests, in dagger/augment/src/rag_augment/image.py and {image}" in refused.stderr
+    assert f"2 digests, in dagger/augment/src/rag_kit/container.py and {image}" in refused.stderr
 
 
 def test_the_next_version_is_written_everywhere_and_released(clone: Clone) -> None:

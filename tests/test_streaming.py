@@ -20,10 +20,10 @@ from httpx_sse import EventSource
 sys.path.append(str(Path(__file__).resolve().parent.parent / "dagger/generate/tests"))
 from llm_stub import LLMStub
 
-from rag_pipeline.local import LocalPipeline, open_local
-from rag_pipeline.serving import application
+from rag_kit.handler import Event, Handler
+from rag_kit.server import application
 from rag_pipeline.settings import RagSettings
-from rag_pipeline.shapes import Event, Handler
+from rag_pipeline.steps.local import LocalPipeline, open_local
 from rag_pipeline.wire import open_step
 
 REQUEST = {"query": "Who may sign contracts?", "request_id": "r1"}

@@ -18,15 +18,15 @@ import pytest
 import uvicorn
 from graphql_double import Cli, EngineDouble
 
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
+from rag_kit.handler import Event, Handler, message
+from rag_kit.server import application
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
-from rag_pipeline.serving import application
-from rag_pipeline.shapes import Event, Handler, message
 from rag_pipeline.step import answer, search, stream
-from rag_service.engine import EngineOptions
-from rag_service.runners.call import CallRunner
-from rag_service.runners.containers import ContainersRunner
-from rag_service.runners.resident import ResidentRunner
+from rag_service.dagger_engine.call import CallRunner
+from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.resident import ResidentRunner
+from rag_service.dagger_engine.session import EngineOptions
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/rag/tests"))
 from rag_doubles import BODIES, StepDouble

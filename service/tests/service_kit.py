@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import uvicorn
 
-from rag_pipeline.local import open_local
+from rag_pipeline.steps.local import open_local
 from rag_service.app import create_app
-from rag_service.protocol import behind
+from rag_service.http.uvicorn_protocol import behind
 from rag_service.settings import ServiceSettings
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/generate/tests"))

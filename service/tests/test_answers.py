@@ -13,7 +13,7 @@ import pytest
 from httpx_sse import EventSource
 from service_kit import QUESTION, environment, serving
 
-from rag_pipeline.local import open_local
+from rag_pipeline.steps.local import open_local
 from rag_service.runners.local import LocalRunner
 
 SECRET_HOST = "http://169.254.169.254/latest"

@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from service_kit import QUESTION, LLMStub, free_port, running, serving, settings, wait
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.serving import application
+from rag_kit.errors import StepError
+from rag_kit.server import application
 from rag_pipeline.wire import open_step
-from rag_service.admission import Rates
+from rag_service.http.fair_queue import Rates
 
 BEGINNING = (
     "The finance director signs travel requests above that amount. The "  # part is held back

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from reportlab.pdfgen.canvas import Canvas
 from service_kit import free_port, serving, settings
 
-from rag_service.uploads import MAX_FILES, MAX_PART_BYTES, safe_name
+from rag_service.library.uploads import MAX_FILES, MAX_PART_BYTES, safe_name
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/retrieve/tests"))
 from qdrant_double import QdrantDouble

@@ -54,22 +54,16 @@ from runner_kit import (
 )
 
 import rag_service
-from rag_pipeline.errors import StepError, envelope
+from rag_kit.errors import StepError, envelope
 from rag_pipeline.models import RagRequest
-from rag_service import engine
-from rag_service.engine import EngineOptions, Session
-from rag_service.runners import call, containers, resident
-from rag_service.runners.call import CallRunner
-from rag_service.runners.containers import ContainersRunner
-from rag_service.runners.resident import ResidentRunner
+from rag_service.dagger_engine import call, containers, resident
+from rag_service.dagger_engine import session as engine
+from rag_service.dagger_engine.call import CallRunner
+from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.resident import ResidentRunner
+from rag_service.dagger_engine.session import EngineOptions, Session
 
-SOURCES = [
-    Path(rag_service.__file__).parent / name
-    for name in (
-        *("engine.py", "supervisor.py"),
-        *(f"runners/{runner}.py" for runner in RUNNERS),
-    )
-]
+SOURCES = sorted((Path(rag_service.__file__).parent / "dagger_engine").glob("*.py"))
 QUERIES = {
     f"{module.__name__}.{name}": text
     for module in (engine, call, containers, resident)
@@ -199,7 +193,7 @@ def test_the_resident_runner_says_what_its_pipeline_waits_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A database that starts later: the operator reads its name, and the pipeline comes by itself."""
-    monkeypatch.setattr("rag_pipeline.serving.RETRY_S", 0.05)
+    monkeypatch.setattr("rag_kit.server.RETRY_S", 0.05)
     gone = StepError("not_ready", "the step retrieve cannot start: no Qdrant at RAG_QDRANT_URL")
     said: list[str] = []
 

@@ -16,12 +16,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from service_kit import environment
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.local import open_retriever
-from rag_pipeline.shapes import NICE
-from rag_retrieve.loaders import LoadedDocument, load
-from rag_service.library import MAX_WAITING, REMEMBERED, Job, Library
-from rag_service.replays import KEPT_S, MAX_KEYS, Replays
+from rag_kit.errors import StepError
+from rag_kit.workers import NICE
+from rag_pipeline.steps.local import open_retriever
+from rag_retrieve.documents import LoadedDocument, load
+from rag_service.library.idempotency import KEPT_S, MAX_KEYS, Replays
+from rag_service.library.library import MAX_WAITING, REMEMBERED, Job, Library
 
 
 class Text:
@@ -215,7 +215,7 @@ def test_a_key_belongs_to_one_request_of_one_client_for_a_day() -> None:
     assert outcome(replays, "ann", "k", b"1") == "in_progress"
     assert outcome(replays, "ann", "k", b"2") == "idempotency_mismatch"
     assert replays.find("bob", "k", b"2") is None
-    from rag_retrieve.reports import IngestReport
+    from rag_kit.reports import IngestReport
 
     job.finish(IngestReport(collection="c"))
     assert replays.find("ann", "k", b"1") is job

@@ -20,13 +20,21 @@ from pydantic import SecretStr
 from service_kit import settings
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rag_pipeline.errors import StepError, envelope
-from rag_service.admission import Admission, Rates
-from rag_service.context import Context, Principal, context_of
-from rag_service.metrics import Metrics
-from rag_service.middleware import Gate, Keyring, Keys, Limits, Requests, address_of, request_id_of
+from rag_kit.errors import StepError, envelope
+from rag_service.http.context import Context, Principal, context_of
+from rag_service.http.fair_queue import Admission, Rates
+from rag_service.http.metrics import Metrics
+from rag_service.http.middleware import (
+    Gate,
+    Keyring,
+    Keys,
+    Limits,
+    Requests,
+    address_of,
+    request_id_of,
+)
+from rag_service.http.tracing import Traces
 from rag_service.settings import ServiceSettings
-from rag_service.tracing import Traces
 
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
 KEYS = [
@@ -307,14 +315,14 @@ def test_refusals_are_one_log_line_a_second(
     """The first at once; then how many there were, once a second."""
     clock = {"now": 0.0}
     here = SimpleNamespace(monotonic=lambda: clock["now"])  # other threads' loops read the real one
-    monkeypatch.setattr("rag_service.middleware.time", here)
+    monkeypatch.setattr("rag_service.http.middleware.time", here)
     one = gate(App(), Metrics())
-    caplog.set_level(logging.WARNING, "rag_service.middleware")
+    caplog.set_level(logging.WARNING, "rag_service.http.middleware")
 
     for clock["now"] in (100.0, 100.2, 100.99, 101.0, 101.5, 102.0):
         call(one, scope_of())
 
-    ours = [one for one in caplog.records if one.name == "rag_service.middleware"]
+    ours = [one for one in caplog.records if one.name == "rag_service.http.middleware"]
     assert [record.getMessage() for record in ours] == [
         "1 questions refused (draining)",
         "3 questions refused (draining)",
@@ -330,7 +338,7 @@ def test_what_a_refusal_says_is_made_once(monkeypatch: pytest.MonkeyPatch) -> No
         made.append(error.code)
         return envelope(error, **more)
 
-    monkeypatch.setattr("rag_service.middleware.envelope", counted)
+    monkeypatch.setattr("rag_service.http.middleware.envelope", counted)
     one = gate(App(), Metrics())
 
     assert {call(one, scope_of()).error["code"] for _ in range(3)} == {"draining"}

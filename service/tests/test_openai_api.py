@@ -14,8 +14,8 @@ import openai
 import pytest
 from service_kit import QUESTION, LLMStub, environment, serving, settings
 
-from rag_pipeline.local import open_local
-from rag_service.openai_api import IGNORED, NEUTRAL
+from rag_pipeline.steps.local import open_local
+from rag_service.api.openai_chat import IGNORED, NEUTRAL
 
 ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
 KEYS = json.dumps(
@@ -186,7 +186,7 @@ def test_every_parameter_of_the_client_is_known() -> None:
     """What the installed client can send is asked, ignored or refused on purpose."""
     from openai.types.chat import completion_create_params as params
 
-    from rag_service.openai_api import ChatRequest
+    from rag_service.api.openai_chat import ChatRequest
 
     known = IGNORED | NEUTRAL.keys() | ChatRequest.model_fields.keys()
     sent = params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
@@ -195,7 +195,7 @@ def test_every_parameter_of_the_client_is_known() -> None:
 
 
 def test_a_web_address_is_an_annotation(tmp_path: Path) -> None:
-    from rag_retrieve.loaders import LoadedDocument
+    from rag_retrieve.documents import LoadedDocument
 
     text = "The library opens at nine and closes at six on every working day."
     address = "https://library.example/hours"

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from reportlab.pdfgen import canvas
 from service_kit import LLMStub, fill, serving, settings
 
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
 from rag_service.runners.local import LocalRunner
 
 Open = Callable[..., AbstractContextManager[Page]]

@@ -13,10 +13,10 @@ from service_kit import settings
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from rag_service.admission import Admission
-from rag_service.metrics import Metrics
-from rag_service.middleware import Gate, Keyring
-from rag_service.protocol import behind
+from rag_service.http.fair_queue import Admission
+from rag_service.http.metrics import Metrics
+from rag_service.http.middleware import Gate, Keyring
+from rag_service.http.uvicorn_protocol import behind
 
 KEY = "alice-0123456789abcdef"
 BODY = b'{"query": "Who may sign contracts?"}'

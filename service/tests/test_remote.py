@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.serving import application
+from rag_kit.errors import StepError
+from rag_kit.server import application
 from rag_pipeline.wire import open_step
-from rag_service.runners import open_runner
+from rag_service.runners.base import open_runner
 
 
 def timeless(data: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,16 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from rag_pipeline.errors import StepError
-from rag_service.requests import MAX_DEPTH, flag, flag_query, otherwise, read, refuse_hosts, takes
+from rag_kit.errors import StepError
+from rag_service.http.requests import (
+    MAX_DEPTH,
+    flag,
+    flag_query,
+    otherwise,
+    read,
+    refuse_hosts,
+    takes,
+)
 
 
 class Inner(BaseModel):

@@ -18,13 +18,13 @@ import pytest
 from service_kit import settings
 from starlette.requests import Request
 
-from rag_generate.breaker import Breaker
-from rag_pipeline.errors import StepError
+from rag_kit.breaker import Breaker
+from rag_kit.errors import StepError
+from rag_kit.handler import Event
 from rag_pipeline.models import RagRequest
-from rag_pipeline.shapes import Event
-from rag_service.admission import Admission
-from rag_service.context import Context, Principal
-from rag_service.metrics import Metrics
+from rag_service.http.context import Context, Principal
+from rag_service.http.fair_queue import Admission
+from rag_service.http.metrics import Metrics
 from rag_service.service import LOOK_S, Service
 
 CONTRACT = Path(__file__).resolve().parents[2] / "contract/examples/rag"

@@ -27,9 +27,9 @@ from pydantic import SecretStr
 
 from rag_augment.settings import AugmentSettings
 from rag_generate.settings import Settings as GenerateSettings
-from rag_pipeline.models import COLLECTION
-from rag_pipeline.remote import CLOSE_S, READY_S
+from rag_kit.passages import COLLECTION
 from rag_pipeline.settings import RagSettings
+from rag_pipeline.steps.remote import CLOSE_S, READY_S
 from rag_retrieve.settings import RetrieveSettings
 from rag_service.command import CLOSING_S
 from rag_service.settings import ServiceSettings
@@ -647,7 +647,7 @@ def test_a_composite_that_waits_for_its_steps_is_not_restarted() -> None:
 
 def test_the_images_are_started_as_they_are_built() -> None:
     """Port, user and arguments are those of the images."""
-    image = pytest.importorskip("rag_retrieve.image", reason="dagger-io is not installed")
+    image = pytest.importorskip("rag_kit.container", reason="dagger-io is not installed")
     found = rendered(EXAMPLE)
 
     assert f"{policies.USER}:{policies.USER}" == image.USER

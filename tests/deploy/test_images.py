@@ -31,13 +31,13 @@ from packaging.markers import Marker
 from referencing import Registry, Resource
 from test_compose import PACKAGES, SERVICE_COMMAND, STEP_COMMAND
 
-from rag_augment import image as augment_image
 from rag_augment.module import Augment
-from rag_generate import image as generate_image
 from rag_generate.module import Generate
-from rag_pipeline import image as rag_image
+from rag_kit import container as augment_image
+from rag_kit import container as generate_image
+from rag_kit import container as rag_image
+from rag_kit import container as retrieve_image
 from rag_pipeline.module import Rag
-from rag_retrieve import image as retrieve_image
 from rag_retrieve.module import Retrieve
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from examples import differences
 
 from rag_augment.module import Augment
 from rag_generate.module import Generate
-from rag_pipeline.local import open_local
 from rag_pipeline.module import Rag
+from rag_pipeline.steps.local import open_local
 from rag_retrieve.module import Retrieve
 
 MODULES: dict[str, Any] = {

@@ -119,7 +119,7 @@ def images_py(repository: Path, *arguments: str) -> str:
 
 def base_of(repository: Path) -> str:
     """Return the base image as the copy names it: with its digest, where the engine can get that."""
-    text = (repository / "dagger/retrieve/src/rag_retrieve/image.py").read_text(encoding="utf-8")
+    text = (repository / "dagger/kit/src/rag_kit/container.py").read_text(encoding="utf-8")
     found = re.search(r'^BASE = "(.+)"$', text, re.MULTILINE)
     assert found
     return found[1]

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from engine_kit import CALL_S
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.local import open_local
-from rag_service.engine import EngineOptions
-from rag_service.runners.call import CallRunner
-from rag_service.runners.containers import ContainersRunner
-from rag_service.runners.resident import ResidentRunner
+from rag_kit.errors import StepError
+from rag_pipeline.steps.local import open_local
+from rag_service.dagger_engine.call import CallRunner
+from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.resident import ResidentRunner
+from rag_service.dagger_engine.session import EngineOptions
 
 QUESTIONS = ["How much does the kettle on the third floor hold?", "Where are bicycles parked?"]
 HOSTILE = 'Kettle """ } { host { directory(path: "/") } } cmd://touch PWNED \\u0000 $rag ${HOME}?'

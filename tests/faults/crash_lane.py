@@ -42,12 +42,17 @@ from crash_kit import STEPS, HashedWords, whole  # noqa: E402
 from qdrant_client import QdrantClient  # noqa: E402
 from qdrant_double import QdrantDouble  # noqa: E402
 
-import rag_retrieve.ingest  # noqa: E402
+import rag_retrieve.index.ingest  # noqa: E402
 import rag_retrieve.retriever  # noqa: E402
 import rag_retrieve.stores  # noqa: E402
-import rag_retrieve.stores.aliases  # noqa: E402  # before the forks, not in each
-from rag_retrieve import Retriever, RetrieveRequest, RetrieveSettings, StepError  # noqa: E402
-from rag_retrieve.embedders import open_embedder  # noqa: E402
+import rag_retrieve.stores.qdrant.database  # noqa: E402  # before the forks, not in each
+from rag_retrieve import (  # noqa: E402
+    Retriever,
+    RetrieveRequest,
+    RetrieveSettings,
+    StepError,
+)
+from rag_retrieve.index.embedders import open_embedder  # noqa: E402
 
 STORES = ("embedded", "server")
 FILES = {"making": "os.mkdir", "renaming": "os.rename", "removing": "shutil.rmtree"}
@@ -188,8 +193,8 @@ def opened(home: Path, url: str | None, minilm: Any, **more: Any) -> Retriever:
 def forks(reads: Any, writes: int) -> None:
     """Fork a process for each line read, kill it when it is time, and tell how it ended."""
     load_once()
-    rag_retrieve.ingest.COMMIT_DOCUMENTS = 2  # so that a few documents are several commits,
-    rag_retrieve.ingest.CHECKPOINT_COMMITS = 2  # and several checkpoints,
+    rag_retrieve.index.ingest.COMMIT_DOCUMENTS = 2  # so that a few documents are several commits,
+    rag_retrieve.index.ingest.CHECKPOINT_COMMITS = 2  # and several checkpoints,
     rag_retrieve.stores.BATCH = 8  # and a document several operations
     for line in reads:
         given = json.loads(line)

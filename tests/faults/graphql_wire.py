@@ -10,9 +10,9 @@ import httpx
 from graphql_double import Asked, EngineDouble, engine_double
 from runner_kit import ROOT, RUNNERS, composite, request
 
-from rag_pipeline.errors import StepError
-from rag_service.engine import EngineOptions
-from rag_service.runners import call, containers
+from rag_kit.errors import StepError
+from rag_service.dagger_engine import call, containers
+from rag_service.dagger_engine.session import EngineOptions
 
 QUERIES = {"call": (call.RUN, call.SEARCH), "containers": (containers.RUN, containers.SEARCH)}
 CORPUS = [

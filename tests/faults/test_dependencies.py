@@ -18,7 +18,7 @@ import toxiproxy
 from dependency_kit import ANSWER, Doubles, Reply, Rig, doubles, rig
 from llm_stub import chunk
 
-from rag_retrieve.background import BackgroundLoop
+from rag_kit.background import BackgroundLoop
 
 pytestmark = pytest.mark.xdist_group("dependencies")  # one set of servers
 

@@ -40,12 +40,12 @@ from runner_kit import (
 )
 from service_kit import environment, serving, settings
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.local import open_local
+from rag_kit.errors import StepError
 from rag_pipeline.models import RagRequest
-from rag_service.engine import RUNNER_HOST, EngineOptions, check_pin
-from rag_service.runners.call import CallRunner
-from rag_service.runners.containers import ContainersRunner
+from rag_pipeline.steps.local import open_local
+from rag_service.dagger_engine.call import CallRunner
+from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.session import RUNNER_HOST, EngineOptions, check_pin
 
 RAG = Path(sys.executable).with_name("rag")
 TYPED = {"engine_lost", "engine_unavailable", "deadline_exceeded"}

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from runner_kit import ROOT, RUNNERS, composite, composite_server
 
-from rag_pipeline.errors import StepError
-from rag_service import engine
-from rag_service.engine import EngineOptions
-from rag_service.runners import call, containers, resident
+from rag_kit.errors import StepError
+from rag_service.dagger_engine import call, containers, resident
+from rag_service.dagger_engine import session as engine
+from rag_service.dagger_engine.session import EngineOptions
 
 CONSTANTS = {
     text

@@ -20,7 +20,7 @@ from inside import Inside, bearer
 from ssrf_corpus import docx
 from test_serve import Served, environment
 
-from rag_service.heads import MAX_BYTES
+from rag_service.http.header_limit import MAX_BYTES
 
 pytestmark = pytest.mark.xdist_group("inside")
 

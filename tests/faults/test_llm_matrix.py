@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from llm_stub import LLMStub, chunk
 
-from rag_generate.breaker import Breaker, Rules
-from rag_generate.errors import StepError
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
 from rag_generate.openai_chat import Limits, OpenAIChat
+from rag_kit.breaker import Breaker, Rules
+from rag_kit.errors import StepError
 
 ATTEMPTS = 3
 SILENT_S = 0.3

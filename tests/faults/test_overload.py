@@ -20,11 +20,11 @@ import httpx
 import pytest
 from service_kit import settings
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.shapes import Event
-from rag_service.admission import COMING_S, IDLE, KEEP_S, Admission
+from rag_kit.errors import StepError
+from rag_kit.handler import Event
 from rag_service.app import create_app
-from rag_service.metrics import Metrics
+from rag_service.http.fair_queue import COMING_S, IDLE, KEEP_S, Admission
+from rag_service.http.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER = json.loads((ROOT / "contract/examples/rag/ok-question.response.json").read_text())

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from service_kit import environment
 
-from rag_pipeline.local import LocalPipeline, open_local
-from rag_retrieve.loaders import LoadedDocument
+from rag_pipeline.steps.local import LocalPipeline, open_local
+from rag_retrieve.documents import LoadedDocument
 
 pytestmark = [
     pytest.mark.xdist_group("poisoning"),  # one set of documents

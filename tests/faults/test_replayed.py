@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
 from rag_retrieve import Retriever, RetrieveSettings
-from rag_retrieve.loaders import LoadedDocument, load
-from rag_service.library import Library
-from rag_service.replays import Replays
+from rag_retrieve.documents import LoadedDocument, load
+from rag_service.library.idempotency import Replays
+from rag_service.library.library import Library
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from service_kit import fill, serving, settings
 from starlette.types import Receive, Scope, Send
 
-from rag_service.middleware import Keys
+from rag_service.http.middleware import Keys
 
 HERE = Path(__file__).parent
 HOOKS = {"SCHEMATHESIS_HOOKS": str(HERE / "schemathesis_hooks.py")}

@@ -20,7 +20,7 @@ from service_kit import QUESTION, fill, serving, wait
 from test_serve import Served, serve
 
 from rag_retrieve import Retriever, RetrieveSettings
-from rag_retrieve.embedders import open_embedder
+from rag_retrieve.index.embedders import open_embedder
 
 
 def upload(client: httpx.Client, texts: dict[str, str]) -> httpx.Response:

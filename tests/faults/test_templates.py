@@ -13,7 +13,7 @@ from rag_augment import augment
 from rag_augment.models import AugmentRequest, AugmentResponse
 from rag_augment.template import Template, load_template
 from rag_augment.tokenizer import load_tokenizer
-from rag_pipeline.local import open_local
+from rag_pipeline.steps.local import open_local
 
 CHAINS = (
     "__class__",

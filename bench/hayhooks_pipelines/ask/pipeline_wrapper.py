@@ -33,7 +33,7 @@ class Embedder:
 
     def __init__(self) -> None:
         from rag_retrieve import RetrieveSettings
-        from rag_retrieve.embedders import open_embedder
+        from rag_retrieve.index.embedders import open_embedder
 
         self._model = open_embedder(RetrieveSettings())
 
@@ -59,8 +59,9 @@ class Answerer:
 
     @component.output_types(answer=dict)
     def run(self, query: str, prompt: str, documents: list[Document]) -> dict:
-        from rag_generate.models import Context, GenerateRequest, Message
+        from rag_generate.models import GenerateRequest
         from rag_generate.step import generate
+        from rag_kit.passages import Context, Message
 
         contexts = [
             Context(

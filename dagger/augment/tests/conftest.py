@@ -9,10 +9,10 @@ import pytest
 from rag_augment import augment
 from rag_augment.models import AugmentRequest, AugmentResponse
 from rag_augment.settings import AugmentSettings
-from rag_augment.shapes import Handler
 from rag_augment.template import Template, load_template
 from rag_augment.tokenizer import Tokenizer, load_tokenizer
 from rag_augment.wire import open_step
+from rag_kit.handler import Handler
 
 BYLAWS = [
     "Only the board may sign contracts above 5,000 euros.",

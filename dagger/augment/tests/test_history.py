@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rag_augment.history import fold_history
-from rag_augment.models import Message
+from rag_kit.passages import Message
 
 
 def talk(*lines: str) -> list[Message]:

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from rag_augment.shapes import clean
 from rag_augment.spotlight import draw_mark, spotlight
+from rag_kit.request import clean
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_augment import StepError
-from rag_augment.errors import ErrorEnvelope
 from rag_augment.models import AugmentResponse
 from rag_augment.settings import AugmentSettings
 from rag_augment.template import Template
 from rag_augment.tokenizer import Tokenizer
 from rag_augment.wire import open_step
+from rag_kit.errors import ErrorEnvelope
 
 FIELDS = ["query", "results", "messages", "augment", "no_context", "provenance", "seed", "x"]
 VALUES = st.recursive(

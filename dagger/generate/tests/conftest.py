@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rag_generate.models import Context, GenerateRequest
+from rag_generate.models import GenerateRequest
+from rag_kit.passages import Context
 
 PASSAGES = (
     (

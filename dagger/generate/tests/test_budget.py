@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rag_generate.budget import OMITTED, estimate_tokens, fit_window
-from rag_generate.errors import StepError
-from rag_generate.models import Context, Message
+from rag_kit.errors import StepError
+from rag_kit.passages import Context, Message
 
 TEXTS = ["a" * 400, "b" * 400, "c" * 400]
 CONTEXTS = [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rag_generate.citations import verify
 from rag_generate.generator import Quote
 from rag_generate.markers import find_markers, strip_markers
-from rag_generate.models import Context, GenerateRequest
+from rag_generate.models import GenerateRequest
+from rag_kit.passages import Context
 
 Build = Callable[..., GenerateRequest]
 

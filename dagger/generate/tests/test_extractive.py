@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from rag_generate import generate
 from rag_generate.extractive import Extractive
 from rag_generate.markers import find_markers
-from rag_generate.models import Context, GenerateRequest, GenerateResponse
+from rag_generate.models import GenerateRequest, GenerateResponse
 from rag_generate.settings import MIN_SUPPORT
+from rag_kit.passages import Context
 
 Build = Callable[..., GenerateRequest]
 NONE = "Not found."

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from rag_generate.breaker import Breaker, Rules
 from rag_generate.budget import estimate_tokens
-from rag_generate.errors import StepError
 from rag_generate.generator import Draft
 from rag_generate.llm_faults import Failure
 from rag_generate.models import GenerateRequest
 from rag_generate.openai_chat import Limits, OpenAIChat
+from rag_kit.breaker import Breaker, Rules
+from rag_kit.errors import StepError
 
 KEY = "sk-canary-7f3a9c"
 QUICK = Limits(

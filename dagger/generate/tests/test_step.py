@@ -10,10 +10,10 @@ import pytest
 
 import rag_generate
 from rag_generate import StepError, generate, stream
-from rag_generate.errors import CODES
 from rag_generate.extractive import Extractive
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest, GenerateResponse, Usage
+from rag_kit.errors import CODES
 
 Build = Callable[..., GenerateRequest]
 NONE = "I could not find an answer to this in the documents."

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_generate.errors import CODES, StepError
 from rag_generate.models import GenerateRequest, GenerateResponse
 from rag_generate.settings import Settings
-from rag_generate.shapes import Handler
 from rag_generate.wire import open_step
+from rag_kit.errors import CODES, StepError
+from rag_kit.handler import Handler
 
 Build = Callable[..., GenerateRequest]
 

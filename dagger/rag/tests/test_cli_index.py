@@ -23,7 +23,7 @@ def test_help_is_instant() -> None:
         "{'numpy', 'onnxruntime', 'tokenizers', 'openai', 'httpx', 'rag_retrieve', 'rag_generate'}"
     )
     code = (
-        "import sys; from rag_pipeline.cli import app; app(['--help'], standalone_mode=False); "
+        "import sys; from rag_pipeline.cli.main import app; app(['--help'], standalone_mode=False); "
         f"sys.exit(len({heavy} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -18,10 +18,10 @@ import pytest
 import rag_doubles as doubles
 from rag_command import environment, run, write_documents
 
-from rag_pipeline.conformance import ConformanceReport, check_step, check_url, samples
-from rag_pipeline.errors import StepError, envelope
-from rag_pipeline.local import open_local
+from rag_kit.errors import StepError, envelope
+from rag_pipeline.quality.conformance import ConformanceReport, check_step, check_url, samples
 from rag_pipeline.step import Step
+from rag_pipeline.steps.local import open_local
 
 Body = Callable[[dict[str, Any]], dict[str, Any]]
 CHUNKS = [

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from rag_command import environment, run, write_documents
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.evaluate import (
+from rag_kit.errors import StepError
+from rag_pipeline.quality.evaluate import (
     EvalReport,
     Progress,
     Question,

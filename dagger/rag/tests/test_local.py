@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rag_command import BYLAWS, write_documents
 
-from rag_pipeline.errors import StepError
-from rag_pipeline.local import LocalPipeline, open_local, open_retriever
+from rag_kit.errors import StepError
+from rag_pipeline.steps.local import LocalPipeline, open_local, open_retriever
 
 QUESTION = {"query": "Who may sign contracts?"}
 
@@ -97,8 +97,8 @@ def test_nothing_found_is_said(pipeline: LocalPipeline) -> None:
     assert failed["error"]["code"] == "no_context"
 
 
-def test_a_steps_error_is_raised_as_ours(home: Path) -> None:
-    """Each package has its own error class; callers of this one need only this one's."""
+def test_an_error_of_the_retriever_names_its_step(home: Path) -> None:
+    """Callers learn which step failed, also where no request is answered."""
     with pytest.raises(StepError) as caught, open_retriever() as retriever:
         retriever.documents("nope")
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_pipeline.metrics import RESAMPLES, measure, ndcg, percentile, recall, reciprocal_rank
+from rag_pipeline.quality.metrics import (
+    RESAMPLES,
+    measure,
+    ndcg,
+    percentile,
+    recall,
+    reciprocal_rank,
+)
 
 DOCUMENTS = [f"d{number}" for number in range(15)]
 RANKINGS = st.permutations(DOCUMENTS).map(lambda order: order[:12])

@@ -16,8 +16,8 @@ import httpx
 import pytest
 from rag_command import environment, write_documents
 
-from rag_pipeline.local import open_local
 from rag_pipeline.settings import RagSettings
+from rag_pipeline.steps.local import open_local
 from rag_pipeline.wire import open_pipeline
 
 REQUESTS: dict[str, dict[str, Any]] = {

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from rag_doubles import BODIES
 
-from rag_pipeline.doctor import examine
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
+from rag_pipeline.cli.doctor import examine
 from rag_pipeline.pipeline import Pipeline
 from rag_pipeline.settings import RagSettings, read_settings
 from rag_pipeline.wire import open_pipeline

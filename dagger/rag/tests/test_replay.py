@@ -15,7 +15,7 @@ from rag_command import environment, run, write_documents
 from rag_doubles import BODIES, StepDouble
 
 from rag_pipeline.models import RagRequest
-from rag_pipeline.replay import ReplayReport, replay
+from rag_pipeline.quality.replay import ReplayReport, replay
 from rag_pipeline.step import answer, search
 
 REQUEST = {

@@ -11,8 +11,9 @@ import pytest
 import rag_doubles as doubles
 from rag_doubles import BODIES, StepDouble
 
+from rag_kit.passages import Result
 from rag_pipeline import StepError, __version__, answer, search
-from rag_pipeline.models import RagRequest, RagResponse, Result
+from rag_pipeline.models import RagRequest, RagResponse
 from rag_pipeline.step import digest_results
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from qdrant_double import QdrantDouble
 
 from rag_retrieve import Retriever, RetrieveSettings
-from rag_retrieve.embedders import Embedder, open_embedder
+from rag_retrieve.index.embedders import Embedder, open_embedder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rag_retrieve import Retriever
-from rag_retrieve.embedders import Vectors
+from rag_retrieve.index.embedders import Vectors
 
 STEPS = [
     "cut", "embedded", "journal", "upserting", "upserted", "publishing", "published", "sweeping",

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_retrieve.errors import StepError, envelope
+from rag_kit.errors import StepError, envelope
 
 
 class SuperlinkedDouble:

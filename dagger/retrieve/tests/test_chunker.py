@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from rag_retrieve.boundaries import boundaries, starts_character
-from rag_retrieve.chunker import MAX_CHARACTERS_PER_TOKEN, Chunk, chunk, embedding_text
-from rag_retrieve.loaders import LoadedDocument, load
+from rag_retrieve.documents import LoadedDocument, load
+from rag_retrieve.documents.boundaries import boundaries, starts_character
+from rag_retrieve.documents.chunker import MAX_CHARACTERS_PER_TOKEN, Chunk, chunk, embedding_text
 
 
 def plain(text: str) -> LoadedDocument:

@@ -20,8 +20,8 @@ from disk_kit import mounted_disk
 from qdrant_double import QdrantDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
-from rag_retrieve.embedders import Embedder, Vectors
-from rag_retrieve.locks import has_ended, this_process
+from rag_retrieve.index.embedders import Embedder, Vectors
+from rag_retrieve.stores.embedded.locks import has_ended, this_process
 
 LONG = "\n\n".join(f"Paragraph {n} of the handbook tells about topic {n}. " * 8 for n in range(12))
 

@@ -15,7 +15,7 @@ import pytest
 from embedding_stub import EmbeddingServer, embedding_server
 
 from rag_retrieve import RetrieveSettings, StepError
-from rag_retrieve.embedders import Embedder, open_embedder, packaged, tokenizer_path
+from rag_retrieve.index.embedders import Embedder, open_embedder, packaged, tokenizer_path
 
 
 def test_minilm_gives_unit_vectors_with_canonical_cosines(minilm: Embedder) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rag_retrieve import Retriever, RetrieveRequest, RetrieveSettings
-from rag_retrieve.embedding_cache import EmbeddingCache, Vectors
+from rag_retrieve.index.cache import EmbeddingCache, Vectors
 
 
 class LengthEmbedder:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_retrieve.errors import StepError
-from rag_retrieve.filters import Compare, Condition, matches, parse_filters
+from rag_kit.errors import StepError
+from rag_retrieve.search.filters import Compare, Condition, matches, parse_filters
 from rag_retrieve.stores import Point
-from rag_retrieve.stores.edge import EdgeStore
-from rag_retrieve.stores.folders import EdgeStores
+from rag_retrieve.stores.embedded.collection import EdgeStore
+from rag_retrieve.stores.embedded.database import EdgeStores
 
 
 def parsed(raw: Any) -> Condition:

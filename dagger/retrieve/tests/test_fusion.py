@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_retrieve.fusion import fuse_dbsf, fuse_rrf
+from rag_retrieve.search.fusion import fuse_dbsf, fuse_rrf
 
 SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-10, 10), max_size=8)
 

@@ -9,7 +9,7 @@ import pytest
 from crash_kit import HashedWords
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
-from rag_retrieve.embedders import Embedder, Vectors
+from rag_retrieve.index.embedders import Embedder, Vectors
 
 
 def ask(retriever: Retriever, query: str, **fields: object) -> list[tuple[str, str]]:

@@ -15,8 +15,8 @@ from crash_kit import HashedWords, whole
 from qdrant_double import QdrantDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
-from rag_retrieve.embedders import Vectors
-from rag_retrieve.locks import this_process
+from rag_retrieve.index.embedders import Vectors
+from rag_retrieve.stores.embedded.locks import this_process
 
 ELSEWHERE = "process 1 on elsewhere"
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 from reportlab.pdfgen.canvas import Canvas
 
-from rag_retrieve.errors import StepError
-from rag_retrieve.loaders import (
+from rag_kit.errors import StepError
+from rag_retrieve.documents import (
     MAX_DOCUMENT_BYTES,
     SUPPORTED_SUFFIXES,
     LoadedDocument,

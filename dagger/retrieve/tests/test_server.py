@@ -15,8 +15,8 @@ import pytest
 from qdrant_double import Faults, QdrantDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
-from rag_retrieve.embedders import Embedder
-from rag_retrieve.stores.aliases import ServerStores
+from rag_retrieve.index.embedders import Embedder
+from rag_retrieve.stores.qdrant.database import ServerStores
 
 REAL = os.environ.get("RAG_TEST_QDRANT_URL")
 QUESTIONS = ["How many moons has Mars?", "temperature for green tea", "orbit of the Moon"]

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from qdrant_double import Faults, QdrantDouble
 
-from rag_retrieve import RetrieveSettings, StepError, serving
-from rag_retrieve.shapes import Handler, Open
+from rag_kit import server as serving
+from rag_kit.handler import Handler, Open
+from rag_retrieve import RetrieveSettings, StepError
 from rag_retrieve.wire import open_step
 
 Answer = tuple[int, str]
@@ -73,7 +74,7 @@ def test_fault_liveness_and_readiness_of_a_step_whose_store_comes_up_later(
             return before, (asked.status_code, asked.json()["error"]["code"]), after
 
     double.faults = Faults(status=503)
-    with caplog.at_level(logging.ERROR, "rag_retrieve.serving"):
+    with caplog.at_level(logging.ERROR, "rag_kit.server"):
         before, asked, after = asyncio.run(outage())
 
     assert before == asked == (503, "retriever_unavailable")

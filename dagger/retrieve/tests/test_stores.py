@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 from qdrant_double import QdrantDouble
 
-from rag_retrieve.errors import StepError
-from rag_retrieve.filters import parse_filters
+from rag_kit.errors import StepError
+from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
 from rag_retrieve.stores import Hit, Point, Sparse, Store, Stores, open_stores
-from rag_retrieve.stores.aliases import ServerStores
-from rag_retrieve.stores.folders import EdgeStores
+from rag_retrieve.stores.embedded.database import EdgeStores
+from rag_retrieve.stores.qdrant.database import ServerStores
 
 REAL = os.environ.get("RAG_TEST_QDRANT_URL")
 
@@ -332,7 +332,7 @@ def run(script: str, *args: object, **kwargs: Any) -> subprocess.Popen[str]:
 HOLD = """
 import sys
 from pathlib import Path
-from rag_retrieve.stores.folders import EdgeStores
+from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=2)
 print("open", flush=True)
 sys.stdin.read()
@@ -370,7 +370,7 @@ import sys
 from pathlib import Path
 from uuid import UUID
 from rag_retrieve.stores import Point, Sparse
-from rag_retrieve.stores.folders import EdgeStores
+from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=4)
 for batch in range(10**6):
     numbers = range(batch * 20, batch * 20 + 20)
@@ -412,7 +412,7 @@ import os, signal, sys
 from pathlib import Path
 from uuid import UUID
 from rag_retrieve.stores import Point
-from rag_retrieve.stores.folders import EdgeStores
+from rag_retrieve.stores.embedded.database import EdgeStores
 stores = EdgeStores(Path(sys.argv[1]))
 live = stores.open("docs")
 left = int(sys.argv[2])
@@ -561,9 +561,9 @@ home = Path(sys.argv[1])
 bomb = pickle.dumps(Bomb())
 loaded = []
 sys.addaudithook(lambda event, args: loaded.append(args) if event == "pickle.find_class" else None)
-from rag_retrieve.errors import StepError
+from rag_kit.errors import StepError
 from rag_retrieve.stores import Point
-from rag_retrieve.stores.folders import EdgeStores
+from rag_retrieve.stores.embedded.database import EdgeStores
 def use():
     stores = EdgeStores(home)
     try:

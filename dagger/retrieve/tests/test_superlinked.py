@@ -13,7 +13,7 @@ from qdrant_double import QdrantDouble
 from superlinked_double import SuperlinkedDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
-from rag_retrieve.embedders import Embedder
+from rag_retrieve.index.embedders import Embedder
 from rag_retrieve.superlinked import timestamp_of
 
 OLD_TEXT = "Employees get 25 days of paid leave a year."

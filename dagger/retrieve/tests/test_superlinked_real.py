@@ -12,7 +12,7 @@ from superlinked_kit import superlinked_process
 from test_superlinked import documents
 
 from rag_retrieve import Retriever, RetrieveSettings
-from rag_retrieve.embedders import Embedder
+from rag_retrieve.index.embedders import Embedder
 from rag_retrieve.wire import handler_for
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")

@@ -16,21 +16,24 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from rag_pipeline.errors import CODES, StepError
+from rag_kit.errors import CODES, StepError
 
-from . import answers, dify, documents, health, openai_api, vector_stores
-from .admission import Admission, Rates
-from .errors import on_http_error, on_step_error
-from .library import Library, open_library
-from .mcp_server import add_mcp
-from .metrics import Metrics
-from .middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
-from .page import add_page
-from .replies import describe
-from .runners import Runner, open_runner
+from .api import dify, documents, health
+from .api import openai_chat as openai_api
+from .api import openai_vector_stores as vector_stores
+from .api import questions as answers
+from .api.mcp import add_mcp
+from .api.page import add_page
+from .http.errors import on_http_error, on_step_error
+from .http.fair_queue import Admission, Rates
+from .http.metrics import Metrics
+from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
+from .http.openapi import describe
+from .http.tracing import open_traces
+from .library.library import Library, open_library
+from .runners.base import Runner, open_runner
 from .service import Service
 from .settings import ServiceSettings, read_settings
-from .tracing import open_traces
 
 LOG = logging.getLogger(__name__)
 CLOSE_S = 10.0  # seconds the runner may take to close
@@ -120,7 +123,7 @@ def create_app(
 def _containers(settings: ServiceSettings, runner: Runner) -> Runner | None:
     """Return who answers `POST /rag`: the runner, another one on its engine, or nobody."""
     if runner.name in ("resident", "call"):
-        from .runners.dagger import open_containers
+        from .dagger_engine.open import open_containers
 
         return open_containers(settings)
     return runner if runner.name == "containers" else None

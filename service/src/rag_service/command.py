@@ -16,10 +16,10 @@ from typing import Any
 import pydantic_core
 import uvicorn
 
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
 
 from .app import CLOSE_S, create_app
-from .protocol import behind
+from .http.uvicorn_protocol import behind
 from .service import Service
 from .settings import ServiceSettings, read_settings
 

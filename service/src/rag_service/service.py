@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import pydantic_core
 from starlette.requests import Request
 
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
+from rag_kit.handler import Event
+from rag_kit.server import while_connected
 from rag_pipeline.models import RagRequest
-from rag_pipeline.serving import while_connected
-from rag_pipeline.shapes import Event
 
-from .admission import Admission
-from .context import Context, context_of
-from .metrics import Metrics
-from .runners import Runner
+from .http.context import Context, context_of
+from .http.fair_queue import Admission
+from .http.metrics import Metrics
+from .runners.base import Runner
 from .settings import ApiKey, ServiceSettings
 
 if TYPE_CHECKING:
-    from .library import Library
+    from .library.library import Library
 
 LOG = logging.getLogger(__name__)
 # What a dependency lacks: a request finds that out itself, and whether it is over. `/readyz` tells.

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
 from rag_pipeline.settings import URL, misconfigured
 
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]

@@ -2,7 +2,8 @@
 
 import sys
 
-from .shapes import command
+from rag_kit.command import command
+
 from .wire import open_step
 
 if __name__ == "__main__":

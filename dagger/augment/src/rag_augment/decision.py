@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .models import Context, Decision
+from rag_kit.passages import Context
+
+from .models import Decision
 
 DENSE = "dense"  # name of the cosine among a passage's scores
 MIN_RELEVANCE = 0.15

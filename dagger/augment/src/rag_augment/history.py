@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .models import Message
-from .shapes import clean
+from rag_kit.passages import Message
+from rag_kit.request import clean
+
 from .tokenizer import Tokenizer
 
 _CITATIONS = re.compile(r"(?<=[\w.,;:!?\"')\]])[ \t]+(?:\[\d+\])+")

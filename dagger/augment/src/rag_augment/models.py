@@ -6,43 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from .shapes import check_query, refuse_misplaced
-
-
-class Message(BaseModel):
-    """One message of a conversation."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["system", "user", "assistant"] = Field(description="Who speaks.")
-    content: str = Field(description="What was said.")
-
-
-class Result(BaseModel):
-    """One passage found; every step keeps these fields as they are."""
-
-    model_config = ConfigDict(extra="allow")
-
-    chunk_id: str = Field(description="Id of the passage.")
-    document_id: str = Field(description="Id of the document it comes from.")
-    title: str = Field("", description="Title of the document.")
-    source: str = Field("", description="Where the document came from.")
-    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
-    span: list[int] = Field(
-        min_length=2,
-        max_length=2,
-        description="Start and end in the document's text, in characters.",
-    )
-    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
-    score: float = Field(description="Rank score; higher is better.")
-    scores: dict[str, float] = Field(default_factory=dict, description="Scores by leg.")
-    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
-
-
-class Context(Result):
-    """A passage that is in the prompt, under the number an answer cites it by."""
-
-    marker: int = Field(ge=1, description="Number of the passage in the prompt, from 1.")
+from rag_kit.passages import Context, Message, Result
+from rag_kit.request import check_query, refuse_misplaced
 
 
 class AugmentOptions(BaseModel):

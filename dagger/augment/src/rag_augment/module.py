@@ -7,7 +7,7 @@ from typing import Annotated
 import dagger
 from dagger import Doc, Name, check, function, object_type
 
-from . import image
+from rag_kit import container as image
 
 PACKAGE = "rag_augment"
 

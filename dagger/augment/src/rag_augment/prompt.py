@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .models import AugmentRequest, Message, Result
+from rag_kit.passages import Message, Result
+from rag_kit.request import clean
+
+from .models import AugmentRequest
 from .packing import Packed
-from .shapes import clean
 from .spotlight import draw_mark, spotlight
 from .template import Template
 from .tokenizer import Tokenizer

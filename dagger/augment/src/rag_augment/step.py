@@ -13,18 +13,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from rag_kit.passages import Context, Result
+
 from .decision import MIN_RELEVANCE, decide
 from .duplicates import Passage
 from .history import fold_history
-from .models import (
-    AugmentOptions,
-    AugmentRequest,
-    AugmentResponse,
-    AugmentUsage,
-    Context,
-    LeftOut,
-    Result,
-)
+from .models import AugmentOptions, AugmentRequest, AugmentResponse, AugmentUsage, LeftOut
 from .packing import Candidate, Packing, pack
 from .prompt import NO_CONTEXT_TEXT, Prompt, build_prompt, passage_body
 from .template import Template

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from .errors import StepError
+from rag_kit.errors import StepError
 
 BLOCKS = ("system", "user")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tokenizers
 
-from .errors import StepError
+from rag_kit.errors import StepError
 
 PACKAGED = ("embeddings", "data", "all-MiniLM-L6-v2-onnx-int8", "tokenizer.json")
 PACKAGED_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"

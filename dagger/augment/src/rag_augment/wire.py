@@ -8,10 +8,11 @@ from functools import partial
 
 from pydantic import ValidationError
 
-from .errors import StepError
+from rag_kit.errors import StepError
+from rag_kit.handler import Handler
+
 from .models import AugmentRequest
 from .settings import AugmentSettings
-from .shapes import Handler
 from .step import augment
 from .template import load_template
 from .tokenizer import load_tokenizer

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .errors import StepError
-from .models import Context, Message
+from rag_kit.errors import StepError
+from rag_kit.passages import Context, Message
 
 CHARS_PER_TOKEN = 4  # characters; the usual estimate for English text
 TOKENS_PER_MESSAGE = 8  # tokens; role and separators of a chat template, rounded up

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rag_kit.passages import Citation, Context
+
 from .generator import Quote
 from .markers import find_markers
-from .models import Citation, CitationCheck, Context
+from .models import CitationCheck
 from .sentences import split_sentences
 from .terms import content_terms, words
 

@@ -6,9 +6,11 @@ import re
 from collections import abc
 from collections.abc import Sequence
 
+from rag_kit.passages import Context
+
 from .generator import Draft, Quote
 from .markers import strip_markers
-from .models import Context, GenerateRequest
+from .models import GenerateRequest
 from .output_filter import without_images
 from .scoring import Candidate, answering, read_question, score_sentences, support_of
 from .sentences import row_cells

@@ -14,7 +14,7 @@ import time
 import httpx2
 import openai
 
-from .errors import StepError
+from rag_kit.errors import StepError
 
 MAX_RETRY_AFTER_S = 60.0  # seconds; a longer wait asked for by the server is capped
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")

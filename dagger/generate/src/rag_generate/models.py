@@ -6,38 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from .shapes import check_query, refuse_misplaced
-
-
-class Message(BaseModel):
-    """One message of a prompt."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["system", "user", "assistant"] = Field(description="Who speaks.")
-    content: str = Field(description="What is said.")
-
-
-class Context(BaseModel):
-    """A passage an answer may rest on, under the number it is cited by."""
-
-    model_config = ConfigDict(extra="allow")
-
-    marker: int = Field(ge=1, description="Number of the passage in the prompt, from 1.")
-    chunk_id: str = Field(description="Id of the passage.")
-    document_id: str = Field(description="Id of the document it comes from.")
-    title: str = Field("", description="Title of the document.")
-    source: str = Field("", description="Where the document came from.")
-    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
-    span: list[int] = Field(
-        min_length=2,
-        max_length=2,
-        description="Start and end in the document's text, in characters.",
-    )
-    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
-    score: float = Field(description="Rank score; higher is better.")
-    scores: dict[str, float] = Field(default_factory=dict, description="Scores by leg.")
-    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+from rag_kit.passages import Citation, Context, Message
+from rag_kit.request import check_query, refuse_misplaced
 
 
 class Decision(BaseModel):
@@ -122,24 +92,6 @@ class GenerateRequest(BaseModel):
     @classmethod
     def _misplaced(cls, data: Any) -> Any:
         return refuse_misplaced(data, "generate", GenerateOptions)
-
-
-class Citation(BaseModel):
-    """What one number in the answer rests on."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    marker: int = Field(ge=1, description="The number in the answer.")
-    chunk_id: str = Field(description="The passage cited.")
-    document_id: str = Field(description="Its document.")
-    title: str = Field(description="Title of the document.")
-    source: str = Field(description="Where the document came from.")
-    page: int | None = Field(description="First page of the passage, from 1, or null.")
-    score: float = Field(description="Rank score of the passage.")
-    spans: list[list[int]] = Field(
-        description="Start and end of what supports the answer, in the document's text, in characters."
-    )
-    quote: str = Field(description="The document's text at the first span.")
 
 
 class CitationCheck(BaseModel):

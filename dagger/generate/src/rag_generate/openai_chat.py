@@ -23,15 +23,16 @@ import httpx2
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
-from .background import BackgroundLoop
-from .breaker import Breaker
+from rag_kit.background import BackgroundLoop
+from rag_kit.breaker import Breaker
+from rag_kit.errors import StepError
+from rag_kit.handler import on_cancel
+
 from .budget import Fitted, fit_window
-from .errors import StepError
 from .generator import Draft
 from .llm_faults import Failure, explain_failure, refused_for_now, timed_out
 from .llm_reply import Reply
 from .models import GenerateRequest, Usage
-from .shapes import on_cancel
 
 NO_KEY = "none"  # the client insists on a key; servers without one ignore it
 _HEADER = re.compile(r"[!-~]{1,128}")  # what may stand in a header as it is

@@ -23,8 +23,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
+from rag_kit.request import clean
+
 from .models import GenerateRequest
-from .shapes import clean
 
 RUN = 12  # words; as many of the rules in a row are no coincidence
 WINDOW = 512  # characters already sent that are looked at again with a piece; in the end all are

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .models import Context
+from rag_kit.passages import Context
+
 from .sentences import Sentence, split_sentences
 from .terms import question_terms, stem, words
 

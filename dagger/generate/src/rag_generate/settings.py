@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .breaker import Rules
-from .errors import StepError
+from rag_kit.breaker import Rules
+from rag_kit.errors import StepError
+
 from .step import FILTERED_TEXT
 
 # Probability; the largest step of 0.05 at which `extractive` wrongly abstains on fewer than 10 % of

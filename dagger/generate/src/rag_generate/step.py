@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from rag_kit.errors import StepError
+from rag_kit.request import clean
+
 from .citations import Verified, verify
-from .errors import StepError
 from .generator import Draft, Generator
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
 from .output_filter import OutputFilter
 from .scoring import read_question, score_sentences, support_of
-from .shapes import clean
 from .terms import words
 
 __version__ = version("rag-generate")

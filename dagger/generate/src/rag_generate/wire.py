@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from .breaker import Breaker
-from .errors import StepError
+from rag_kit.breaker import Breaker
+from rag_kit.errors import StepError
+from rag_kit.handler import Event, Handler, message
+
 from .extractive import Extractive
 from .generator import Generator
 from .models import GenerateRequest
 from .settings import Settings
-from .shapes import Event, Handler, message
 from .step import generate, stream
 
 if TYPE_CHECKING:

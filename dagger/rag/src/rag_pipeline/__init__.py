@@ -4,11 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .errors import StepError
+    from rag_kit.errors import StepError
+
     from .step import __version__, answer, search
 
 # Loaded at first use: the Dagger module starts a process per call and needs none of them.
-_HOME = {"StepError": "errors", "__version__": "step", "answer": "step", "search": "step"}
+_HOME = {
+    "StepError": "rag_kit.errors",
+    "__version__": ".step",
+    "answer": ".step",
+    "search": ".step",
+}
 
 __all__ = ["StepError", "__version__", "answer", "search"]
 
@@ -18,4 +24,4 @@ if not TYPE_CHECKING:
         """Load a public name (PEP 562)."""
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return getattr(import_module(_HOME[name], __name__), name)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pydantic_core
 
-from .errors import StepError
-from .shapes import command, dump_error, error_of
+from rag_kit.command import command
+from rag_kit.errors import StepError, dump_error, error_of
+
 from .wire import open_pipeline, open_step
 
 PROG = "python -m rag_pipeline"
@@ -25,7 +26,7 @@ COLLECTION = "where the documents are; default: %(default)s"
 
 def evaluate_command(arguments: list[str]) -> int:
     """Measure the answers to a dataset and write the report."""
-    from .evaluate import below, evaluate, parse_floor, read_dataset
+    from .quality.evaluate import below, evaluate, parse_floor, read_dataset
 
     parser = _parser("eval", "Measure answers on questions whose answers are known.")
     parser.add_argument("--dataset", type=Path, required=True, metavar="FILE", help="JSON Lines")
@@ -77,7 +78,7 @@ def evaluate_command(arguments: list[str]) -> int:
 
 def replay_command(arguments: list[str]) -> int:
     """Run an answer's retrieval again and write the report."""
-    from .replay import replay
+    from .quality.replay import replay
 
     parser = _parser("replay", "Run an answer's retrieval again and compare.")
     parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="an answer")
@@ -93,8 +94,8 @@ def replay_command(arguments: list[str]) -> int:
 
 def conformance_command(arguments: list[str]) -> int:
     """Check a step against the contract and write the report."""
-    from .conformance import QUERY, check_url
-    from .promises import OUTPUTS
+    from .quality.conformance import QUERY, check_url
+    from .quality.promises import OUTPUTS
 
     parser = _parser("conformance", "Check a step of your own against the contract.")
     parser.add_argument("step", choices=list(OUTPUTS))

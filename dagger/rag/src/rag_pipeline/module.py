@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import dagger
 from dagger import DefaultPath, Doc, Ignore, check, enum_type, function, interface, object_type
 
-from . import image
+from rag_kit import container as image
 
 PACKAGE = "rag_pipeline"
 STEPS = ("retrieve", "augment", "generate", "rag")
@@ -157,7 +157,7 @@ class Rag:
         generate_with: GenerateWith = None,
     ) -> str:
         """Answer a question with verified citations; returns the answer, or an error envelope, as JSON."""
-        from .services import answer_with
+        from .steps.dagger import answer_with
 
         request = self._request(query, top_k, filters, input_json)
         steps = self._steps(retrieve_with, augment_with, generate_with)
@@ -173,7 +173,7 @@ class Rag:
         retrieve_with: RetrieveWith = None,
     ) -> str:
         """Find passages for a question, without an answer; returns them, or an error envelope, as JSON."""
-        from .services import search_with
+        from .steps.dagger import search_with
 
         request = self._request(query, top_k, filters, input_json)
         return await search_with(self._retriever(retrieve_with), request)
@@ -251,8 +251,8 @@ class Rag:
         retrieve_with: RetrieveWith = None,
     ) -> str:
         """Run an answer's retrieval again and say whether it is identical, and if not, what changed."""
-        from .replay import replay
-        from .services import open_steps
+        from .quality.replay import replay
+        from .steps.dagger import open_steps
 
         async with open_steps(self._retriever(retrieve_with)) as steps:
             return await replay(await answer.contents(), **steps)
@@ -266,8 +266,8 @@ class Rag:
         query: Annotated[str, Doc("A question your retriever finds passages for.")] = "What is it?",
     ) -> str:
         """Check steps of your own against the contract before you use them; returns a report as JSON."""
-        from .conformance import check_step
-        from .services import open_steps
+        from .quality.conformance import check_step
+        from .steps.dagger import open_steps
 
         given = {"retrieve": retrieve_with, "augment": augment_with, "generate": generate_with}
         async with open_steps({n: step for n, step in given.items() if step}) as steps:
@@ -333,7 +333,7 @@ class Rag:
         return await image.run_tests(PACKAGE)
 
     def _request(self, query: str, top_k: int, filters: str, input_json: str) -> str:
-        from .services import request_of
+        from .steps.dagger import request_of
 
         given: dict[str, Any] = {"query": query} if query else {}
         given |= {"top_k": top_k} if top_k else {}

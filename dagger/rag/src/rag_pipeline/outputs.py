@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from .models import Citation, Context, Message, Result
+from rag_kit.passages import Citation, Context, Message, Result
 
 
 class Output(BaseModel):

@@ -10,8 +10,9 @@ from typing import Any
 
 from anyio.from_thread import BlockingPortal
 
+from rag_kit.handler import Event, Handler
+
 from .models import RagRequest, RagResponse, SearchResponse
-from .shapes import Event, Handler
 from .step import Step, StreamingStep, answer, search, stream
 
 

@@ -8,7 +8,7 @@ import platformdirs
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .errors import StepError
+from rag_kit.errors import StepError
 
 URL = r"^https?://[^\s/]+"
 

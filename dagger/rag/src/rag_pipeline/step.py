@@ -20,10 +20,13 @@ from typing import Any, Generic, TypeVar
 import pydantic_core
 from pydantic import JsonValue, ValidationError
 
-from .errors import CODES, StepError
-from .models import RagRequest, RagResponse, Result, SearchResponse
+from rag_kit.errors import CODES, StepError, error_of
+from rag_kit.handler import Event, message
+from rag_kit.passages import Result
+from rag_kit.request import explain
+
+from .models import RagRequest, RagResponse, SearchResponse
 from .outputs import AugmentOutput, GenerateOutput, Output, RetrieveOutput
-from .shapes import Event, error_of, explain, message
 
 LOG = logging.getLogger(__name__)
 __version__ = version("rag-pipeline")

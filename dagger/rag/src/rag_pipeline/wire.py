@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from rag_kit.handler import Handler
+
 from .pipeline import Pipeline
 from .settings import RagSettings, read_settings
-from .shapes import Handler
 
 
 def open_pipeline(
@@ -26,10 +27,10 @@ def open_pipeline(
     settings = settings or read_settings()
     urls = settings.step_urls()
     if urls:
-        from .remote import open_remote
+        from .steps.remote import open_remote
 
         return open_remote(settings, urls, wait=preload)
-    from .local import open_local
+    from .steps.local import open_local
 
     return open_local(preload=preload)
 

@@ -4,25 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .errors import StepError
-    from .loaders import LoadedDocument
+    from rag_kit.errors import StepError
+
+    from .documents import LoadedDocument
     from .models import RetrieveOptions, RetrieveRequest, RetrieveResponse
     from .retriever import Retriever
     from .settings import RetrieveSettings
-    from .step import retrieve
-    from .version import __version__
+    from .step import __version__, retrieve
 
 # Loaded at first use: the Dagger module starts a process per call and needs none of them.
 _HOME = {
-    "LoadedDocument": "loaders",
-    "RetrieveOptions": "models",
-    "RetrieveRequest": "models",
-    "RetrieveResponse": "models",
-    "RetrieveSettings": "settings",
-    "Retriever": "retriever",
-    "StepError": "errors",
-    "__version__": "version",
-    "retrieve": "step",
+    "LoadedDocument": ".documents",
+    "RetrieveOptions": ".models",
+    "RetrieveRequest": ".models",
+    "RetrieveResponse": ".models",
+    "RetrieveSettings": ".settings",
+    "Retriever": ".retriever",
+    "StepError": "rag_kit.errors",
+    "__version__": ".step",
+    "retrieve": ".step",
 }
 
 __all__ = [
@@ -43,4 +43,4 @@ if not TYPE_CHECKING:
         """Load a public name (PEP 562)."""
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return getattr(import_module(_HOME[name], __name__), name)

@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from .errors import StepError
+from rag_kit.command import command
+from rag_kit.errors import StepError, dump_error
+
 from .retriever import Retriever
-from .shapes import command, dump_error
 from .wire import open_step
 
 PROG = "python -m rag_retrieve"

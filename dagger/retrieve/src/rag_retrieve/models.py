@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from .shapes import check_query, refuse_misplaced
-
-COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
+from rag_kit.passages import COLLECTION, Result
+from rag_kit.request import check_query, refuse_misplaced
 
 
 class Weights(BaseModel):
@@ -94,30 +93,6 @@ class RetrieveRequest(BaseModel):
     @classmethod
     def _misplaced(cls, data: Any) -> Any:
         return refuse_misplaced(data, "retrieve", RetrieveOptions)
-
-
-class Result(BaseModel):
-    """One passage found; every later step keeps these fields as they are."""
-
-    model_config = ConfigDict(extra="allow")
-
-    chunk_id: str = Field(description="Id of the passage, stable for unchanged content.")
-    document_id: str = Field(description="Id of the document it comes from.")
-    title: str = Field(description="Title of the document.")
-    source: str = Field(description="Where the document came from, e.g. its relative path.")
-    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
-    span: list[int] = Field(
-        min_length=2,
-        max_length=2,
-        description="Start and end in the document's text, in characters.",
-    )
-    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
-    score: float = Field(description="Rank score of the chosen mode; higher is better.")
-    scores: dict[str, float] = Field(
-        default_factory=dict,
-        description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
-    )
-    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
 
 
 class RetrieveResponse(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated
 import dagger
 from dagger import Doc, Name, check, dag, enum_type, function, object_type
 
-from . import image
+from rag_kit import container as image
 
 PACKAGE = "rag_retrieve"
 REPORT = "ingest-report.json"

@@ -9,21 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .analyzer import Analyzer
-from .breaker import Breaker
-from .collection import Collection, Draft
-from .embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
-from .embedding_cache import EmbeddingCache
-from .errors import StepError
-from .ingest import Ingest, OnProgress, find_files
-from .loaders import LoadedDocument
-from .manifest import Manifest, Recipe, check_recipe, read_manifest
+from rag_kit.breaker import Breaker
+from rag_kit.errors import StepError
+from rag_kit.reports import CollectionInfo, Counters, DocumentInfo, IngestReport, StoredDocument
+
+from .documents import LoadedDocument
+from .index.analyzer import Analyzer
+from .index.cache import EmbeddingCache
+from .index.collection import Collection, Draft
+from .index.embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
+from .index.ingest import Ingest, OnProgress, find_files
+from .index.manifest import Manifest, Recipe, check_recipe, read_manifest
 from .models import RetrieveRequest, RetrieveResponse
-from .reports import CollectionInfo, Counters, DocumentInfo, IngestReport, StoredDocument
 from .settings import RetrieveSettings
-from .step import retrieve
+from .step import __version__, retrieve
 from .stores import Stores, open_stores
-from .version import __version__
 
 if TYPE_CHECKING:
     from .superlinked import Superlinked

@@ -9,8 +9,8 @@ import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .breaker import Rules
-from .errors import StepError
+from rag_kit.breaker import Rules
+from rag_kit.errors import StepError
 
 
 class RetrieveSettings(BaseSettings):

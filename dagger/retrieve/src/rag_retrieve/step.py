@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import JsonValue
 
-from .collection import Collection, Found, Ranked
-from .errors import StepError
-from .filters import parse_filters
-from .fusion import fuse_dbsf, fuse_rrf
-from .manifest import Manifest
-from .models import Result, RetrieveRequest, RetrieveResponse
+from rag_kit.errors import StepError
+from rag_kit.passages import Result
+
+from .index.collection import Collection, Found, Ranked
+from .index.manifest import Manifest
+from .models import RetrieveRequest, RetrieveResponse
+from .search.filters import parse_filters
+from .search.fusion import fuse_dbsf, fuse_rrf
 from .stores import Leg
+
+__version__ = version("rag-retrieve")
 
 # Dense cosine from which a passage takes the place of one of a document that has half of them. On
 # the chunking set, five long documents, recall of 5 passages is 0.886 without this rule, 0.884 with

@@ -18,11 +18,11 @@ import numpy as np
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
-from .collection import Collection, Ranked
-from .errors import CODES, StepError
+from rag_kit.errors import CODES, StepError, error_of
+
+from .index.collection import Collection, Ranked
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
-from .shapes import error_of
 from .step import cap, respond, result_of
 from .stores import Point
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rag_kit.handler import Handler
+
 from .models import RetrieveRequest
 from .retriever import Retriever
 from .settings import RetrieveSettings
-from .shapes import Handler
 
 
 def handler_for(retriever: Retriever) -> Handler:

@@ -9,12 +9,14 @@ from typing import Any
 
 import anyio
 
-from rag_pipeline.local import LocalPipeline, open_local, our_errors
+from rag_kit.errors import errors_of
+from rag_kit.handler import Event
+from rag_kit.workers import processors
 from rag_pipeline.settings import read_settings
-from rag_pipeline.shapes import Event, processors
 from rag_pipeline.step import read_reply
+from rag_pipeline.steps.local import LocalPipeline, open_local
 
-from . import Say
+from .base import Say
 
 
 class LocalRunner:
@@ -74,7 +76,7 @@ class LocalRunner:
         await anyio.to_thread.run_sync(self._check)
 
     def _check(self) -> None:
-        with our_errors():
+        with errors_of("retrieve"):
             self._open.retriever.check()
 
     async def close(self) -> None:

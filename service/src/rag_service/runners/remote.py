@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rag_pipeline.errors import StepError
+from rag_kit.errors import StepError
 
-from ..composite import Composite
 from ..settings import ServiceSettings
-from . import Say
+from .base import Say
+from .composite import Composite
 
 
 class RemoteRunner(Composite):

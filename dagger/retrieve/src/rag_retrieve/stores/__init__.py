@@ -21,8 +21,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StepError
-from ..filters import Condition
+from rag_kit.errors import StepError
+
+from ..search.filters import Condition
 from ..settings import RetrieveSettings
 
 BATCH = 256  # points in one write; a call of `upsert` with no more is one atomic operation
@@ -189,7 +190,7 @@ def open_stores(settings: RetrieveSettings) -> Stores:
         StepError: `retriever_misconfigured`, a server is chosen but has no URL.
     """
     if settings.store == "embedded":
-        from .folders import EdgeStores
+        from .embedded.database import EdgeStores
 
         return EdgeStores(settings.home)
     if not settings.qdrant_url:
@@ -197,7 +198,7 @@ def open_stores(settings: RetrieveSettings) -> Stores:
             "retriever_misconfigured", "RAG_STORE=qdrant needs the server's URL in RAG_QDRANT_URL"
         )
     # Its import takes a second, which the embedded store need not wait for.
-    from .aliases import ServerStores
+    from .qdrant.database import ServerStores
 
     return ServerStores(
         settings.qdrant_url,

@@ -4,18 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rag_kit.errors import StepError
+
     from .collections import Collections
-    from .errors import StepError
     from .server import application
     from .settings import SuperlinkedSettings
     from .version import __version__
 
 _HOME = {
-    "Collections": "collections",
-    "StepError": "errors",
-    "SuperlinkedSettings": "settings",
-    "__version__": "version",
-    "application": "server",
+    "Collections": ".collections",
+    "StepError": "rag_kit.errors",
+    "SuperlinkedSettings": ".settings",
+    "__version__": ".version",
+    "application": ".server",
 }
 
 __all__ = ["Collections", "StepError", "SuperlinkedSettings", "__version__", "application"]
@@ -26,4 +27,4 @@ if not TYPE_CHECKING:
         """Load a public name (PEP 562)."""
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return getattr(import_module(_HOME[name], __name__), name)

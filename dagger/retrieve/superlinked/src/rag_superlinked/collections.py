@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rag_kit.errors import StepError
+
 from .databases import Database, explained, open_database
-from .errors import StepError
 from .models import Chunk, CollectionInfo, Found, Search, Spaces
 from .settings import SuperlinkedSettings
 

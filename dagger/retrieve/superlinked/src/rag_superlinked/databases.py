@@ -16,8 +16,8 @@ import httpx
 from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.models import PointStruct
+from rag_kit.errors import StepError
 
-from .errors import StepError
 from .models import CollectionInfo
 from .settings import SuperlinkedSettings
 

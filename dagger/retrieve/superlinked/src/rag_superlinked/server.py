@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, ValidationError
+from rag_kit.errors import CODES, StepError, envelope
+from rag_kit.request import MAX_BODY_BYTES, explain, parse
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from .collections import Collections
-from .errors import CODES, StepError, envelope
 from .models import NAME, Batch, Publication, Search, Spaces
 from .settings import SuperlinkedSettings
-from .shapes import MAX_BODY_BYTES, explain, parse
 
 RETRY_S = 2.0  # from one try to load to the next
 STEP = "retrieve"  # what the error envelope names: this server is a part of that step

@@ -7,8 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from .errors import StepError
+from rag_kit.errors import StepError
 
 
 class SuperlinkedSettings(BaseSettings):

@@ -1,0 +1,303 @@
+"""The step as a container: its locked image, one request in it, and the step kept resident.
+
+    pyproject.toml + uv.lock + src ──▶ build ──▶ image (no uv, no SDK, not root) ──▶ ask | resident | publish
+
+Only modules import it, since it needs the Dagger SDK; it stays light, because every module call
+starts a new process.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import PurePosixPath
+from typing import Annotated
+
+import dagger
+from dagger import Doc, dag
+
+# For amd64 and arm64. A newer one: docker buildx imagetools inspect python:3.11-slim
+BASE = "python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7"
+UV = """uv==0.13.9 \\
+    --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19 \\
+    --hash=sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe
+"""
+PIP = ["pip", "install", "--no-cache-dir", "--root-user-action=ignore"]
+PORT = 8080
+USER = "10001:10001"
+HOME = "/data"  # RAG_HOME, the embedded store
+APP = "/app"
+PROJECT_FILES = ("pyproject.toml", "uv.lock", "README.md")
+INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in its container
+
+# Cache policies. PURE is the longest the engine keeps a result (its own default): the key holds the
+# module's source and every argument. FRESH is for whatever reads a store, a model or a registry.
+PURE, FRESH = "168h", "never"
+
+# The arguments of every function that pushes an image.
+Tag = Annotated[str, Doc("Tag to give the image.")]
+Username = Annotated[str, Doc("Who pushes; leave out for a registry without login.")]
+Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")]
+
+
+def build(
+    package: str,
+    *,
+    folder: str = ".",
+    tests: bool = False,
+    source: dagger.Directory | None = None,
+    beside: Sequence[str] = (),
+    extras: Sequence[str] = (),
+) -> dagger.Container:
+    """Build the step's image from its locked source.
+
+    Args:
+        package: The step's Python package; it is also the entrypoint, `python -m package`.
+        folder: Where its project is in the source.
+        tests: Also install the `dev` group and bring the step's tests, in /app/tests.
+        source: The source, if it is not this module's own.
+        beside: Folders of the projects in the source that its lock installs, too.
+        extras: Optional dependencies of the project to install.
+    """
+    source = source or dag.current_module().source()
+    projects = [PurePosixPath(each) for each in (folder, *beside)]
+    files = [str(each / name) for each in projects for name in PROJECT_FILES]
+    code = [str(each / "src/rag_*/**") for each in projects]
+    sync = ["uv", "sync", "--locked", "--no-editable", "--no-default-groups"]
+    sync += ["--group", "dev"] if tests else []
+    sync += [f"--extra={each}" for each in extras]
+    builder = (
+        dag.container()
+        .from_(BASE)
+        .with_new_file("/uv.txt", UV)
+        .with_exec([*PIP, "--require-hashes", "--only-binary=:all:", "-r", "/uv.txt"])
+        .with_mounted_cache("/root/.cache/uv", dag.cache_volume("rag-uv"))
+        .with_env_variable("UV_LINK_MODE", "copy")
+        .with_env_variable("UV_COMPILE_BYTECODE", "1")
+        .with_env_variable("UV_PYTHON_DOWNLOADS", "never")
+        .with_env_variable("UV_SYSTEM_CERTS", "1")  # certificates the engine brings are trusted
+        .with_env_variable("UV_PROJECT_ENVIRONMENT", f"{APP}/.venv")
+        .with_workdir(f"{APP}/{folder}")
+        .with_directory(APP, source.filter(include=files))
+        .with_exec([*sync, "--no-install-local"])
+        .with_directory(APP, source.filter(include=code))
+        .with_exec(sync)
+    )
+    image = (
+        dag.container()
+        .from_(BASE)
+        .with_directory(f"{APP}/.venv", builder.directory(f"{APP}/.venv"))
+        .with_env_variable("PATH", f"{APP}/.venv/bin:$PATH", expand=True)
+        .with_env_variable("PYTHONUNBUFFERED", "1")
+        .with_env_variable("PYTHONDONTWRITEBYTECODE", "1")
+        .with_env_variable("HOME", "/tmp")  # noqa: S108, the user has no other
+        .with_env_variable("RAG_HOME", HOME)
+        .with_directory(HOME, dag.directory(), owner=USER)
+        .with_label("org.opencontainers.image.title", project(package))
+        .with_label("org.opencontainers.image.version", version("rag-kit"))
+        .with_label("org.opencontainers.image.licenses", "Apache-2.0")
+        .with_user(USER)
+        .with_workdir(HOME)
+        .with_exposed_port(PORT)
+        .with_entrypoint(["python", "-m", package])
+        .with_default_args(serving())
+    )
+    if tests:
+        image = image.with_directory(
+            APP, source.filter(include=["pyproject.toml", "README.md", "tests/**"])
+        )
+    return image
+
+
+def project(package: str) -> str:
+    """Return the distribution of a package: rag_retrieve is rag-retrieve."""
+    return package.replace("_", "-")
+
+
+def serving() -> list[str]:
+    """Return the arguments that keep a step resident in its container."""
+    return ["serve", "--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104
+
+
+def resident(container: dagger.Container) -> dagger.Service:
+    """Return the step as a service: POST /run, GET /healthz, GET /readyz on port 8080."""
+    return container.as_service(args=serving(), use_entrypoint=True)
+
+
+def fresh(container: dagger.Container) -> dagger.Container:
+    """Return a container whose next process is run, even if the same one ran before."""
+    return container.with_env_variable("RAG_RUN", uuid.uuid4().hex)
+
+
+def file_of(container: dagger.Container, request: dagger.File) -> dagger.File:
+    """Return the response to a request as a file; nothing runs before it is read."""
+    return (
+        container.with_mounted_file(INPUT, request, owner=USER)
+        .with_exec(
+            ["--input", INPUT, "--output", OUTPUT],
+            use_entrypoint=True,
+            expect=dagger.ReturnType.ANY,  # a failure is an envelope in the output
+        )
+        .file(OUTPUT)
+    )
+
+
+def as_file(text: str) -> dagger.File:
+    """Return a request as a file."""
+    return dag.directory().with_new_file("input.json", text).file("input.json")
+
+
+async def read(step: str, response: dagger.File) -> str:
+    """Run what gives the response and return its text; a process that died is an envelope too."""
+    try:
+        return await response.contents()
+    except dagger.QueryError as error:
+        return failure(step, error)
+
+
+async def ask(step: str, container: dagger.Container, text: str, file: dagger.File | None) -> str:
+    """Answer one request, given as text or as a file, in the step's container.
+
+    Returns:
+        The response, or the error envelope.
+    """
+    if bool(text) == (file is not None):
+        return envelope_of(
+            step, "invalid_request", "give the request as --input-json or as --input, one of both"
+        )
+    return await read(step, file_of(container, file or as_file(text)))
+
+
+def failure(step: str, error: dagger.QueryError) -> str:
+    """Return the envelope of a step that could not be run; the trace has what it printed."""
+    code = getattr(error, "exit_code", None)
+    why = {137: "it was killed, most likely out of memory", 139: "it crashed"}.get(
+        code or 0, f"it ended with exit code {code}" if code else "it could not be run"
+    )
+    return envelope_of(
+        step, "module_error", f"the container of the step {step} failed: {why}; see the trace"
+    )
+
+
+def envelope_of(step: str, code: str, message: str) -> str:
+    """Return an error envelope as JSON text."""
+    from .errors import StepError, dump_error
+
+    return dump_error(StepError(code, message), step=step)
+
+
+async def push(
+    container: dagger.Container, address: str, tag: str, username: str, password: object
+) -> str:
+    """Push an image and return its reference by digest.
+
+    Args:
+        container: The image.
+        address: Repository without a tag, e.g. `registry.example.com/team/rag-retrieve`.
+        tag: Tag to give it.
+        username: Who pushes; empty: without a login.
+        password: Their password or token, a `dagger.Secret`, or None.
+
+    Raises:
+        ValueError: What of the above does not fit, or what the registry said.
+    """
+    if "@" in address or ":" in address.rpartition("/")[2]:
+        raise ValueError(f"address: {address!r} holds a tag or digest; give the tag as --tag")
+    if bool(username) != (password is not None):
+        raise ValueError("username and password: give both, or none for a registry without login")
+    if isinstance(password, dagger.Secret):
+        token = await _without_line_end(password)
+        container = container.with_registry_auth(address, username, token)
+    try:
+        return await container.publish(f"{address}:{tag}")
+    except dagger.QueryError as error:
+        raise ValueError(
+            f"{address}:{tag} was not pushed: {error}; check --username and --password, what they "
+            "may push, and the address"
+        ) from None
+
+
+async def _without_line_end(secret: dagger.Secret) -> dagger.Secret:
+    """Return a secret without the line end that most commands and files have, and no token."""
+    text = await secret.plaintext()
+    token = text.rstrip("\r\n")
+    return secret if token == text else dag.set_secret("registry-token", token)
+
+
+async def run_tests(package: str) -> str:
+    """Run the step's own tests in its container; returns pytest's last line, or fails with all."""
+    command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ran = build(package, tests=True).with_exec(
+        [*command, "-c", f"{APP}/pyproject.toml", "--rootdir", APP, f"{APP}/tests"]
+    )
+    return (await ran.stdout()).strip().rpartition("\n")[2]
+
+
+def over_qdrant(
+    container: dagger.Container,
+    *,
+    qdrant_url: str,
+    qdrant: dagger.Service | None,
+    qdrant_api_key: dagger.Secret | None,
+) -> dagger.Container:
+    """Tell a container where its Qdrant server is, if there is one."""
+    if qdrant is not None:
+        container = container.with_service_binding("qdrant", qdrant)
+    if qdrant_url or qdrant is not None:
+        container = container.with_env_variable(
+            "RAG_QDRANT_URL", qdrant_url or "http://qdrant:6333"
+        )
+    if qdrant_api_key is not None:
+        container = container.with_secret_variable("RAG_QDRANT_API_KEY", qdrant_api_key)
+    return container
+
+
+def over_store(
+    container: dagger.Container,
+    *,
+    store: dagger.Directory | None,
+    qdrant_url: str,
+    qdrant: dagger.Service | None,
+    qdrant_api_key: dagger.Secret | None,
+) -> dagger.Container:
+    """Give `retrieve` its store: a Qdrant server, or an index mounted as the embedded one."""
+    if qdrant_url or qdrant is not None:
+        return over_qdrant(
+            container.with_env_variable("RAG_STORE", "qdrant"),
+            qdrant_url=qdrant_url,
+            qdrant=qdrant,
+            qdrant_api_key=qdrant_api_key,
+        )
+    if store is not None:
+        container = container.with_mounted_directory(HOME, store, owner=USER)
+    return container
+
+
+def over_superlinked(container: dagger.Container, server: dagger.Service) -> dagger.Container:
+    """Let `retrieve` rank by a resident Superlinked retriever."""
+    return (
+        container.with_service_binding("superlinked", server)
+        .with_env_variable("RAG_RETRIEVER", "superlinked")
+        .with_env_variable("RAG_SUPERLINKED_URL", f"http://superlinked:{PORT}")
+    )
+
+
+def over_llm(
+    container: dagger.Container,
+    *,
+    llm_base_url: str,
+    llm_model: str,
+    llm_api_key: dagger.Secret | None,
+    llm: dagger.Service | None,
+) -> dagger.Container:
+    """Give `generate` its model: any OpenAI-compatible server; without a URL it is extractive."""
+    if llm is not None:
+        container = container.with_service_binding("llm", llm)
+    if llm_base_url:
+        container = container.with_env_variable("RAG_LLM_BASE_URL", llm_base_url)
+    if llm_model:
+        container = container.with_env_variable("RAG_LLM_MODEL", llm_model)
+    if llm_api_key is not None:
+        container = container.with_secret_variable("RAG_LLM_API_KEY", llm_api_key)
+    return container

@@ -1,0 +1,68 @@
+"""The passage and what is made of it, in the contract of every step: result, context, citation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"  # name of a collection
+
+
+class Message(BaseModel):
+    """One message of a conversation or a prompt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who speaks.")
+    content: str = Field(description="What is said.")
+
+
+class Result(BaseModel):
+    """One passage found; every step keeps these fields, and those it does not know, as they are."""
+
+    # A response holds every field, so its schema requires them; a request may leave out what has a default.
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=True)
+
+    chunk_id: str = Field(description="Id of the passage, stable for unchanged content.")
+    document_id: str = Field(description="Id of the document it comes from.")
+    title: str = Field("", description="Title of the document.")
+    source: str = Field("", description="Where the document came from, e.g. its relative path.")
+    text: str = Field(description="The passage; equals the document's text[span[0]:span[1]].")
+    span: list[int] = Field(
+        min_length=2,
+        max_length=2,
+        description="Start and end in the document's text, in characters.",
+    )
+    page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
+    score: float = Field(description="Rank score of the chosen mode; higher is better.")
+    scores: dict[str, float] = Field(
+        default_factory=dict,
+        description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
+    )
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+
+
+class Context(Result):
+    """A passage in the prompt, under the number an answer cites it by."""
+
+    marker: int = Field(ge=1, description="Number of the passage in the prompt, from 1.")
+
+
+class Citation(BaseModel):
+    """What one number in the answer rests on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    marker: int = Field(ge=1, description="The number in the answer.")
+    chunk_id: str = Field(description="The passage cited.")
+    document_id: str = Field(description="Its document.")
+    title: str = Field(description="Title of the document.")
+    source: str = Field(description="Where the document came from.")
+    page: int | None = Field(description="First page of the passage, from 1, or null.")
+    score: float = Field(description="Rank score of the passage.")
+    spans: list[list[int]] = Field(
+        description="Start and end of what supports the answer, in the document's text, in "
+        "characters."
+    )
+    quote: str = Field(description="The document's text at the first span.")

@@ -1,0 +1,126 @@
+"""Reading a request: JSON within bounds, a query that can be searched, errors that name the field."""
+
+from __future__ import annotations
+
+import re
+from math import isfinite
+from typing import Any
+
+import pydantic_core
+from pydantic import BaseModel, ValidationError
+
+from .errors import StepError
+
+MAX_BODY_BYTES = 4 * 1024 * 1024  # a step's input carries passages; a question alone is far smaller
+MAX_QUERY_BYTES = 8 * 1024
+MAX_DEPTH = 32  # nesting of JSON containers
+_JOINERS = "\u200c\u200d"
+_INVISIBLE = re.compile(
+    # joiners shape Persian, Arabic and Indic words; elsewhere they only hide text
+    rf"(?<![^\W\d_a-zA-Z])[{_JOINERS}]|[{_JOINERS}](?![^\W\d_a-zA-Z])"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # C0 and C1 controls, without tab and newline
+    r"|[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f]"
+    r"|[\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]"
+    r"|[\U000e0000-\U000e0fff]"  # tags and variation selectors: whole hidden sentences
+)
+_LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+
+
+def parse(raw: str | bytes, *, depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Parse a JSON object; NaN, Infinity, invalid UTF-8 and too deep or too large input are refused.
+
+    Args:
+        raw: The text.
+        depth: How deep objects and arrays may nest.
+
+    Raises:
+        StepError: `invalid_request` or `body_too_large`, with what to change.
+    """
+    size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
+    if size > MAX_BODY_BYTES:
+        raise StepError(
+            "body_too_large", f"the request has {size} bytes; at most {MAX_BODY_BYTES} are accepted"
+        )
+    try:
+        data = pydantic_core.from_json(raw, allow_inf_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise StepError("invalid_request", f"the request is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise StepError(
+            "invalid_request", f"the request must be a JSON object, but is {_json_type(data)}"
+        )
+    _check_values(data, depth)
+    return data
+
+
+def _json_type(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _check_values(data: dict[str, Any], depth: int) -> None:
+    layer: list[Any] = [data]
+    for _ in range(depth):
+        values = [
+            child for item in layer for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if any(isinstance(value, float) and not isfinite(value) for value in values):
+            raise StepError("invalid_request", "a number is too large for a 64-bit float")
+        layer = [value for value in values if isinstance(value, (dict, list))]
+        if not layer:
+            return
+    raise StepError("invalid_request", f"the request nests deeper than {depth} levels")
+
+
+def check_query(value: str) -> str:
+    """Return the query, or raise ValueError when it is blank, too long or not valid Unicode."""
+    if not value.strip():
+        raise ValueError('the query is empty; ask something, e.g. "Who may sign?"')
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError("the query holds a lone surrogate; send valid Unicode") from None
+    if size > MAX_QUERY_BYTES:
+        raise ValueError(f"the query has {size} bytes; at most {MAX_QUERY_BYTES} are accepted")
+    return value
+
+
+def clean(text: str) -> str:
+    """Return `text` without characters nobody sees: controls, bidi, zero-width, tags.
+
+    Line ends become newlines. Joiners stay between letters that are not ASCII.
+    """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
+
+
+def refuse_misplaced(data: Any, step: str, options: type[BaseModel]) -> Any:
+    """Raise ValueError when an option of the step stands where it would be ignored."""
+    if isinstance(data, dict):
+        for name in options.model_fields:
+            if name in data:
+                raise ValueError(
+                    f'\'{name}\' is an option of {step}: send it as {{"{step}": {{"{name}": …}}}}'
+                )
+    return data
+
+
+def explain(error: ValidationError) -> StepError:
+    """Turn a validation error into `invalid_request`: the field at fault, its value, the rule."""
+    first = error.errors(include_url=False)[0]
+    param = ".".join(str(part) for part in first["loc"]) or None
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+    elif first["type"] == "extra_forbidden":
+        text = "unknown option; see the request schema in contract/ for the known ones"
+    elif first["type"] == "missing":
+        text = "required, but missing"
+    else:
+        text = f"{first['msg']}, but got {_short(first['input'])}"
+    return StepError("invalid_request", f"{param}: {text}" if param else text, param=param)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

@@ -1,0 +1,269 @@
+"""A step as a resident server: one POST route a verb, GET /healthz, GET /readyz."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import pydantic_core
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from .errors import CODES, StepError, envelope, error_of
+from .handler import EVENTS, Event, Handler, Open
+from .request import MAX_BODY_BYTES
+from .workers import threads
+
+if TYPE_CHECKING:
+    from starlette.types import ExceptionHandler
+
+LOG = logging.getLogger(__name__)
+DONE = b"data: [DONE]\n\n"
+RETRY_S = 2.0  # from one try to load to the next
+Result = TypeVar("Result")
+
+
+def serve(
+    open_step: Open, *, step: str, host: str, port: int, verbs: tuple[str, ...] = ("run",)
+) -> int:
+    """Serve the step until a signal; returns the exit code.
+
+    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once. Where
+    that fails for a reason that may pass, such as a database that starts later, it is tried again.
+    """
+    import uvicorn
+
+    app = application(open_step, step=step, verbs=verbs)
+    config = uvicorn.Config(app, host=host, port=port, log_level="info", access_log=False)
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def application(open_step: Open, *, step: str, verbs: tuple[str, ...] = ("run",)) -> Starlette:
+    """Return the step's ASGI application.
+
+    Args:
+        open_step: Opens the resident parts; its handler answers `run`, its `also` the other verbs.
+        step: Name of the step.
+        verbs: One POST route each. A client that accepts `text/event-stream` gets the answer as
+            server-sent events where the handler can stream, then `data: [DONE]`.
+    """
+    resident = _Resident(open_step, step)
+    routes = [Route(f"/{verb}", resident.endpoint(verb), methods=["POST"]) for verb in verbs]
+    known = ", ".join([f"POST /{verb}" for verb in verbs])
+
+    async def unknown(request: Request, _: Exception) -> Response:
+        text = f"there is no {request.url.path}; use {known}, GET /healthz or GET /readyz"
+        return resident.refuse(StepError("not_found", text))
+
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        text = f"{request.url.path} does not take {request.method}"
+        answer = resident.refuse(StepError("method_not_allowed", text))
+        answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "")
+        return answer
+
+    handlers: dict[Any, ExceptionHandler] = {404: unknown, 405: wrong_method}
+    return Starlette(
+        exception_handlers=handlers,
+        routes=[
+            *routes,
+            Route("/healthz", resident.healthz, methods=["GET"]),
+            Route("/readyz", resident.readyz, methods=["GET"]),
+        ],
+        lifespan=resident.lifespan,
+    )
+
+
+class _Resident:
+    """The step behind the routes, from loading to closing."""
+
+    def __init__(self, open_step: Open, step: str) -> None:
+        self._open_step = open_step
+        self._step = step
+        self._context: Any = None
+        self._handler: Handler | None = None
+        self._error: StepError | None = None
+
+    def refuse(self, error: StepError) -> Response:
+        return _reply(envelope(error, step=self._step), error.status, error.retry_after)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._load)
+            yield
+            tasks.cancel_scope.cancel()
+        if self._handler is not None:
+            await anyio.to_thread.run_sync(self._context.__exit__, None, None, None)
+
+    async def _load(self) -> None:
+        while not await self._try():
+            await anyio.sleep(RETRY_S)
+
+    async def _try(self) -> bool:
+        """Load; return False where another try may do."""
+        try:
+            await anyio.to_thread.run_sync(self._enter)
+        except StepError as error:
+            if self._error is None or self._error.message != error.message:
+                LOG.error("%s: %s: %s", self._step, error.code, error.message)
+            self._error = error
+            return not CODES[error.code].retryable
+        except Exception as error:
+            LOG.exception("%s: cannot start", self._step)
+            text = f"{self._step} cannot start ({type(error).__name__}); see its log"
+            self._error = StepError("internal_error", text)
+        return True
+
+    def _enter(self) -> None:
+        self._context = self._open_step()
+        handler: Handler = self._context.__enter__()
+        pool = threads(waiting=bool(handler.breakers))
+        also = {verb: replace(other, pool=pool) for verb, other in handler.also.items()}
+        self._handler = replace(handler, pool=pool, also=also)
+
+    def _loading(self) -> StepError:
+        text = f"{self._step} is still loading; ask /readyz"
+        return self._error or StepError("not_ready", text)
+
+    async def healthz(self, _: Request) -> Response:
+        return _reply({"status": "ok", "step": self._step})
+
+    async def readyz(self, _: Request) -> Response:
+        if self._handler is not None:
+            return _reply({"status": "ready", "step": self._step})
+        return self.refuse(self._loading())
+
+    def endpoint(self, verb: str) -> Any:
+        async def answer(request: Request) -> Response:
+            if self._handler is None:
+                return self.refuse(self._loading())
+            handler = self._handler if verb == "run" else self._handler.also[verb]
+            body = bytearray()
+            try:
+                async for block in request.stream():
+                    body += block
+                    if len(body) > MAX_BODY_BYTES:
+                        text = f"the request has more than {MAX_BODY_BYTES} bytes"
+                        return self.refuse(StepError("body_too_large", text))
+                if handler.stream is not None and EVENTS in request.headers.get("accept", ""):
+                    return await _streamed(request, handler.events(bytes(body)))
+                return _answered(await while_connected(request, handler.serve(bytes(body))))
+            except ClientDisconnect:
+                return Response(status_code=CODES["client_cancelled"].status)
+
+        return answer
+
+
+async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
+    """Return what the work gives; when the client goes away, cancel it and wait for its end.
+
+    Raises:
+        ClientDisconnect: It did.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect comes
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+            with suppress(asyncio.CancelledError, StepError):
+                await working
+
+
+async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Response:
+    """Send events; what fails before the first one keeps its HTTP status."""
+    pump = Pump(events)
+    try:
+        first = await while_connected(request, pump.next())
+    except BaseException:
+        pump.stop()
+        raise
+    assert first is not None
+    if first.name == "error":
+        return _answered(first.data)
+
+    async def blocks() -> AsyncIterator[bytes]:
+        event: Event | None = first
+        try:
+            while event is not None:
+                yield sse(event)
+                last, event = event, await pump.next()
+            if last.name != "error":
+                yield DONE
+        finally:
+            pump.stop()
+
+    return StreamingResponse(blocks(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
+
+
+class Pump:
+    """Runs a generator of events in one task, whoever waits for them, until stopped.
+
+    Args:
+        events: What it raises, `next` raises.
+        most: Events that may wait to be taken; 0: any number.
+    """
+
+    def __init__(self, events: AsyncGenerator[Event, None], *, most: int = 0) -> None:
+        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(most)
+        self._task = asyncio.create_task(self._run(events))
+
+    async def _run(self, events: AsyncGenerator[Event, None]) -> None:
+        end: Exception | None = None
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    await self._queue.put(event)
+        except Exception as error:
+            end = error
+        await self._queue.put(end)
+
+    async def next(self) -> Event | None:
+        """Return the next event, or None after the last."""
+        event = await self._queue.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def stop(self) -> None:
+        """Give up what is still to come."""
+        self._task.cancel()
+
+    async def close(self) -> None:
+        """Give up what is still to come, and wait until that is done."""
+        self.stop()
+        await asyncio.wait((self._task,))
+
+
+def sse(event: Event) -> bytes:
+    """Return an event as server-sent event; JSON text has no line breaks of its own."""
+    return f"event: {event.name}\ndata: {event.data}\n\n".encode()
+
+
+def _answered(text: str) -> Response:
+    failed = error_of(pydantic_core.from_json(text)) if text.startswith('{"error"') else None
+    if failed is None:
+        return _reply(text)
+    return _reply(text, CODES[failed["code"]].status, failed.get("retry_after"))
+
+
+def _reply(body: object, status: int = 200, retry_after: float | None = None) -> Response:
+    text = body if isinstance(body, str) else pydantic_core.to_json(body)
+    wait = str(max(1, math.ceil(retry_after or 1)))
+    headers = {"Retry-After": wait} if status in (429, 503) else None
+    return Response(text, status, headers, media_type="application/json")

@@ -1,0 +1,54 @@
+"""The threads that steps work in: how many, and that they leave the event loop the processor."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from rag_kit import workers
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="affinity and cgroups are Linux's")
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("max 100000\n", 4),
+        ("50000 100000\n", 1),
+        ("200000 100000\n", 2),
+        ("210000 100000\n", 3),
+        ("900000 100000\n", 4),
+        ("", 4),
+        (None, 4),
+    ],
+)
+def test_as_many_processors_as_affinity_and_quota_allow(
+    text: str | None, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with a part of one counts as one; without a quota the affinity counts."""
+    file = tmp_path / "cpu.max"
+    if text is not None:
+        file.write_text(text, encoding="ascii")
+    monkeypatch.setattr(workers, "CPU_QUOTA", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+
+    assert workers.processors() == most
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_steps_work_behind_the_event_loop(waiting: bool) -> None:
+    """One thread a processor, or many that wait; each with a lower priority than its process."""
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    with workers.threads(waiting=waiting) as pool:
+        inside = pool.submit(priority).result()
+        at_once = pool._max_workers
+
+    assert inside == max(priority(), workers.NICE)
+    assert at_once == (workers.WAITING if waiting else workers.processors())

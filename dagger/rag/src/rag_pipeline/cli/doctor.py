@@ -1,0 +1,215 @@
+"""`rag doctor`: tries everything that is configured and says how to mend what does not work."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import httpx
+from rich.text import Text
+
+from rag_kit.errors import StepError, error_of, errors_of
+
+from ..settings import RagSettings, read_settings
+from . import output as screen
+
+if TYPE_CHECKING:
+    from ..steps.local import Retriever
+
+STEPS = ("rag-pipeline", "rag-retrieve", "rag-augment", "rag-generate")
+EXTRAS = {"fastembed": "RAG_EMBEDDER=fastembed", "xllamacpp": "a model on this machine"}
+MIN_FREE_MB = 200  # a small corpus and its write-ahead log
+PROBE_S = 5.0  # seconds
+SAMPLE = "The bridge over the river was opened in 1912. It is 340 metres long."
+QUESTION = "When was the bridge opened?"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried: `off` is not configured, which is no fault."""
+
+    name: str
+    status: Literal["works", "fails", "off"]
+    detail: str
+    mend: str | None = None
+
+
+def examine() -> list[Check]:
+    """Try everything, one after the other; a failure does not stop the rest."""
+    checks = [_python(), *_packages(), *_extras()]
+    try:
+        settings = read_settings()
+        urls = settings.step_urls()
+    except StepError as error:
+        return [*checks, _failed("settings", error)]
+    if urls:
+        return [*checks, *(_server(step, url) for step, url in urls.items())]
+    return [*checks, *_home(settings), *_local()]
+
+
+def write_checks(checks: list[Check]) -> None:
+    """Print one line per check, and how to mend those that fail."""
+    console = screen.out()
+    marks = {"works": ("✓", "green"), "fails": ("✗", "bold red"), "off": ("–", "dim")}
+    for check in checks:
+        line = Text.assemble(
+            marks[check.status], f" {check.name:<12} {screen.one_line(check.detail)}"
+        )
+        if check.mend:
+            line.append(f"\n  {'':<12} mend: {check.mend}", "cyan")
+        console.print(line, soft_wrap=not console.is_terminal)
+    failing = sum(check.status == "fails" for check in checks)
+    console.print(f"\n{failing} of {len(checks)} need mending" if failing else "\neverything works")
+
+
+def _failed(name: str, error: StepError, mend: str | None = None) -> Check:
+    return Check(
+        name, "fails", f"{error.code}: {error.message}", mend or screen.HINTS.get(error.code)
+    )
+
+
+def _python() -> Check:
+    detail = f"{platform.python_version()} at {sys.executable}"
+    return Check("python", "works", detail)
+
+
+def _packages() -> Iterator[Check]:
+    for name in STEPS:
+        try:
+            yield Check(name, "works", version(name))
+        except PackageNotFoundError:
+            yield Check(name, "off", "not installed; needed unless its step runs behind a URL")
+
+
+def _extras() -> Iterator[Check]:
+    for name, purpose in EXTRAS.items():
+        found = find_spec(name) is not None
+        yield Check(
+            name, "works" if found else "off", f"{'' if found else 'not '}installed ({purpose})"
+        )
+
+
+def _home(settings: RagSettings) -> Iterator[Check]:
+    origin = "RAG_HOME" if "home" in settings.model_fields_set else "default; RAG_HOME is not set"
+    detail = f"{settings.home} ({origin})"
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.home) as file:
+            file.write(b"x")
+    except OSError as error:
+        text = f"{detail}: not writable: {error.strerror}"
+        yield Check("home", "fails", text, "set RAG_HOME to a folder you may write to")
+        return
+    yield Check("home", "works", f"{detail}: writable")
+    free = shutil.disk_usage(settings.home).free // 2**20
+    detail = f"{free} MB free"
+    if free < MIN_FREE_MB:
+        yield Check("disk", "fails", detail, f"free {MIN_FREE_MB} MB there, or move RAG_HOME")
+    else:
+        yield Check("disk", "works", detail)
+
+
+def _local() -> Iterator[Check]:
+    yield from _store()
+    yield from _trial()
+    yield _attempt("llm", _ask_llm)
+
+
+def _attempt(name: str, work: Callable[[], Check]) -> Check:
+    try:
+        return work()
+    except StepError as error:
+        return _failed(name, error)
+
+
+def _store() -> Iterator[Check]:
+    """Open the store and every collection in it."""
+    from ..steps.local import open_retriever
+
+    try:
+        with open_retriever() as retriever:
+            names = [item.name for item in retriever.collections()]
+            detail = f"{retriever.settings.store}; collections: {len(names)}"
+            yield Check("store", "works", detail)
+            for name in names:
+                yield _attempt("collection", partial(_collection, retriever, name))
+    except StepError as error:
+        yield _failed("store", error)
+
+
+def _collection(retriever: Retriever, name: str) -> Check:
+    with errors_of("retrieve"):
+        return Check("collection", "works", f"{name}: {len(retriever.documents(name))} documents")
+
+
+def _trial() -> Iterator[Check]:
+    """Index a small document into a store of its own, and ask it."""
+    from ..steps.local import open_local
+
+    with tempfile.TemporaryDirectory(prefix="rag-doctor-") as folder:
+        try:
+            with open_local(home=Path(folder, "home")) as pipeline:
+                document = Path(folder, "bridge.txt")
+                document.write_text(SAMPLE, encoding="utf-8")
+                report = pipeline.retriever.ingest([document])
+                request = {"query": QUESTION, "generate": {"target": "extractive"}}
+                response = pipeline.answer(request)
+        except StepError as error:
+            yield _failed("trial", error)
+            return
+    if failure := error_of(response):
+        text = f"{failure['step']}: {failure['code']}: {failure['message']}"
+        yield Check("trial", "fails", text, screen.HINTS.get(failure["code"]))
+        return
+    made = response["provenance"]
+    embedded = f"{made['retrieve']['embedding_model']}; {report.embeddings} text embedded"
+    yield Check("embedder", "works", embedded)
+    counted = (
+        f"{made['augment']['tokenizer']}; {response['usage']['context_tokens']} tokens counted"
+    )
+    yield Check("tokenizer", "works", counted)
+    yield Check("generator", "works", made["generate"]["generator"])
+    found = "1912" in response["answer"]
+    mend = None if found else "unset RAG_MIN_SUPPORT and RAG_MIN_RELEVANCE, and try again"
+    detail = f"“{QUESTION}” “{response['answer']}”"
+    yield Check("trial", "works" if found else "fails", detail, mend)
+
+
+def _ask_llm() -> Check:
+    from ..steps.local import generate_settings
+
+    settings = generate_settings()
+    if settings.default_generator() == "extractive":
+        return Check("llm", "off", "not configured (RAG_LLM_BASE_URL); answers are extractive")
+    if settings.llm_base_url is None:
+        return Check("llm", "fails", "RAG_LLM_BASE_URL is not set", "set it, or RAG_GENERATOR")
+    key = settings.api_key()
+    headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    return _get("llm", f"{settings.llm_base_url.rstrip('/')}/models", "RAG_LLM_BASE_URL", headers)
+
+
+def _server(step: str, url: str) -> Check:
+    return _get(step, f"{url.rstrip('/')}/readyz", f"RAG_{step.upper()}_URL", {})
+
+
+def _get(name: str, url: str, variable: str, headers: dict[str, str]) -> Check:
+    try:
+        response = httpx.get(url, headers=headers, timeout=PROBE_S, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        detail = f"{url}: {type(error).__name__}"
+        return Check(name, "fails", detail, f"start the server, or mend {variable}")
+    detail = f"{url}: HTTP {response.status_code}"
+    if response.status_code in (401, 403):
+        return Check(name, "fails", detail, "the key is refused; mend RAG_LLM_API_KEY or its file")
+    if response.status_code >= 400:
+        return Check(name, "fails", detail, f"look at that server's log, or mend {variable}")
+    return Check(name, "works", detail)

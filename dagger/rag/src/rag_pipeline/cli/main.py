@@ -1,0 +1,322 @@
+"""The `rag` command: index your files, ask them, look after what is stored.
+
+Heavy parts (model, store) are imported by the commands that need them; `rag --help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rag_kit.errors import StepError
+
+from ..step import __version__
+from . import output as screen
+from . import quality as judging
+from .documents import collections, documents
+from .options import (
+    AsJson,
+    Category,
+    Chosen,
+    Collection,
+    Filter,
+    Mode,
+    RetrieverName,
+    SearchMode,
+    TopK,
+    Weights,
+    failures,
+    finish,
+    finish_report,
+    loaded,
+)
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+    from ..steps.local import IngestReport, Retriever
+
+EPILOG = "Data lives under $RAG_HOME; `rag doctor` shows where, and whether everything works."
+
+app = typer.Typer(
+    name="rag",
+    help="Ask your own documents. Answers come with numbered citations.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(documents)
+app.add_typer(collections)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        screen.out().print(f"rag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Full logs on stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Ask your own documents. Answers come with numbered citations."""
+    handler = logging.StreamHandler()
+    if not verbose:
+        handler.setFormatter(_OneLine("%(name)s: %(message)s"))
+        handler.addFilter(lambda record: record.name.startswith("rag_"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Leaves tracebacks out."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return ""
+
+
+@app.command(epilog="Example: [bold]rag index ~/notes report.pdf --collection work[/bold]")
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files and folders.")],
+    collection: Collection = "default",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete documents whose file is gone.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read documents: txt, md, html, pdf, docx, csv, json. Unchanged files cost nothing."""
+    from ..steps.local import open_retriever
+
+    with failures(as_json), loaded(open_retriever()) as retriever:
+        report = ingest(retriever, paths, collection, prune=prune)
+        finish_report(report, as_json)
+
+
+def ingest(
+    retriever: Retriever, paths: list[Path], collection: str, *, prune: bool = False
+) -> IngestReport:
+    """Ingest with a progress bar."""
+    with screen.progress(f"indexing into {collection}") as tick:
+        return retriever.ingest(paths, collection=collection, prune=prune, progress=tick)
+
+
+@app.command(epilog='Example: [bold]rag ask "Who may sign?"[/bold]; without a question: a prompt')
+def ask(
+    question: Annotated[str | None, typer.Argument(help="The question.")] = None,
+    collection: Collection = "default",
+    top_k: TopK = 5,
+    filters: Filter = None,
+    mode: SearchMode = None,
+    retriever: RetrieverName = None,
+    weights: Weights = None,
+    category: Category = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question with numbered citations: document, page, characters, quote."""
+    if question is None and (as_json or not _on_terminal()):
+        raise typer.BadParameter('no question given; try: rag ask "Who may sign?"')
+    request = _request(collection, top_k, filters, mode, weights, category)
+    with failures(as_json), loaded(_open(retriever)) as pipeline:
+        if question is None:
+            converse(pipeline, request)
+        else:
+            finish(pipeline.answer({"query": question, **request}), as_json, screen.write_answer)
+
+
+@app.command(epilog='Example: [bold]rag search "signature" --mode sparse --top-k 3[/bold]')
+def search(
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    collection: Collection = "default",
+    top_k: TopK = 5,
+    filters: Filter = None,
+    mode: SearchMode = None,
+    retriever: RetrieverName = None,
+    weights: Weights = None,
+    category: Category = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the passages found for a question with their scores, without an answer."""
+    options = _request(collection, top_k, filters, mode, weights, category)
+    request = {"query": question, **options}
+    with failures(as_json), loaded(_open(retriever)) as pipeline:
+        finish(pipeline.search(request), as_json, screen.write_results)
+
+
+def _request(
+    collection: str,
+    top_k: int,
+    filters: str | None,
+    mode: Mode | None,
+    weights: str | None,
+    category: str | None,
+) -> dict[str, Any]:
+    request: dict[str, Any] = {"collection": collection, "top_k": top_k}
+    if filters is not None:
+        request["filters"] = _json("--filter", filters)
+    options: dict[str, Any] = {}
+    if mode is not None:
+        options["mode"] = mode.value
+    if weights is not None:
+        options["weights"] = _json("--weights", weights)
+    if category is not None:
+        options["category"] = category
+    return {**request, "retrieve": options} if options else request
+
+
+def _json(option: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} is not valid JSON: {error}") from None
+
+
+def _open(retriever: Chosen | None) -> AbstractContextManager[Pipeline]:
+    if retriever is None:
+        from ..wire import open_pipeline
+
+        return open_pipeline()
+    from ..settings import read_settings
+    from ..steps.local import open_local
+
+    if read_settings().step_urls():
+        raise typer.BadParameter(
+            "--retriever chooses how this process searches, but RAG_RETRIEVE_URL names a running "
+            "step; set RAG_RETRIEVER where that one runs"
+        )
+    return open_local(retriever=retriever.value)
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def converse(pipeline: Pipeline, request: dict[str, Any]) -> None:
+    """Answer questions typed on the terminal until an empty line or Ctrl-D."""
+    import readline  # noqa: F401, line editing and history for input()
+
+    screen.out().print("Ask a question; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            question = input("\n? ")
+        except EOFError:
+            screen.out().print()
+            return
+        if not question.strip():
+            return
+        with suppress(typer.Exit):
+            finish(pipeline.answer({"query": question, **request}), False, screen.write_answer)
+
+
+@app.command(epilog="Example: [bold]rag demo docs README.md[/bold]")
+def demo(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="What to index.")],
+    collection: Collection = "docs",
+    question: Annotated[
+        str, typer.Option(help="What to ask first.", show_default="one about hybrid search")
+    ] = "How does retrieval fuse dense and sparse results?",
+) -> None:
+    """Index, then ask one question."""
+    from ..steps.local import open_local
+
+    with failures(), loaded(open_local()) as pipeline:
+        report = ingest(pipeline.retriever, paths, collection)
+        screen.write_report(report.model_dump(mode="json"))
+        screen.out().print(f"\n? {question}")
+        request = {"collection": collection}
+        finish(pipeline.answer({"query": question, **request}), False, screen.write_answer)
+
+
+class RunnerName(StrEnum):
+    """Who answers over HTTP."""
+
+    local = "local"
+    resident = "resident"
+    call = "call"
+    containers = "containers"
+    remote = "remote"
+
+
+@app.command(epilog="Example: [bold]rag serve --port 8000[/bold]; RAG_… variables set the rest")
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address; beyond this machine needs RAG_API_KEYS_FILE.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0: any free one.")] = None,
+    runner: Annotated[
+        RunnerName | None,
+        typer.Option(
+            help="local: this process. resident: services on a Dagger engine. call: a Dagger "
+            "function call each. containers: three container steps each. remote: a running "
+            "composite."
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Of a request that names none.")
+    ] = None,
+) -> None:
+    """Serve a page and an HTTP API: answers as JSON or as they are written, drop-in APIs."""
+    with failures():
+        try:
+            from rag_service.command import serve as serve_http
+        except ModuleNotFoundError as error:
+            raise StepError(
+                "misconfigured",
+                f"`rag serve` needs the package {error.name}, which is not installed; install "
+                "rag-service",
+            ) from None
+        given = {"host": host, "port": port, "runner": runner and runner.value}
+        given["collection"] = collection
+        chosen = {name: value for name, value in given.items() if value is not None}
+        code = serve_http(lambda line: screen.err().print(line, markup=False), **chosen)
+        if code:
+            raise typer.Exit(code)
+
+
+@app.command(epilog="Example: [bold]rag reindex --collection work[/bold]")
+def reindex(collection: Collection = "default", as_json: AsJson = False) -> None:
+    """Chunk and embed a collection anew, e.g. for another model; it stays searchable meanwhile."""
+    from ..steps.local import open_retriever
+
+    with failures(as_json), loaded(open_retriever()) as retriever:
+        with screen.progress(f"reindexing {collection}") as tick:
+            report = retriever.reindex(collection, progress=tick)
+        finish_report(report, as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is configured, what works, and how to mend what does not; all of it is tried."""
+    from .doctor import examine, write_checks
+
+    with failures(as_json):
+        checks = examine()
+        if as_json:
+            screen.write_json(json.dumps({"checks": [asdict(check) for check in checks]}))
+        else:
+            write_checks(checks)
+        if any(check.status == "fails" for check in checks):
+            raise typer.Exit(1)
+
+
+judging.add_to(app)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

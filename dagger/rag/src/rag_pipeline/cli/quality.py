@@ -1,0 +1,136 @@
+"""`rag eval`, `rag replay`, `rag conformance`: measure answers, repeat them, check foreign steps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import output as screen
+from .options import AsJson, Collection, Mode, SearchMode, failures, finish, loaded
+
+Minimum = Annotated[
+    list[str] | None,
+    typer.Option("--min", metavar="METRIC=VALUE", help="Fail below it, e.g. ndcg@10=0.7."),
+]
+
+
+class StepName(StrEnum):
+    """What a step stands for."""
+
+    retrieve = "retrieve"
+    augment = "augment"
+    generate = "generate"
+
+
+def read_input(path: Path) -> bytes:
+    """Return the bytes of a file, of standard input for `-`."""
+    if str(path) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from None
+
+
+def evaluate_command(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="JSON Lines; - for stdin.")],
+    collection: Collection = "default",
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", min=1, max=100, help="Passages, and k of recall@k.")
+    ] = 10,
+    mode: SearchMode = None,
+    minimum: Minimum = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Questions at once.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure answers on questions of your own: ranking, abstention, citations, latency."""
+    from ..quality.evaluate import below, evaluate, parse_floor, read_dataset
+    from ..wire import open_pipeline
+
+    try:
+        floors = dict(parse_floor(text, top_k) for text in minimum or [])
+    except ValueError as error:
+        raise typer.BadParameter(f"--min: {error}") from None
+    raw = read_input(dataset)
+    with failures(as_json):
+        questions = read_dataset(raw)
+        with loaded(open_pipeline(preload=True)) as pipeline, screen.progress("asking") as tick:
+            report = pipeline.portal.call(
+                partial(
+                    evaluate,
+                    questions,
+                    answer=pipeline.handler.serve,
+                    top_k=top_k,
+                    request=_request(collection, mode),
+                    concurrency=concurrency,
+                    progress=tick,
+                )
+            )
+        finish(report.model_dump(mode="json"), as_json, screen.write_metrics)
+        missed = below(report, floors)
+        screen.write_missed(missed)
+        if missed:
+            raise typer.Exit(1)
+
+
+def _request(collection: str, mode: Mode | None) -> dict[str, Any]:
+    return {"collection": collection, **({"retrieve": {"mode": mode.value}} if mode else {})}
+
+
+def replay_command(
+    answer: Annotated[Path, typer.Argument(metavar="FILE", help="What --json gave; - for stdin.")],
+    as_json: AsJson = False,
+) -> None:
+    """Run an answer's retrieval again; exit code 0 when it is identical, else 1."""
+    from ..quality.replay import replay
+    from ..wire import open_pipeline
+
+    raw = read_input(answer)
+    with failures(as_json), loaded(open_pipeline()) as pipeline:
+        text = pipeline.portal.call(partial(replay, raw, retrieve=pipeline.retrieve))
+        report = json.loads(text)
+        finish(report, as_json, screen.write_replay)
+        if not report["identical"]:
+            raise typer.Exit(1)
+
+
+def conformance_command(
+    step: Annotated[StepName, typer.Argument(help="What it stands for.")],
+    url: Annotated[str, typer.Option(help="Where it serves POST /run, e.g. http://host:8080.")],
+    collection: Collection = "default",
+    query: Annotated[
+        str | None, typer.Option(help="For retrieve: a question it finds passages for.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a step of your own against the contract; exit code 0 when it keeps it, else 1."""
+    from ..quality.conformance import QUERY, check_url
+
+    with failures(as_json):
+        report = asyncio.run(
+            check_url(step.value, url, collection=collection, query=query or QUERY)
+        )
+        finish(report.model_dump(mode="json"), as_json, screen.write_conformance)
+        if not report.passed:
+            raise typer.Exit(1)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the three commands."""
+    app.command("eval", epilog="Example: [bold]rag eval questions.jsonl --min ndcg@10=0.7[/bold]")(
+        evaluate_command
+    )
+    app.command(
+        "replay", epilog='Example: [bold]rag ask --json "Who may sign?" | rag replay -[/bold]'
+    )(replay_command)
+    app.command(
+        "conformance",
+        epilog="Example: [bold]rag conformance retrieve --url http://localhost:8080[/bold]",
+    )(conformance_command)

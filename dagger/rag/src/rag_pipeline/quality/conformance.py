@@ -1,0 +1,210 @@
+"""Checks a step of someone else's against the contract, before it stands in the composite.
+
+A few small requests are sent; each check looks at one promise. The samples stand here,
+the checks in `promises.py`. Does not judge how good the step is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rag_kit.errors import CODES, StepError
+
+from ..settings import URL
+from ..step import Step
+from .promises import ALWAYS, OUTPUTS, RULES, Asked, Rule, Unfit
+
+LOG = logging.getLogger(__name__)
+QUERY = "Who may sign contracts?"
+REQUEST_ID = "conformance-1"
+UNKNOWN: dict[str, Any] = {"x_conformance": {"kept": [1, "Zürich", None, {"deep": True}]}}
+TOO_HIGH = 1e9  # a score no passage reaches
+
+
+def _passage(
+    chunk_id: str, document_id: str, start: int, text: str, score: float
+) -> dict[str, Any]:
+    return {
+        "chunk_id": chunk_id,
+        "document_id": document_id,
+        "title": document_id.partition(".")[0],
+        "source": f"papers/{document_id}",
+        "text": text,
+        "span": [start, start + len(text)],
+        "page": 2,
+        "score": score,
+        "scores": {"dense": score, "own": 3.5},
+        "metadata": {"year": 2024, "tags": ["a", "ü"], "nested": {"deep": None}},
+        "x_own_field": {"of": ["a", "foreign", "retriever"]},
+    }
+
+
+PASSAGES = [
+    _passage("c1", "bylaws.md", 11, "Only the board may sign contracts above 10 000 euros.", 0.9),
+    _passage("c2", "travel.md", 70, "Every journey needs a travel request in advance.", 0.4),
+]
+PROMPT = [
+    {"role": "system", "content": "Answer from the numbered passages and cite them like [1]."},
+    {
+        "role": "user",
+        "content": "\n\n".join(
+            [*(f"[{number}] {p['text']}" for number, p in enumerate(PASSAGES, 1)), QUERY]
+        ),
+    },
+]
+PROVENANCE = {"retrieve": {"version": "1.0", "corpus_digest": "sha256:0"}}
+
+
+class Check(BaseModel):
+    """One promise of the contract, and whether the step keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    passed: bool
+    expected: str = Field(description="What the contract asks for.")
+    got: str = Field(description="What came instead; `as expected` when passed.")
+    field: str | None = Field(description="The field at fault, dotted, or null.")
+
+
+class ConformanceReport(BaseModel):
+    """Whether a step keeps the contract."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: str
+    passed: bool = Field(description="Whether every check passed.")
+    checks: list[Check]
+
+
+def samples(step: str, *, collection: str = "default", query: str = QUERY) -> dict[str, str]:
+    """Return the requests a step is sent, by kind, as JSON text; `invalid` is none."""
+    common = {"request_id": REQUEST_ID, **UNKNOWN}
+    requests: dict[str, dict[str, Any]] = {
+        "retrieve": {
+            "query": query,
+            "collection": collection,
+            "top_k": 3,
+            "augment": {"seed": 7},
+            **common,
+        },
+        "augment": {
+            "query": QUERY,
+            "results": PASSAGES,
+            "generate": {"seed": 7},
+            "provenance": PROVENANCE,
+            "warnings": [],
+            **common,
+        },
+        "generate": {
+            "query": QUERY,
+            "contexts": [{**passage, "marker": n} for n, passage in enumerate(PASSAGES, 1)],
+            "prompt": PROMPT,
+            "decision": {"answerable": True, "reason": "there are passages"},
+            "provenance": PROVENANCE,
+            "warnings": [],
+            **common,
+        },
+    }
+    nothing: dict[str, dict[str, Any]] = {
+        "retrieve": {"min_score": TOO_HIGH},
+        "augment": {"results": []},
+        "generate": {
+            "contexts": [],
+            "prompt": [],
+            "decision": {"answerable": False, "reason": "no passages"},
+        },
+    }
+    sent = {
+        "normal": requests[step],
+        "nothing": {**requests[step], **nothing[step]},
+        "blank": {**requests[step], "query": " \n"},
+    }
+    if step == "retrieve":
+        sent["one"] = {**requests[step], "top_k": 1}
+    return {**{kind: json.dumps(data) for kind, data in sent.items()}, "invalid": '{"query": "cut'}
+
+
+async def check_step(
+    name: str, step: Step, *, collection: str = "default", query: str = QUERY
+) -> ConformanceReport:
+    """Send a step a handful of requests and say which promises of the contract it keeps.
+
+    Args:
+        name: `retrieve`, `augment` or `generate`: what it stands for.
+        step: The step, from JSON text to JSON text.
+        collection: For `retrieve`: where it searches.
+        query: For `retrieve`: a question it finds passages for.
+
+    Raises:
+        StepError: `invalid_request` for another name; or the step cannot be reached at all.
+    """
+    if name not in OUTPUTS:
+        raise StepError(
+            "invalid_request", f"there is no step {name!r}; choose from {', '.join(OUTPUTS)}"
+        )
+    sent = samples(name, collection=collection, query=query)
+    replies: dict[str, str | StepError] = {}
+    for kind, text in sent.items():  # the normal request first
+        reply = await _ask(step, text)
+        if kind == "normal" and isinstance(reply, StepError) and CODES[reply.code].retryable:
+            raise reply
+        replies[kind] = reply
+    asked = Asked(name, json.loads(sent["normal"]), replies)
+    checks = [_check(rule, asked) for rule in (*RULES[name], *ALWAYS)]
+    return ConformanceReport(step=name, passed=all(check.passed for check in checks), checks=checks)
+
+
+async def check_url(
+    name: str, url: str, *, collection: str = "default", query: str = QUERY, deadline_s: float = 60
+) -> ConformanceReport:
+    """Check the step that serves `POST {url}/run`; arguments and errors as for `check_step`.
+
+    Args:
+        name: What it stands for.
+        url: Where it serves.
+        collection: For `retrieve`.
+        query: For `retrieve`.
+        deadline_s: Seconds one call may take in all.
+    """
+    import httpx
+
+    from ..steps.remote import CONNECT_S, RemoteStep
+
+    if not re.match(URL, url):
+        raise StepError("invalid_request", f"{url!r} is no URL; give one like http://host:8080")
+    timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
+        step = RemoteStep(name, url, lambda: client, deadline_s)
+        try:
+            return await check_step(name, step, collection=collection, query=query)
+        except StepError as error:
+            if error.code not in ("retriever_unavailable", "not_ready"):
+                raise
+            text = f"nothing answers at {url}; start the step's server, or give another URL"
+            raise StepError(error.code, text, step=name) from None
+
+
+async def _ask(step: Step, text: str) -> str | StepError:
+    try:
+        return await step(text)
+    except StepError as error:
+        return error
+    except Exception as error:
+        LOG.exception("the step raised instead of answering")
+        return StepError("module_error", f"raised {type(error).__name__} instead of answering")
+
+
+def _check(rule: Rule, asked: Asked) -> Check:
+    got, field = "as expected", None
+    try:
+        rule.test(asked)
+    except Unfit as finding:
+        got, field = finding.got, finding.field
+    passed = got == "as expected"
+    return Check(id=rule.id, passed=passed, expected=rule.expected, got=got, field=field)

@@ -1,0 +1,145 @@
+"""What every loader gives, and the checks they share."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import NamedTuple, NoReturn
+
+from pydantic import JsonValue
+
+from rag_kit.errors import StepError
+
+MAX_TITLE_CHARACTERS = 200
+BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+MAGIC = {
+    b"%PDF-": "a PDF",
+    b"PK\x03\x04": "a zip archive (docx, xlsx, pptx, zip)",
+    b"\xd0\xcf\x11\xe0": "an old Office file (doc, xls, ppt)",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+}
+CONTROL = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
+MAX_CONTROL_SHARE = 0.05  # of the first characters; above it the file is binary
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$")
+
+
+class Heading(NamedTuple):
+    """A heading of a document: where its line starts, its level (1 is the highest), its words."""
+
+    offset: int
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class LoadedDocument:
+    """One document as text; every offset counts characters of `text`.
+
+    Attributes:
+        document_id: Stable id: the file's name, or `name#record` for one record of a file.
+        title: What the document calls itself, or the stem of its file's name.
+        source: The file's name, a relative posix path.
+        text: For plain text formats exactly the decoded file, else the extracted text.
+        content_type: Media type of the file.
+        pages: Offset at which each page starts, ascending; empty if the format has no pages.
+        metadata: What can be filtered on.
+        breaks: Offsets at which a row or record starts; a chunk joins whole ones where it can.
+        headings: In order of appearance.
+    """
+
+    document_id: str
+    title: str
+    source: str
+    text: str
+    content_type: str
+    pages: tuple[int, ...] = ()
+    metadata: dict[str, JsonValue] = field(default_factory=dict)
+    breaks: tuple[int, ...] = ()
+    headings: tuple[Heading, ...] = ()
+
+
+def page_of(document: LoadedDocument, offset: int) -> int | None:
+    """Return the page, from 1, on which the character at `offset` stands; None without pages."""
+    if not document.pages:
+        return None
+    return max(1, bisect_right(document.pages, offset))
+
+
+def stem(name: str) -> str:
+    """Return the last part of a path without its extension: the title of what has none."""
+    return PurePosixPath(name).stem or name
+
+
+def tidy(title: object) -> str:
+    """Return a title on one line, of at most `MAX_TITLE_CHARACTERS`; "" if it is no text."""
+    return " ".join(title.split())[:MAX_TITLE_CHARACTERS] if isinstance(title, str) else ""
+
+
+def unreadable(name: str, why: str) -> NoReturn:
+    """Refuse the document.
+
+    Raises:
+        StepError: `document_unreadable`, always.
+    """
+    raise StepError("document_unreadable", f"cannot read {name!r}: {why}")
+
+
+def lines_of(text: str) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each line, its end mark (LF, CRLF or CR) included."""
+    return (line.span() for line in LINE.finditer(text))
+
+
+def kind_of(data: bytes) -> str | None:
+    """Say what binary format the file is by its first bytes, or None."""
+    return next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
+
+
+def decode(name: str, data: bytes) -> str:
+    """Decode a text file as UTF-8, or as its byte order mark says; the text leaves the mark out.
+
+    Raises:
+        StepError: `document_unreadable` with the offset of the first byte at fault.
+    """
+    if kind := kind_of(data):
+        unreadable(name, f"its content is {kind}, not text; give it the extension of its format")
+    encoding = next((codec for mark, codec in BOMS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        unreadable(
+            name,
+            f"byte {error.start} (0x{data[error.start]:02x}) is not valid "
+            f"{encoding.removesuffix('-sig').upper()}; save the file as UTF-8",
+        )
+    return check_text(name, text)
+
+
+def check_text(name: str, text: str) -> str:
+    """Return `text` if it is text.
+
+    Raises:
+        StepError: `document_unreadable`: it is blank, or binary content.
+    """
+    if not text.strip():
+        unreadable(name, "it is empty: it holds no text")
+    if (offset := text.find("\0")) >= 0:
+        unreadable(name, f"it is binary: character {offset} is NUL; give a text file")
+    head = text[:65536]
+    if len(CONTROL.findall(head)) > MAX_CONTROL_SHARE * len(head):
+        unreadable(name, "it is binary: it is full of control characters; give a text file")
+    return text

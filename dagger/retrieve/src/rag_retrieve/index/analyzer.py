@@ -1,0 +1,75 @@
+"""What a collection's recipe makes of documents and queries: passages and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from qdrant_edge import Bm25, Bm25Config
+
+from rag_kit.reports import Counters
+
+from ..documents import LoadedDocument
+from ..documents.chunker import Chunk, chunk
+from ..stores import Sparse
+from .cache import EmbeddingCache
+from .embedders import Embedder, Vectors
+from .manifest import Recipe
+
+
+class Analyzer:
+    """Cuts documents and turns text into the vectors that a collection's recipe asks for."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        embedder: Embedder,
+        count_tokens: Callable[[str], int],
+        counters: Counters,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.embedder = embedder
+        self._count_tokens = count_tokens
+        self.counters = counters
+        self._cache = cache
+        self._bm25 = Bm25(
+            Bm25Config(
+                k=recipe.bm25_k,
+                b=recipe.bm25_b,
+                avg_len=recipe.bm25_avg_len,
+                language=recipe.language,
+            )
+        )
+
+    def dense_query(self, query: str) -> Vectors:
+        """Embed a query."""
+        self.counters.queries_embedded += 1
+        return self.embedder.embed_query(query)
+
+    def sparse_query(self, query: str) -> Sparse:
+        """Weigh a query's terms; every term counts 1."""
+        vector = self._bm25.embed_query(query)
+        return Sparse(list(vector.indices), list(vector.values))
+
+    def sparse_document(self, text: str) -> Sparse:
+        """Weigh a passage's terms by BM25, without the IDF that the store adds at search."""
+        vector = self._bm25.embed_document(text)
+        return Sparse(list(vector.indices), list(vector.values))
+
+    def cut(self, document: LoadedDocument) -> list[Chunk]:
+        """Cut a document into passages."""
+        return chunk(
+            document,
+            count_tokens=self._count_tokens,
+            max_tokens=self.recipe.chunk_tokens,
+            overlap_tokens=self.recipe.chunk_overlap_tokens,
+        )
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed N passages; returns N × dim."""
+        if self._cache is None:
+            vectors, computed = self.embedder.embed(texts), len(texts)
+        else:
+            vectors, computed = self._cache.fill(texts, self.embedder.embed)
+        self.counters.texts_embedded += computed
+        return vectors

@@ -1,0 +1,503 @@
+"""One collection: documents in, passages out, whole documents only.
+
+A document becomes passages (points with vectors) and one document point without vectors that
+names the version of its content which counts. A commit of a few documents is:
+
+    journal what will change -> upsert new passages -> upsert document points (this publishes)
+    -> delete the passages of replaced versions
+
+and a checkpoint after some commits: sync -> manifest -> clear the journal. Whatever moment a
+process dies at, the document points tell which version is whole, and the
+journal tells which passages belong to none; `recover` removes those.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from rag_kit.errors import StepError
+from rag_kit.reports import DocumentInfo, StoredDocument
+
+from ..documents import LoadedDocument
+from ..documents.chunker import embedding_text
+from ..search.filters import Condition, matches
+from ..stores import Hit, Leg, Point, Store, batches
+from ..stores.embedded.locks import SharedLock, has_ended, this_process
+from .analyzer import Analyzer
+from .embedders import Vectors
+from .manifest import Manifest, read_manifest
+from .points import (
+    Change,
+    Version,
+    chunk_point,
+    content_hash,
+    document_point,
+    document_point_id,
+    loaded_document,
+)
+
+INFO_FIELDS = [
+    "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
+]  # fmt: skip
+JOURNAL_LEASE_S = 900.0  # a server store's journal older than this belongs to a dead process
+READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one leg found, best first, and its scores of what only other legs found."""
+
+    hits: list[Hit]
+    completed: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A passage chosen: its rank score and its scores by leg."""
+
+    id: str
+    score: float
+    scores: dict[str, float]
+
+
+def _found(legs: list[list[Hit]], completed: list[dict[str, float]]) -> list[Found]:
+    ids = {hit.id for leg in legs for hit in leg}
+    return [
+        Found(leg, {id_: score for id_, score in more.items() if id_ in ids})
+        for leg, more in zip(legs, completed, strict=True)
+    ]
+
+
+Pick = Callable[[list[Found]], list[Ranked]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Passages with their payloads, best first, and the manifest they were found under."""
+
+    passages: list[tuple[Ranked, dict[str, Any]]]
+    manifest: Manifest
+
+
+class Ledger(Protocol):
+    """Where a collection's journal and manifest are kept."""
+
+    def read_journal(self, name: str) -> dict[str, Any] | None:
+        """Return the journal of a commit under way or torn, or None."""
+
+    def write_journal(self, name: str, journal: dict[str, Any] | None) -> None:
+        """Keep the journal durably, or clear it."""
+
+    def read_manifest(self, name: str) -> dict[str, Any] | None:
+        """Return the manifest."""
+
+    def write_manifest(self, name: str, manifest: dict[str, Any]) -> None:
+        """Keep the manifest durably."""
+
+
+class Draft:
+    """Ledger of a collection in the making: nobody sees it, so there is nothing to recover."""
+
+    def read_journal(self, name: str) -> None:
+        """There is none."""
+
+    def write_journal(self, name: str, journal: dict[str, Any] | None) -> None:
+        """Nothing is kept."""
+
+    def read_manifest(self, name: str) -> None:
+        """There is none."""
+
+    def write_manifest(self, name: str, manifest: dict[str, Any]) -> None:
+        """Publishing the draft writes it."""
+
+
+class Collection:
+    """An open collection; searches run side by side, commits one at a time."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: Store,
+        manifest: Manifest,
+        analyzer: Analyzer,
+        *,
+        on_step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._lock = SharedLock()
+        self._on_step = on_step
+        self._uncertain: list[Version] = []  # in commits since the last checkpoint
+        self._owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self._process = this_process()
+        self.manifest = manifest
+        self.analyzer = analyzer
+        if store.exclusive:
+            self.recover()
+
+    # -- search ---------------------------------------------------------------------------
+
+    def search(
+        self,
+        legs: Sequence[Leg],
+        condition: Condition | None,
+        pick: Pick,
+        *,
+        complete: bool = False,
+        documents: bool = False,
+    ) -> Snapshot:
+        """Search all legs and load what `pick` chooses, all of one state of the collection.
+
+        Args:
+            legs: What to search, as one request.
+            condition: Filter on metadata, or None.
+            pick: Ranks and cuts what the legs found.
+            complete: Score in each leg also what only another leg found; costs one more request.
+            documents: `pick` needs to know the document of each hit.
+
+        Raises:
+            StepError: `retriever_…`, from the store.
+        """
+        fields = ["document_id", "version"] if documents or not self._store.exclusive else []
+        for _ in range(READ_ATTEMPTS):
+            with self._lock.shared():
+                hits = self._store.search(list(legs), condition, fields)
+                completed = self._complete(legs, hits) if complete else [{} for _ in legs]
+                kept = hits if self._store.exclusive else self._published_only(hits)
+                ranking = pick(_found(kept, completed))
+                points = self._store.get([ranked.id for ranked in ranking])
+                manifest = self.manifest
+            if kept == hits and len(points) == len(ranking):
+                break
+        self._check(points, kept, condition)
+        found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
+        return Snapshot(found, manifest)
+
+    def _complete(self, legs: Sequence[Leg], found: list[list[Hit]]) -> list[dict[str, float]]:
+        everything = {hit.id for leg in found for hit in leg}
+        lacking = [sorted(everything - {hit.id for hit in leg}) for leg in found]
+        if not any(lacking):
+            return [{} for _ in legs]
+        scores = self._store.score(list(zip(legs, lacking, strict=True)))
+        return [
+            {id_: leg_scores.get(id_, 0.0) for id_ in ids}
+            for leg_scores, ids in zip(scores, lacking, strict=True)
+        ]
+
+    def _published_only(self, found: list[list[Hit]]) -> list[list[Hit]]:
+        """Leave out what belongs to no whole document of this collection: torn, old or foreign."""
+        names = {str(hit.payload.get("document_id")) for leg in found for hit in leg}
+        ids = {document_point_id(name): name for name in names}
+        points = self._store.get(list(ids), fields=["document_id", "content_hash"])
+        live = {
+            (point.payload.get("document_id"), point.payload.get("content_hash"))
+            for point_id, point in points.items()
+            if point.payload.get("document_id") == ids.get(point_id)
+        }
+        return [
+            [
+                hit
+                for hit in leg
+                if (hit.payload.get("document_id"), hit.payload.get("version")) in live
+            ]
+            for leg in found
+        ]
+
+    def _check(
+        self, points: dict[str, Point], found: list[list[Hit]], condition: Condition | None
+    ) -> None:
+        """Refuse passages that the filter excludes, or that are not those the store found.
+
+        Raises:
+            StepError: `retriever_bad_response`.
+        """
+        hits = {hit.id: hit.payload for leg in found for hit in leg}
+        for point_id, point in points.items():
+            payload, asked = point.payload, hits[point_id]
+            metadata = payload.get("metadata")
+            if payload.get("kind") != "chunk" or not isinstance(metadata, dict):
+                why = "a point that is no passage"
+            elif any(payload.get(name) != value for name, value in asked.items()):
+                why = "another passage than the one it found"
+            elif condition is not None and not matches(condition, metadata):
+                why = "a passage that the request's filter excludes"
+            else:
+                continue
+            raise StepError(
+                "retriever_bad_response",
+                f"the store gave {why}; nothing of its answer is used",
+            )
+
+    def score(self, leg: Leg, ids: Sequence[str]) -> dict[str, float]:
+        """Score given passages by one leg; those that are not there get none."""
+        if not ids:
+            return {}
+        with self._lock.shared():
+            (scores,) = self._store.score([(leg, ids)])
+        return scores
+
+    # -- documents ------------------------------------------------------------------------
+
+    def passages(self, size: int) -> Iterator[list[Point]]:
+        """Give every published passage with its payload and dense vector, at most `size` at a time.
+
+        Each list is of one state of the collection; when `manifest.corpus_digest` is the same
+        before and after, all of them are of the same.
+        """
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "chunk"}, ["document_id", "version"]))
+            documents = self._store.scroll({"kind": "document"}, ["document_id", "content_hash"])
+            live = {one.payload["document_id"]: one.payload["content_hash"] for one in documents}
+        ids = [
+            point.id
+            for point in points
+            if live.get(point.payload["document_id"]) == point.payload["version"]
+        ]
+        for at in range(0, len(ids), size):
+            with self._lock.shared():
+                found = self._store.get(ids[at : at + size], with_vectors=True)
+            yield [found[id_] for id_ in ids[at : at + size] if id_ in found]
+
+    def documents(self) -> Iterator[DocumentInfo]:
+        """Give the documents, ordered by id."""
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "document"}, INFO_FIELDS))
+        infos = [DocumentInfo.model_validate(point.payload) for point in points]
+        return iter(sorted(infos, key=lambda info: info.document_id))
+
+    def document(self, document_id: str) -> StoredDocument:
+        """Give one document with its text.
+
+        Raises:
+            StepError: `document_not_found`.
+        """
+        return StoredDocument.model_validate(self._record_of(document_id).payload)
+
+    def _record_of(self, document_id: str) -> Point:
+        point_id = document_point_id(document_id)
+        with self._lock.shared():
+            point = self._store.get([point_id]).get(point_id)
+        if point is None:
+            raise StepError(
+                "document_not_found",
+                f"collection '{self.manifest.name}' has no document '{document_id}'; "
+                "`rag documents list` shows the ones there are",
+                param="document_id",
+            )
+        return point
+
+    def stored(self) -> Iterator[LoadedDocument]:
+        """Give every document as it was loaded, to build the collection anew."""
+        for info in self.documents():
+            yield loaded_document(self._record_of(info.document_id).payload)
+
+    def versions(self, document_ids: Sequence[str]) -> dict[str, Version]:
+        """Give the published version of each document that is there."""
+        ids = {document_point_id(document_id): document_id for document_id in document_ids}
+        points = self._store.get(list(ids), fields=["content_hash", "chunks"])
+        return {
+            ids[point_id]: Version(
+                ids[point_id], point.payload["content_hash"], point.payload["chunks"]
+            )
+            for point_id, point in points.items()
+        }
+
+    # -- writing --------------------------------------------------------------------------
+
+    def prepare(self, documents: Sequence[LoadedDocument]) -> list[Change]:
+        """Cut and embed the documents whose content is new; unchanged ones give no change."""
+        hashes = {document.document_id: content_hash(document) for document in documents}
+        old = self.versions(list(hashes))
+        fresh = [
+            document
+            for document in documents
+            if (before := old.get(document.document_id)) is None
+            or before.content_hash != hashes[document.document_id]
+        ]
+        cuts = [self.analyzer.cut(document) for document in fresh]
+        self._on_step("cut")
+        texts = [
+            embedding_text(document, piece)
+            for document, pieces in zip(fresh, cuts, strict=True)
+            for piece in pieces
+        ]
+        vectors = iter(self._embed(texts))
+        sparse = map(self.analyzer.sparse_document, texts)
+        changes = []
+        for document, pieces in zip(fresh, cuts, strict=True):
+            new = Version(document.document_id, hashes[document.document_id], len(pieces))
+            points = [
+                chunk_point(document, piece, point_id, new, next(vectors), next(sparse))
+                for piece, point_id in zip(pieces, new.chunk_ids(), strict=True)
+            ]
+            before = old.get(document.document_id)
+            record = document_point(document, new)
+            changes.append(Change(document.document_id, before, new, points, record))
+        return changes
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        rows = []
+        for at in range(0, len(texts), 64):
+            rows.append(self.analyzer.embed(texts[at : at + 64]))
+            self._on_step("embedded")
+        return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+    def removals(self, document_ids: Sequence[str]) -> list[Change]:
+        """Give the changes that delete documents; ids that are not there give none."""
+        return [
+            Change(document_id, version, None)
+            for document_id, version in self.versions(document_ids).items()
+        ]
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make the changes visible, each document whole; `checkpoint` makes them durable.
+
+        Raises:
+            StepError: `storage_full` and others from the store; what was visible before stays.
+        """
+        if not changes:
+            return
+        if not self._uncertain:
+            self._take_over()
+        self._uncertain += [v for change in changes for v in (change.old, change.new) if v]
+        self._ledger.write_journal(self.manifest.name, self._journal())
+        self._on_step("journal")
+        try:
+            self._apply(changes)
+        except BaseException:  # Ctrl-C too: a checkpoint may follow, and must find nothing torn
+            self._undo()
+            raise
+
+    def checkpoint(self) -> None:
+        """Make every commit so far durable: they are acknowledged when this returns."""
+        if not self._uncertain:
+            return
+        self._store.flush()
+        self._on_step("flushed")
+        self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+        self._on_step("manifest")
+        self._ledger.write_journal(self.manifest.name, None)
+        self._uncertain = []
+        self._on_step("committed")
+
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """Make the commits of the block durable at its end, also when it fails between two.
+
+        A journal that stayed would keep the other writers of a server waiting. One that a dead
+        process left is dealt with first, also when there is nothing to commit.
+
+        Raises:
+            StepError: `in_progress`, another process commits.
+        """
+        if not self._uncertain:
+            self._take_over()
+        try:
+            yield
+        except BaseException:
+            with suppress(StepError):
+                self.checkpoint()
+            raise
+        self.checkpoint()
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        with self._lock.exclusive():
+            for change in changes:
+                self._on_step("upserting")
+                self._store.upsert(change.points)
+                self._on_step("upserted")
+            self._on_step("publishing")
+            self._store.upsert([change.record for change in changes if change.record])
+            self._store.delete([document_point_id(c.document_id) for c in changes if c.new is None])
+            self._on_step("published")
+            for part in batches([id_ for c in changes if c.old for id_ in c.old.chunk_ids()]):
+                self._store.delete(part)
+                self._on_step("sweeping")
+            self._on_step("swept")
+            manifest = self.manifest.model_copy()
+            for change in changes:
+                for version, sign in ((change.old, -1), (change.new, 1)):
+                    if version:
+                        manifest.add(
+                            version.document_id, version.content_hash, version.chunks, sign=sign
+                        )
+            self.manifest = manifest
+
+    def _undo(self) -> None:
+        """Clean up after a failed commit; when that fails too, the journal stays for `recover`."""
+        self._uncertain = []  # else the next checkpoint would clear the journal of what is torn
+        with suppress(StepError):
+            self.recover()
+
+    def recover(self) -> None:
+        """Finish or undo the commit that a journal tells of, and count the corpus anew."""
+        journal = self._ledger.read_journal(self.manifest.name)
+        if not journal:
+            return
+        versions = [Version(*entry) for entry in journal["versions"]]
+        self._uncertain = []
+        live = self.versions(list({version.document_id for version in versions}))
+        torn = [version for version in versions if live.get(version.document_id) != version]
+        with self._lock.exclusive():
+            self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
+            self._store.flush()
+        manifest = Manifest(name=self.manifest.name, recipe=self.manifest.recipe)
+        for info in self.documents():
+            manifest.add(info.document_id, info.content_hash, info.chunks)
+        self._ledger.write_manifest(manifest.name, manifest.model_dump())
+        self._ledger.write_journal(manifest.name, None)
+        self.manifest = manifest
+
+    def _take_over(self) -> None:
+        """Refuse while another process commits; clean up after one that died.
+
+        Raises:
+            StepError: `in_progress`, with who writes and since when.
+        """
+        journal = self._ledger.read_journal(self.manifest.name)
+        if not journal:
+            return
+        age = time.time() - journal["started"]
+        alive = journal["owner"] != self._owner and not has_ended(journal.get("process", ""))
+        if alive and age < JOURNAL_LEASE_S:
+            raise StepError(
+                "in_progress",
+                f"{journal['owner']} has been writing to collection '{self.manifest.name}' for "
+                f"{age:.0f} s; wait for it. If it died, this works again in {JOURNAL_LEASE_S - age:.0f} s",
+                retry_after=max(1.0, JOURNAL_LEASE_S - age),
+            )
+        self.recover()
+
+    def _journal(self) -> dict[str, Any]:
+        return {
+            "owner": self._owner,
+            "process": self._process,
+            "started": time.time(),
+            "versions": [[v.document_id, v.content_hash, v.chunks] for v in self._uncertain],
+        }
+
+    def refresh(self) -> None:
+        """Read the manifest again where other processes may have changed it."""
+        if not self._store.exclusive and not self._uncertain:
+            raw = self._ledger.read_manifest(self.manifest.name)
+            self.manifest = read_manifest(raw or {}, self.manifest.name)
+
+    def replace(self, draft: Collection, publish: Callable[[], None]) -> None:
+        """Take the place of this collection's content by a draft's, between two searches."""
+        with self._lock.exclusive():
+            self._store.close()
+            publish()
+            self._store, self.manifest, self.analyzer = draft._store, draft.manifest, draft.analyzer
+
+    def close(self) -> None:
+        """Wait for searches under way, then close the store."""
+        with self._lock.exclusive():
+            self._store.close()

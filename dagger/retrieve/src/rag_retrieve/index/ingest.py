@@ -1,0 +1,186 @@
+"""Ingest: files to documents to commits, a few documents at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag_kit.errors import StepError
+from rag_kit.reports import Failure, IngestReport, Progress
+
+from ..documents import MAX_DOCUMENT_BYTES, SUPPORTED_SUFFIXES, LoadedDocument, load
+from .collection import Collection
+
+COMMIT_DOCUMENTS = 32  # documents in one commit
+CHECKPOINT_COMMITS = 16  # syncing costs 0.1 s and more
+COMMIT_CHARACTERS = 64_000  # text in one commit: about 100 passages, seconds of embedding
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to ingest and the document id it gets."""
+
+    path: Path
+    name: str
+
+
+def find_files(paths: Sequence[Path]) -> tuple[list[File], list[str]]:
+    """List the files to ingest, ordered by id, and the id prefixes their folders cover.
+
+    A folder `docs` gives ids `docs/…`, a file gives its name. Folders are walked without hidden
+    and unsupported files and without following links out; a file named directly is always taken.
+
+    Raises:
+        StepError: `invalid_request`, a path does not exist or two files get the same id.
+    """
+    files: dict[str, File] = {}
+    prefixes = []
+    for given in paths:
+        path = Path(given).resolve()
+        if not path.exists():
+            raise StepError(
+                "invalid_request", f"there is no file or folder '{given}'", param="paths"
+            )
+        if path.is_dir():
+            prefixes.append(f"{path.name}/")
+            found = [
+                File(item, f"{path.name}/{item.relative_to(path).as_posix()}")
+                for item in _walk(path)
+            ]
+        else:
+            prefixes.append(f"{path.name}#")
+            found = [File(path, path.name)]
+        for file in found:
+            known = files.setdefault(file.name, file)
+            if known.path != file.path:
+                raise StepError(
+                    "invalid_request",
+                    f"'{known.path}' and '{file.path}' would both be document '{file.name}'; "
+                    "index them into different collections, or their common folder",
+                    param="paths",
+                )
+    return [files[name] for name in sorted(files)], prefixes
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if hidden or path.suffix.lower() not in SUPPORTED_SUFFIXES or not path.is_file():
+            continue
+        if path.resolve().is_relative_to(root):
+            yield path
+
+
+class Ingest:
+    """One run of ingest into a collection; gathers the report as commits succeed."""
+
+    def __init__(self, collection: Collection, on_progress: OnProgress | None = None) -> None:
+        self._collection = collection
+        self._on_progress = on_progress or (lambda progress: None)
+        self.report = IngestReport(collection=collection.manifest.name)
+        self._seen: set[str] = set()
+        self._total = 0  # documents of the files read so far
+        self._left = 0  # files not read yet
+        self._commits = 0
+
+    def files(self, files: Sequence[File]) -> None:
+        """Ingest files; one that cannot be read is reported and leaves what is stored of it."""
+
+        def documents() -> Iterator[LoadedDocument]:
+            for left, file in zip(range(len(files) - 1, -1, -1), files, strict=True):
+                loaded = self._load(file)
+                self._total += len(loaded)
+                self._left = left
+                yield from loaded
+
+        self.documents(documents())
+
+    def documents(self, documents: Iterable[LoadedDocument]) -> None:
+        """Ingest documents in commits of at most 32 documents or 64,000 characters."""
+        with self._collection.checkpointed():
+            self._documents(documents)
+
+    def _documents(self, documents: Iterable[LoadedDocument]) -> None:
+        batch: list[LoadedDocument] = []
+        size = 0
+        for document in documents:
+            if document.document_id in self._seen:
+                twice = f"a second document has the id '{document.document_id}'"
+                self._fail(document.document_id, StepError("document_unreadable", twice))
+                continue
+            self._seen.add(document.document_id)
+            batch.append(document)
+            size += len(document.text)
+            if len(batch) >= COMMIT_DOCUMENTS or size >= COMMIT_CHARACTERS:
+                self._commit(batch)
+                batch, size = [], 0
+        if batch:
+            self._commit(batch)
+
+    def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
+        """Report, or with `prune` delete, documents under the prefixes that were not seen."""
+        failed = {failure.document_id for failure in self.report.failed}
+        gone = [
+            info.document_id
+            for info in self._collection.documents()
+            if info.document_id.startswith(tuple(prefixes))
+            and info.document_id not in self._seen
+            and info.document_id.partition("#")[0] not in failed
+        ]
+        if not prune:
+            self.report.missing = gone
+            return
+        with self._collection.checkpointed():
+            for at in range(0, len(gone), COMMIT_DOCUMENTS):
+                batch = gone[at : at + COMMIT_DOCUMENTS]
+                self._collection.commit(self._collection.removals(batch))
+                self.report.deleted += batch
+
+    def _load(self, file: File) -> list[LoadedDocument]:
+        try:
+            size = file.path.stat().st_size
+            if size > MAX_DOCUMENT_BYTES:
+                raise StepError(
+                    "document_unreadable",
+                    f"{size} bytes is over the limit of {MAX_DOCUMENT_BYTES}; split the file",
+                )
+            return load(file.name, file.path.read_bytes())
+        except OSError as error:
+            self._fail(
+                file.name, StepError("document_unreadable", f"cannot read it: {error.strerror}")
+            )
+        except StepError as error:
+            self._fail(file.name, error)
+        return []
+
+    def _fail(self, document_id: str, error: StepError) -> None:
+        self.report.failed.append(
+            Failure(document_id=document_id, code=error.code, message=error.message)
+        )
+
+    def _commit(self, batch: Sequence[LoadedDocument]) -> None:
+        counters = self._collection.analyzer.counters
+        before = counters.texts_embedded
+        changes = self._collection.prepare(batch)
+        self._collection.commit(changes)
+        self._commits += 1
+        if self._commits % CHECKPOINT_COMMITS == 0:
+            self._collection.checkpoint()
+        self.report.embeddings += counters.texts_embedded - before
+        changed = {change.document_id: change for change in changes}
+        for document in batch:
+            change = changed.get(document.document_id)
+            if change is None:
+                self.report.unchanged.append(document.document_id)
+            else:
+                (self.report.updated if change.old else self.report.added).append(
+                    change.document_id
+                )
+                self.report.chunks += len(change.points)
+        done = len(self._seen)
+        self._on_progress(
+            Progress(done, max(done, self._total + self._left), batch[-1].document_id)
+        )

@@ -1,0 +1,121 @@
+"""How a document is kept as points: ids, versions, payloads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..documents import Heading, LoadedDocument
+from ..documents.chunker import Chunk
+from ..stores import Point, Sparse
+from .embedders import Vectors
+
+NAMESPACE = uuid.UUID("6b1d2c52-5f0e-5c3a-9d61-6f0a3c2b7e11")
+
+
+def document_point_id(document_id: str) -> str:
+    """Return the id of a document's point."""
+    return str(uuid.uuid5(NAMESPACE, f"document\0{document_id}"))
+
+
+def content_hash(document: LoadedDocument) -> str:
+    """Return the digest of everything that is stored of a document."""
+    content = [
+        document.document_id, document.title, document.source, document.text,
+        document.content_type, document.metadata, *_structure(document).values(),
+    ]  # fmt: skip
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _structure(document: LoadedDocument) -> dict[str, Any]:
+    return {
+        "pages": list(document.pages),
+        "breaks": list(document.breaks),
+        "headings": [list(heading) for heading in document.headings],
+    }
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a document: enough to find all its passages."""
+
+    document_id: str
+    content_hash: str
+    chunks: int
+
+    def chunk_ids(self) -> list[str]:
+        """Return the ids of this version's passages; they follow from the content alone."""
+        prefix = f"chunk\0{self.document_id}\0{self.content_hash}"
+        return [str(uuid.uuid5(NAMESPACE, f"{prefix}\0{index}")) for index in range(self.chunks)]
+
+
+@dataclass
+class Change:
+    """A document on its way in (`new`) or out (`new` is None), replacing `old` if there was one."""
+
+    document_id: str
+    old: Version | None
+    new: Version | None
+    points: list[Point] = field(default_factory=list)
+    record: Point | None = None
+
+
+def chunk_point(
+    document: LoadedDocument,
+    piece: Chunk,
+    point_id: str,
+    version: Version,
+    dense: Vectors,
+    sparse: Sparse,
+) -> Point:
+    """Return the point of a passage."""
+    payload: dict[str, Any] = {
+        "kind": "chunk",
+        "document_id": document.document_id,
+        "version": version.content_hash,
+        "title": document.title,
+        "source": document.source,
+        "text": piece.text,
+        "span": list(piece.span),
+        "page": piece.page,
+        "metadata": document.metadata,
+    }
+    return Point(point_id, payload, dense, sparse)
+
+
+def document_point(document: LoadedDocument, version: Version) -> Point:
+    """Return the payload-only point that publishes a version of a document."""
+    payload: dict[str, Any] = {
+        "kind": "document",
+        "document_id": document.document_id,
+        "content_hash": version.content_hash,
+        "chunks": version.chunks,
+        "title": document.title,
+        "source": document.source,
+        "content_type": document.content_type,
+        "characters": len(document.text),
+        "metadata": document.metadata,
+        "text": document.text,
+        **_structure(document),
+    }
+    return Point(document_point_id(document.document_id), payload)
+
+
+def loaded_document(payload: Mapping[str, Any]) -> LoadedDocument:
+    """Return the document of a document point as it was loaded."""
+    return LoadedDocument(
+        document_id=payload["document_id"],
+        title=payload["title"],
+        source=payload["source"],
+        text=payload["text"],
+        content_type=payload["content_type"],
+        pages=tuple(payload["pages"]),
+        metadata=payload["metadata"],
+        breaks=tuple(payload["breaks"]),
+        headings=tuple(Heading(*heading) for heading in payload["headings"]),
+    )

@@ -1,0 +1,220 @@
+"""Calls of the Qdrant server: bounded in time, one retry for reads, failures as StepErrors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import httpx
+from qdrant_client import AsyncQdrantClient
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from rag_kit.background import BackgroundLoop
+from rag_kit.breaker import Breaker, Rules
+from rag_kit.errors import StepError
+
+from .. import already_there, not_found
+
+Answer = TypeVar("Answer")
+Call = Callable[[AsyncQdrantClient], Awaitable[Answer]]
+CONNECT_SHARE = (
+    0.5  # of the time of a read; a server that takes no connection is told from a slow one
+)
+FAILING = ("retriever_unavailable", "deadline_exceeded")  # what a breaker counts
+
+
+class Server:
+    """One Qdrant server, called from any thread.
+
+    A call has its time in all, however slowly the answer trickles in, and ends at once when the
+    request it works for is given up: no thread waits longer.
+
+    Args:
+        url: Where the server is, such as `http://localhost:6333`.
+        api_key: Its key, or None.
+        read_s: Seconds a read may take.
+        write_s: Seconds a write may take.
+        rules: When calls are refused because most fail.
+
+    Raises:
+        StepError: `retriever_misconfigured`, the URL is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        read_s: float,
+        write_s: float,
+        rules: Rules | None = None,
+    ) -> None:
+        self._read_s, self._write_s = read_s, write_s
+        self.breaker = Breaker("qdrant", rules)
+        with warnings.catch_warnings():
+            # a key over plain http: the operator's choice, e.g. in a pod
+            warnings.simplefilter("ignore")
+            try:
+                self._client = AsyncQdrantClient(
+                    url,
+                    api_key=api_key,
+                    timeout=math.ceil(write_s),
+                    prefer_grpc=False,
+                    check_compatibility=False,
+                    event_hooks={"request": [self._limit_connecting]},
+                )
+            except ValueError as error:
+                raise bad_url() from error
+        self._background = BackgroundLoop("rag-retrieve-qdrant")
+
+    async def _limit_connecting(self, request: httpx.Request) -> None:
+        limits = request.extensions["timeout"]
+        request.extensions["timeout"] = {**limits, "connect": self._read_s * CONNECT_SHARE}
+
+    def read(self, call: Call[Answer], name: str = "") -> Answer:
+        """Call the server, once more when it cannot be used: the call must change nothing.
+
+        Raises:
+            StepError: `retriever_…`, `deadline_exceeded` or `collection_not_found` (for `name`).
+        """
+        try:
+            return self._call(call, name, self._read_s)
+        except StepError as error:
+            # a server that says when to come back is not asked again before
+            passing = error.code == "retriever_unavailable" and error.retry_after is None
+            if not passing or not self.breaker.may_retry():
+                raise
+        return self._call(call, name, self._read_s)
+
+    def write(self, call: Call[Answer], name: str = "") -> Answer:
+        """Call the server once; raises as `read`, and `storage_full`."""
+        return self._call(call, name, self._write_s)
+
+    def close(self) -> None:
+        """Give up what still runs and close the connections; closing twice is fine."""
+        self._background.close(self._client.close)
+
+    def _call(self, call: Call[Answer], name: str, seconds: float) -> Answer:
+        if wait := self.breaker.refuses():
+            raise StepError(
+                "retriever_unavailable",
+                "most of the last calls of the Qdrant server failed; the next one is tried in "
+                f"{wait:.1f} s; check that it runs at RAG_QDRANT_URL",
+                retry_after=wait,
+            )
+        try:
+            with self.breaker.timed(), explained(name):
+                answer = self._background.run(self._within(call, seconds))
+        except StepError as error:
+            self.breaker.ended(failed=error.code in FAILING)
+            raise
+        self.breaker.ended(failed=False)
+        return answer
+
+    async def _within(self, call: Call[Answer], seconds: float) -> Answer:
+        async with asyncio.timeout(seconds):
+            return await call(self._client)
+
+
+@contextmanager
+def explained(name: str = "") -> Iterator[None]:
+    """Turn the client's failures into StepErrors; none of them shows the key or the host."""
+    try:
+        yield
+    except ResponseHandlingException as error:
+        raise _no_answer(error.source) from error
+    except TimeoutError as error:
+        raise _late() from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise bad_response("it is not JSON") from error
+    except (AssertionError, AttributeError) as error:  # the client's own, about an answer like null
+        raise bad_response("it holds no result") from error
+    except httpx.InvalidURL as error:
+        raise bad_url() from error
+    except UnexpectedResponse as error:
+        raise _refused(error, name) from error
+    except ResourceExhaustedResponse as error:
+        raise _busy(float(error.retry_after_s)) from error
+
+
+def bad_response(problem: str) -> StepError:
+    """Return the error for an answer that cannot be right."""
+    return StepError(
+        "retriever_bad_response",
+        f"the Qdrant server's answer cannot be used: {problem}; is RAG_QDRANT_URL a Qdrant server, "
+        "and no proxy in between?",
+    )
+
+
+def bad_url() -> StepError:
+    """Return the error for a URL that is none; it may hold a key, so it is not shown."""
+    return StepError(
+        "retriever_misconfigured",
+        "RAG_QDRANT_URL is no URL a client can open; write it like http://localhost:6333",
+    )
+
+
+def _late() -> StepError:
+    return StepError(
+        "deadline_exceeded",
+        "the Qdrant server did not answer in time; try again, or raise RAG_QDRANT_TIMEOUT_S",
+    )
+
+
+def _busy(seconds: float) -> StepError:
+    return StepError(
+        "retriever_unavailable",
+        "the Qdrant server takes no more requests for now; try again later",
+        retry_after=seconds,
+    )
+
+
+def _no_answer(source: Exception) -> StepError:
+    if isinstance(source, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return _unavailable("it does not accept a connection in time")
+    if isinstance(source, httpx.TimeoutException):
+        return _late()
+    if isinstance(source, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        return bad_url()
+    if isinstance(source, httpx.DecodingError):
+        return bad_response("its encoding is broken")
+    if isinstance(source, httpx.HTTPError):
+        return _unavailable(type(source).__name__)
+    return bad_response("it is not the JSON of Qdrant's REST interface")
+
+
+def _refused(error: UnexpectedResponse, name: str) -> StepError:
+    status = error.status_code or 0
+    text = error.content[:4096].decode("utf-8", "replace")
+    if status in (401, 403):
+        return StepError(
+            "retriever_misconfigured",
+            f"the Qdrant server refuses the key (HTTP {status}); set RAG_QDRANT_API_KEY or "
+            "RAG_QDRANT_API_KEY_FILE to one that may read and write",
+        )
+    if status == 404 and name:
+        return not_found(name)
+    if status == 409 and name:
+        return already_there(name)
+    if "No space left" in text or ("disk" in text and "space" in text):
+        return StepError(
+            "storage_full", "the Qdrant server has no disk space left; free some there"
+        )
+    if status == 429:
+        return _busy(1.0)
+    if status >= 500:
+        return _unavailable(f"HTTP {status}")
+    return bad_response(f"HTTP {status}")
+
+
+def _unavailable(reason: str) -> StepError:
+    return StepError(
+        "retriever_unavailable",
+        f"the Qdrant server cannot be used ({reason}); check that it runs at RAG_QDRANT_URL",
+    )

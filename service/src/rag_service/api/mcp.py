@@ -1,0 +1,251 @@
+"""The Model Context Protocol at `/mcp`: the tools `ask` and `search` over streamable HTTP.
+
+Without sessions: each request stands for itself, and has the key, deadline and place in the queue
+of its HTTP request.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Literal, TypeVar
+
+import mcp_types as types
+import pydantic_core
+from fastapi import FastAPI
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from rag_kit.errors import StepError
+from rag_kit.passages import Citation, Result
+from rag_kit.request import explain
+from rag_pipeline.models import RagRequest
+
+from ..http.context import context_of
+from ..http.errors import to_body
+from ..http.requests import refuse_hosts
+from ..service import Service
+
+PATH = "/mcp"
+ERROR = "rag/error"  # name in the `_meta` of a result
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+ABOUT = """Answers and passages from this service's documents. `ask` gives an answer whose numbers
+in brackets point to citations: the documents' own words. `search` gives the passages."""
+CONTEXT = ServerRequestContext[Any, Request]
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
+
+class SearchArguments(BaseModel):
+    """What to find."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(description="The question, in the words of the documents where possible.")
+    collection: str | None = Field(
+        None, description="Collection of documents; leave it out for the service's own."
+    )
+    top_k: int = Field(5, ge=1, le=100, description="How many passages at most.")
+    filters: dict[str, JsonValue] | None = Field(
+        None,
+        description="Conditions on the documents' metadata, e.g. "
+        '{"year": {"$gte": 2024}}; operators: $eq $ne $gt $gte $lt $lte $in $nin $and $or $not.',
+    )
+    min_score: float | None = Field(None, description="Drop passages with a lower score.")
+
+
+class AskArguments(SearchArguments):
+    """What to answer."""
+
+    no_context: Literal["abstain", "answer", "error"] = Field(
+        "abstain",
+        description="When the documents do not tell: say so, answer anyway, or fail.",
+    )
+
+
+class AskResult(BaseModel):
+    """An answer and what it rests on."""
+
+    id: str = Field(description="Id of the request.")
+    answer: str = Field(description="The answer; numbers in brackets point to citations.")
+    answerable: bool = Field(description="False: the documents do not tell.")
+    degraded: bool = Field(description="Whether the model failed and the documents' words answer.")
+    citations: list[Citation] = Field(description="By number.")
+    warnings: list[str] = Field(description="What to know about the answer.")
+
+
+class SearchResult(BaseModel):
+    """The passages found."""
+
+    id: str = Field(description="Id of the request.")
+    results: list[Result] = Field(description="Best first.")
+    warnings: list[str] = Field(description="What to know about the results.")
+
+
+def add_mcp(app: FastAPI, service: Service) -> StreamableHTTPSessionManager:
+    """Serve the tools at `/mcp`; the application's lifespan must `run()` what this returns."""
+    manager = StreamableHTTPSessionManager(
+        Tools(service).server(),
+        json_response=True,
+        stateless=True,
+        security_settings=_security(service),
+        max_request_body_size=service.settings.max_body_bytes,
+    )
+    endpoint = StreamableHTTPASGIApp(manager)
+    # no GET: it would wait for what never comes without sessions
+    app.router.routes.append(_Route(PATH, endpoint, methods=["POST"], include_in_schema=False))
+    return manager
+
+
+class _Route(Route):
+    """A route that tells the metrics its name, as FastAPI's own do."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        await super().handle(scope, receive, send)
+
+
+def _security(service: Service) -> TransportSecuritySettings:
+    """Without keys the service is this machine's own: a page elsewhere must not reach it."""
+    names = [*LOOPBACK, *service.settings.allowed_hosts]
+    origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=not service.keys,
+        allowed_hosts=[*names, *(f"{name}:*" for name in names)],
+        allowed_origins=[*origins, *(f"{origin}:*" for origin in origins)],
+    )
+
+
+class Tools:
+    """The tools, asked through the service.
+
+    Args:
+        service: Who answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._tools = [
+            _tool(
+                "ask",
+                "Ask the documents",
+                "Answer a question from the documents, with citations that quote them; says so "
+                "when they do not tell.",
+                AskArguments,
+                AskResult,
+            ),
+            _tool(
+                "search",
+                "Search the documents",
+                "Find the passages of the documents that fit a question, with their text, place "
+                "and score.",
+                SearchArguments,
+                SearchResult,
+            ),
+        ]
+
+    def server(self) -> Server[Any]:
+        """Return the protocol's side of it."""
+        return Server(
+            "rag",
+            version=version("rag-service"),
+            title="Ask documents",
+            instructions=ABOUT,
+            on_list_tools=self._list,
+            on_call_tool=self._call,
+        )
+
+    async def _list(
+        self, context: CONTEXT, params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=self._tools)
+
+    async def _call(
+        self, context: CONTEXT, params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        """Call a tool; what fails is a result that says why, for the model that called it."""
+        http = context.request
+        assert http is not None
+        tools = {"ask": self._ask, "search": self._search}
+        if params.name not in tools:
+            text = f"there is no tool {params.name[:80]!r}; there are ask and search"
+            raise MCPError(types.INVALID_PARAMS, text)
+        try:
+            refuse_hosts(params.arguments or {})
+            return await tools[params.name](http, params.arguments or {})
+        except StepError as error:
+            return _failed(error, http)
+        except ClientDisconnect:
+            gone = StepError("client_cancelled", "the client went away before it was answered")
+            return _failed(gone, http)
+
+    async def _ask(self, http: Request, given: dict[str, Any]) -> types.CallToolResult:
+        question = self._question(_read(AskArguments, given))
+        answer = pydantic_core.from_json(await self._service.answer(http, question))
+        lines = [answer["answer"], *map(_cited, answer["citations"])]
+        return _succeeded(AskResult, answer, "\n".join(lines))
+
+    async def _search(self, http: Request, given: dict[str, Any]) -> types.CallToolResult:
+        question = self._question(_read(SearchArguments, given))
+        found = pydantic_core.from_json(await self._service.search(http, question))
+        blocks = [_passage(at, result) for at, result in enumerate(found["results"], 1)]
+        return _succeeded(SearchResult, found, "\n\n".join(blocks) or "Nothing was found.")
+
+    def _question(self, arguments: SearchArguments) -> RagRequest:
+        given = {name: getattr(arguments, name) for name in arguments.model_fields_set}
+        if arguments.collection is None:
+            given["collection"] = self._service.settings.collection
+        return _read(RagRequest, given)
+
+
+def _tool(
+    name: str, title: str, about: str, takes: type[BaseModel], gives: type[BaseModel]
+) -> types.Tool:
+    return types.Tool(
+        name=name,
+        title=title,
+        description=about,
+        input_schema=takes.model_json_schema(),
+        output_schema=gives.model_json_schema(),
+        annotations=types.ToolAnnotations(
+            title=title, read_only_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+
+
+def _read(model: type[Arguments], given: dict[str, Any]) -> Arguments:
+    try:
+        return model.model_validate(given, strict=True)
+    except ValidationError as error:
+        raise explain(error) from None
+
+
+def _succeeded(model: type[BaseModel], data: dict[str, Any], text: str) -> types.CallToolResult:
+    named = {name: data[name] for name in model.model_fields}
+    content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
+    return types.CallToolResult(content=content, structured_content=named)
+
+
+def _failed(error: StepError, http: Request) -> types.CallToolResult:
+    """Return an error as a result; the error object of the envelope is in its `_meta`."""
+    content: list[types.ContentBlock] = [
+        types.TextContent(type="text", text=f"{error.code}: {error.message}")
+    ]
+    told = pydantic_core.from_json(to_body(error, context_of(http.scope)))
+    return types.CallToolResult(content=content, is_error=True, _meta={ERROR: told["error"]})
+
+
+def _cited(citation: dict[str, Any]) -> str:
+    page = f", page {citation['page']}" if citation["page"] else ""
+    place = f"{citation['title']} ({citation['source']}{page})"
+    return f"[{citation['marker']}] {place}: “{citation['quote']}”"
+
+
+def _passage(at: int, result: dict[str, Any]) -> str:
+    page = f", page {result['page']}" if result["page"] else ""
+    return f"{at}. {result['title']} ({result['source']}{page})\n{result['text']}"

@@ -1,0 +1,150 @@
+"""Search for OpenAI clients: `POST /v1/vector_stores/{id}/search`; a vector store is a collection."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pydantic_core
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from rag_kit.errors import StepError
+from rag_kit.request import explain
+from rag_pipeline.models import RagRequest
+
+from ..http import openapi as replies
+from ..http.errors import JSON
+from ..http.requests import FAILURES, SAID, Name, otherwise, read, takes
+from .questions import service_of
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+COMPARISONS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin")
+QUERIES = 8  # in one request
+Text = Annotated[str, Field(json_schema_extra=SAID)]
+
+
+class RankingOptions(BaseModel):
+    """How results are ranked; the ranker is the service's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ranker: str | None = Field(None, description="Ignored.")
+    score_threshold: float | None = Field(None, description="Drop passages with a lower score.")
+
+
+class VectorSearchRequest(BaseModel):
+    """What to find, as OpenAI's clients say it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=QUERIES)],
+        otherwise(f"send a text, or a list of 1 to {QUERIES} texts"),
+    ] = Field(
+        description="What to find; of several, each is searched, and a passage has its best score."
+    )
+    filters: dict[str, JsonValue] | None = Field(
+        None,
+        description='{"type": "eq|ne|gt|gte|lt|lte|in|nin", "key", "value"}, or '
+        '{"type": "and|or", "filters": […]}.',
+    )
+    max_num_results: int | None = Field(None, ge=1, le=50, description="At most; default 10.")
+    ranking_options: RankingOptions | None = None
+    rewrite_query: bool | None = Field(None, description="Ignored: queries stay as they are.")
+
+
+@router.post(
+    "/vector_stores/{collection}/search",
+    summary="Find passages, as OpenAI's API",
+    responses={200: replies.answers(replies.VectorSearch), **FAILURES},
+    openapi_extra=takes(VectorSearchRequest),
+)
+async def search_vector_store(request: Request, collection: Name) -> Response:
+    """Find the passages of a collection that fit a query."""
+    service = service_of(request)
+    asked = await read(request, VectorSearchRequest)
+    queries = [asked.query] if isinstance(asked.query, str) else asked.query
+    limit = asked.max_num_results or 10
+    best: dict[str, dict[str, Any]] = {}
+    for query in queries:
+        found = await service.search(request, _question(asked, query, collection, limit))
+        for result in pydantic_core.from_json(found)["results"]:
+            known = best.get(result["chunk_id"])
+            if known is None or known["score"] < result["score"]:
+                best[result["chunk_id"]] = result
+    results = sorted(best.values(), key=lambda result: -result["score"])[:limit]
+    page = {
+        "object": "vector_store.search_results.page",
+        "search_query": queries,
+        "data": [to_item(result) for result in results],
+        "has_more": False,
+        "next_page": None,
+    }
+    return Response(pydantic_core.to_json(page), media_type=JSON)
+
+
+def _question(asked: VectorSearchRequest, query: str, collection: str, limit: int) -> RagRequest:
+    ranking = asked.ranking_options or RankingOptions()
+    question = {
+        "query": query,
+        "collection": collection,
+        "top_k": limit,
+        "filters": to_filters(asked.filters, "filters") if asked.filters else None,
+        "min_score": ranking.score_threshold,
+    }
+    try:
+        return RagRequest.model_validate(question, strict=True)
+    except ValidationError as error:
+        raise explain(error) from None
+
+
+def to_filters(given: Any, where: str) -> dict[str, Any]:
+    """Return OpenAI's filter as ours.
+
+    Args:
+        given: A comparison or a compound.
+        where: Its place in the request, for what is wrong.
+
+    Raises:
+        StepError: `invalid_request`, it is neither.
+    """
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind in ("and", "or"):
+        parts = given.get("filters")
+        if given.keys() != {"type", "filters"} or not isinstance(parts, list) or not parts:
+            raise _wrong(where, f'{kind} takes a list: {{"type": "{kind}", "filters": […]}}')
+        inner = [to_filters(part, f"{where}.filters.{at}") for at, part in enumerate(parts)]
+        return {f"${kind}": inner}
+    if kind not in COMPARISONS:
+        raise _wrong(where, f"type must be and, or, {', '.join(COMPARISONS)}")
+    key = given.get("key")
+    if given.keys() != {"type", "key", "value"} or not isinstance(key, str):
+        raise _wrong(where, f'a comparison is {{"type": "{kind}", "key": "…", "value": …}}')
+    if key.startswith("$"):
+        raise _wrong(where, "a key must not start with $")
+    return {key: {f"${kind}": given["value"]}}
+
+
+def _wrong(where: str, text: str) -> StepError:
+    return StepError("invalid_request", f"{where}: {text}", param=where)
+
+
+def to_item(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a passage as OpenAI's result; attributes are the metadata that are plain values."""
+    plain = {
+        name: value
+        for name, value in result["metadata"].items()
+        if isinstance(value, (str, int, float, bool))
+    }
+    return {
+        "file_id": result["document_id"],
+        "filename": result["source"],
+        "score": result["score"],
+        "attributes": plain,
+        "content": [{"type": "text", "text": result["text"]}],
+        "chunk_id": result["chunk_id"],
+        "title": result["title"],
+        "span": result["span"],
+        "page": result["page"],
+    }

@@ -1,0 +1,39 @@
+"""The page at `/`: static files of this package, no build step, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+FOLDER = Path(__file__).parent.parent / "page"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+def add_page(app: FastAPI) -> None:
+    """Serve the page at `/` and its files under `/page/`."""
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> FileResponse:
+        headers = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
+        return FileResponse(FOLDER / "index.html", headers={**headers, "cache-control": "no-cache"})
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def favicon() -> FileResponse:
+        return FileResponse(FOLDER / "favicon.svg", media_type="image/svg+xml")
+
+    app.mount("/page", _Files(directory=FOLDER), name="page")
+
+
+class _Files(StaticFiles):
+    """Files that a browser asks for again after an update."""
+
+    def file_response(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["cache-control"] = "no-cache"
+        return response

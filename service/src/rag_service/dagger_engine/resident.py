@@ -1,0 +1,125 @@
+"""The composite as a service of the Dagger engine: started once, asked over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from rag_kit.errors import StepError
+from rag_kit.handler import Event
+
+from ..runners.base import Say
+from ..runners.composite import Composite
+from .base import OnEngine, probed
+from .session import Session, configured, dependencies, load_module
+from .supervisor import Live
+
+SERVE = "query ($rag: ID!) { node(id: $rag) { ... on Rag { serve { id } } } }"
+TUNNEL = """query ($service: ID!) {
+  host { tunnel(service: $service, ports: [{frontend: 0, backend: 8080}]) { id } }
+}"""
+START = "query ($service: ID!) { node(id: $service) { ... on Service { start } } }"
+ENDPOINT = """query ($service: ID!) {
+  node(id: $service) { ... on Service { endpoint(scheme: "http") } }
+}"""
+POLL_S = 0.1  # seconds between two looks whether the started pipeline has loaded
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The running composite, at this end of its tunnel."""
+
+    composite: Composite
+
+    async def ping(self) -> None:
+        """Return while it is ready; who asks has a limit of time."""
+        await self.composite.ready(limit_s=None)
+
+    async def close(self) -> None:
+        """Close the connections; the composite ends with its session."""
+        await self.composite.close()
+
+
+class ResidentRunner(OnEngine[Resident]):
+    """All steps stay loaded in the engine's containers; a request meets them over HTTP."""
+
+    name = "resident"
+
+    async def answer(self, text: str) -> str:
+        """Answer a request."""
+        async with self._leased() as live:
+            return await live.session.guard(live.started.composite.answer(text))
+
+    async def search(self, text: str) -> str:
+        """Find passages for a request."""
+        async with self._leased() as live:
+            return await live.session.guard(live.started.composite.search(text))
+
+    async def stream(self, text: str) -> AsyncGenerator[Event, None]:
+        """Answer a request piece by piece."""
+        async with self._leased() as live:
+            pieces = live.session.relay(live.started.composite.stream(text))
+            async with aclosing(pieces) as events:
+                async for event in events:
+                    yield event
+
+    @asynccontextmanager
+    async def _leased(self) -> AsyncIterator[Live[Resident]]:
+        """Yield the session for one call; a pipeline that broke off under it is `engine_lost`."""
+        async with self._supervisor.lease() as live:
+            try:
+                yield live
+            except StepError as error:
+                raise _judged(live, error) from None
+
+    async def _start(self, session: Session, say: Say) -> Resident:
+        options = self._options
+        await load_module(session, options, say)
+        rag = await configured(session, options, await dependencies(session, options))
+        say("dagger: building the steps, indexing the documents, starting the pipeline …")
+        limit = options.load_s
+        data = await session.ask(SERVE, {"rag": rag}, deadline_s=limit)
+        given = {"service": data["node"]["serve"]["id"]}
+        data = await session.ask(TUNNEL, given, deadline_s=limit)
+        given = {"service": data["host"]["tunnel"]["id"]}
+        await session.ask(START, given, deadline_s=limit)
+        data = await session.ask(ENDPOINT, given, deadline_s=limit)
+        url = data["node"]["endpoint"]
+        composite = Composite(url, deadline_s=options.deadline_s)
+        try:
+            await _loaded(composite, limit, say)
+            say(f"dagger: pipeline started at {url}")
+            await probed(composite.answer(options.probe_request), say)
+        except BaseException:
+            await composite.close()
+            raise
+        return Resident(composite)
+
+
+async def _loaded(composite: Composite, limit_s: float, say: Say) -> None:
+    """Return when the composite is ready; what it says instead is passed on, and raised in the end."""
+    ends, said = time.monotonic() + limit_s, ""
+    while True:
+        try:
+            return await composite.ready()
+        except StepError as error:
+            if error.code != "not_ready" or time.monotonic() > ends:
+                raise
+            if error.message != said:
+                said = error.message
+                say(f"dagger: waiting: {said}")
+        await asyncio.sleep(POLL_S)
+
+
+def _judged(live: Live[Resident], error: StepError) -> StepError:
+    """Return the error of a call; a composite that cannot be reached means that it is gone."""
+    if error.code not in ("not_ready", "llm_stream_broken"):
+        return error
+    live.session.doubt()
+    if error.code == "llm_stream_broken":
+        return error
+    text = "the pipeline in the Dagger engine broke off before it answered; send the request again"
+    return StepError("engine_lost", text, retry_after=2)

@@ -1,0 +1,69 @@
+"""What belongs to one HTTP request: its id, who asks, until when."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+from rag_kit.errors import StepError
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks, and what they may do.
+
+    Args:
+        name: Name of the key; empty without keys.
+        collections: Names or patterns (`hr-*`) of collections.
+        write: Whether documents may be added and deleted.
+        per_minute: Requests a minute, or None for the service's setting.
+    """
+
+    name: str = ""
+    collections: tuple[str, ...] = ("*",)
+    write: bool = True
+    per_minute: int | None = None
+
+    def may_use(self, collection: str) -> bool:
+        """Whether a collection is among those of this key."""
+        return any(fnmatch.fnmatchcase(collection, pattern) for pattern in self.collections)
+
+
+@dataclass
+class Context:
+    """One request, from its first byte to its last.
+
+    Args:
+        request_id: In the answer's header, its body and every log line.
+        deadline: When it must be answered, on `time.monotonic`'s clock.
+    """
+
+    request_id: str
+    deadline: float
+    principal: Principal = field(default_factory=Principal)
+    tenant: str = ""  # who shares what there is: the key's name, or the address without keys
+    route: str = ""
+    code: str = ""
+    step: str = ""
+    collection: str = ""
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def remaining_s(self) -> float:
+        """Return the seconds left.
+
+        Raises:
+            StepError: `deadline_exceeded`, there are none.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise StepError("deadline_exceeded", "the time for this request is over")
+        return left
+
+
+def context_of(scope: Scope) -> Context:
+    """Return the context that `middleware.Requests` made."""
+    context: Context = scope["state"]["rag"]
+    return context

@@ -1,0 +1,78 @@
+"""Every failure as one envelope, with the headers that belong to it."""
+
+from __future__ import annotations
+
+import math
+
+import pydantic_core
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from rag_kit.errors import StepError, envelope
+
+from .context import Context, context_of
+
+JSON = "application/json"
+DIFY = "/retrieval"  # asked by Dify, which shows error_msg, and takes 403 alone for a wrong key
+DIFY_CODES = {"collection_not_found": 2001}  # beside 1001 and 1002; the others are the status
+
+
+def to_body(error: StepError, context: Context) -> bytes:
+    """Return the envelope of an error as JSON; notes code and step for log and metrics."""
+    context.code, context.step = error.code, error.step or ""
+    body = envelope(error, step="service", request_id=context.request_id)
+    body["error"]["step"] = error.step
+    return pydantic_core.to_json(body)
+
+
+def headers_of(error: StepError) -> dict[str, str]:
+    """Return the headers an error adds: when to come back, how to say who one is."""
+    if error.status in (429, 503):
+        return {"retry-after": str(max(1, math.ceil(error.retry_after or 1)))}
+    return {"www-authenticate": "Bearer"} if error.status == 401 else {}
+
+
+def refuse(request: Request, error: StepError) -> Response:
+    """Return the response for an error."""
+    body, status = to_body(error, context_of(request.scope)), error.status
+    if request.url.path == DIFY:
+        number = DIFY_CODES.get(error.code, status)
+        if status == 401:
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            number, status = 1002 if scheme.lower() == "bearer" and key.strip() else 1001, 403
+        told = {"error_code": number, "error_msg": error.message}
+        body = pydantic_core.to_json({**pydantic_core.from_json(body), **told})
+    return Response(body, status, headers_of(error), media_type=JSON)
+
+
+async def on_step_error(request: Request, error: Exception) -> Response:
+    """Answer an error of a step or of ours."""
+    assert isinstance(error, StepError)
+    return refuse(request, error)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return what a path takes; the router itself names the methods of its first route only."""
+    methods: set[str] = set()
+    for route in request.app.state.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return methods
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: no such path, wrong method."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 405:
+        known = ", ".join(sorted(_methods(request)))
+        found = StepError("method_not_allowed", f"{path} does not take {request.method}")
+        response = refuse(request, found)
+        response.headers["allow"] = known
+        return response
+    if error.status_code == 404:
+        text = f"there is no {path[:200]}; GET /openapi.json lists what there is"
+        return refuse(request, StepError("not_found", text))
+    return refuse(request, StepError("invalid_request", str(error.detail)))

@@ -1,0 +1,439 @@
+"""Who keeps documents: they are read side by side, and changed by one job at a time.
+
+All of it runs in threads of its own, so that an ingest never takes one that answers questions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from rag_kit.errors import StepError, errors_of
+from rag_kit.reports import (
+    CollectionInfo,
+    DocumentInfo,
+    Failure,
+    IngestReport,
+    Progress,
+    StoredDocument,
+)
+from rag_kit.workers import stand_back
+from rag_pipeline.settings import misconfigured
+from rag_pipeline.settings import read_settings as rag_settings
+
+from ..http.metrics import Metrics
+from ..runners.base import Runner
+from ..runners.local import LocalRunner
+from ..settings import ServiceSettings
+from .idempotency import Replays
+
+if TYPE_CHECKING:
+    from rag_retrieve.documents import LoadedDocument
+    from rag_retrieve.retriever import Retriever
+
+LOG = logging.getLogger(__name__)
+READERS = 2  # threads that list and show
+MAX_WAITING = 8  # changes that may wait for their turn; each may hold an upload
+REMEMBERED = 100  # finished jobs
+OUTCOMES = "idempotency.jsonl"  # file in RAG_HOME
+Result = TypeVar("Result")
+OnProgress = Callable[["Progress"], None]
+Work = Callable[["Retriever", OnProgress], "IngestReport"]
+
+
+class Item(Protocol):
+    """Something to ingest: a file, or a text."""
+
+    @property
+    def name(self) -> str:
+        """Its id, or what the ids of its records begin with."""
+
+    def load(self) -> list[LoadedDocument]:
+        """Return its documents; raises `document_unreadable`."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+@dataclass
+class Job:
+    """One change that takes its time; lives on the event loop.
+
+    Args:
+        collection: What it changes.
+        total: Documents, as far as they are known.
+    """
+
+    collection: str
+    total: int
+    id: str = field(default_factory=lambda: f"ingest_{uuid.uuid4().hex}")
+    status: Literal["queued", "running", "done", "failed"] = "queued"
+    progress: list[dict[str, Any]] = field(default_factory=list)
+    report: IngestReport | None = None
+    error: StepError | None = None
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.advance(0, self.total, "")
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end, good or bad."""
+        return self.status in ("done", "failed")
+
+    def begin(self) -> None:
+        """Note that its turn has come."""
+        self.status = "running"
+        self._tell()
+
+    def advance(self, done: int, total: int, document_id: str) -> None:
+        """Note how far it is."""
+        self.total = total
+        self.progress.append({"done": done, "total": total, "document_id": document_id})
+        self._tell()
+
+    def finish(self, result: IngestReport | StepError) -> None:
+        """Note how it ended."""
+        if isinstance(result, StepError):
+            self.status, self.error = "failed", result
+        else:
+            self.status, self.report = "done", result
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self) -> IngestReport:
+        """Return the report once there is one.
+
+        Raises:
+            StepError: What made it fail.
+        """
+        while not self.finished:
+            await self._changed.wait()
+        if self.report is None:
+            assert self.error is not None
+            raise self.error
+        return self.report
+
+    async def follow(self, seen: int) -> AsyncIterator[dict[str, Any]]:
+        """Yield its progress from the entry `seen` on, until its end."""
+        while True:
+            while seen < len(self.progress):
+                yield self.progress[seen]
+                seen += 1
+            if self.finished:
+                return
+            await self._changed.wait()
+
+
+class _StoppedError(Exception):
+    """A job was told to stop; raised between two commits."""
+
+
+def _threads(number: int, name: str) -> ThreadPoolExecutor:
+    """Return threads that have no more right to the processor than those that answer."""
+    return ThreadPoolExecutor(number, thread_name_prefix=name, initializer=stand_back)
+
+
+class Library:
+    """Documents and collections of one retriever, for an event loop.
+
+    Args:
+        retriever: Gives the retriever, and may block; raises while there is none.
+        replays: Remembers requests that may be sent twice.
+        close: Called at the end, in a thread.
+    """
+
+    def __init__(
+        self,
+        retriever: Callable[[], Retriever],
+        replays: Replays,
+        close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.replays = replays
+        self._retriever, self._close = retriever, close
+        self._readers = _threads(READERS, "rag-documents")
+        self._writer = _threads(1, "rag-ingest")  # what it embeds with inherits its priority
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting = 0  # changes at work or in the queue
+        self._closing = False
+
+    # -- reading --------------------------------------------------------------------------
+
+    async def collections(self) -> list[CollectionInfo]:
+        """Return the collections, by name."""
+        return await self._read(lambda retriever: retriever.collections())
+
+    async def documents(self, collection: str) -> list[DocumentInfo]:
+        """Return the documents of a collection, by id; raises `collection_not_found`."""
+        return await self._read(lambda retriever: retriever.documents(collection))
+
+    async def document(self, collection: str, document_id: str) -> StoredDocument:
+        """Return one document with its text; raises `document_not_found`."""
+        return await self._read(lambda retriever: retriever.document(collection, document_id))
+
+    async def _read(self, work: Callable[[Retriever], Result]) -> Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._do, work)
+
+    def _do(self, work: Callable[[Retriever], Result]) -> Result:
+        with errors_of("retrieve"):
+            return work(self._retriever())
+
+    # -- changing -------------------------------------------------------------------------
+
+    async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
+        """Delete documents; one given up before its turn changes nothing.
+
+        Raises:
+            StepError: `collection_not_found`, `overloaded` and those of the store.
+        """
+        return await self._change(
+            lambda retriever: retriever.delete_documents(collection, document_ids)
+        )
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and all it holds; as `delete_documents`."""
+        await self._change(lambda retriever: retriever.delete_collection(name))
+
+    async def _change(self, work: Callable[[Retriever], Result]) -> Result:
+        with self._place():
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._writer, self._do, work)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._closing:
+            raise StepError("draining", "the service is shutting down; ask another one")
+        if self._waiting > MAX_WAITING:
+            raise StepError(
+                "overloaded",
+                f"{self._waiting} changes to documents are waiting already",
+                retry_after=5,
+            )
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    def ingest(self, collection: str, items: Sequence[Item]) -> Job:
+        """Start to bring files and texts into a collection, which is made when it is not there.
+
+        When none of them can be read nothing is made. The items are closed in any case.
+
+        Raises:
+            StepError: `overloaded`, `draining`.
+        """
+
+        def work(retriever: Retriever, progress: OnProgress) -> IngestReport:
+            return _ingest(retriever, collection, items, progress)
+
+        def close() -> None:
+            for item in items:
+                item.close()
+
+        return self._start(Job(collection, len(items)), work, close)
+
+    def reindex(self, collection: str) -> Job:
+        """Start to build a collection anew; errors as for `ingest`."""
+
+        def work(retriever: Retriever, progress: OnProgress) -> IngestReport:
+            return retriever.reindex(collection, progress=progress)
+
+        return self._start(Job(collection, 0), work, lambda: None)
+
+    def job(self, job_id: str) -> Job:
+        """Return a job that is not finished, or one of the last that are.
+
+        Raises:
+            StepError: `not_found`.
+        """
+        if (job := self._jobs.get(job_id)) is None:
+            raise StepError(
+                "not_found",
+                f"there is no ingest '{job_id[:80]}'; the last {REMEMBERED} are remembered until "
+                "the service ends",
+            )
+        return job
+
+    def _start(self, job: Job, work: Work, close: Callable[[], None]) -> Job:
+        with ExitStack() as stack:
+            stack.callback(close)
+            stack.enter_context(self._place())
+            task = asyncio.get_running_loop().create_task(self._run(job, work, stack.pop_all()))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._jobs[job.id] = job
+        old = [known.id for known in self._jobs.values() if known.finished][:-REMEMBERED]
+        for known in old:
+            del self._jobs[known]
+        return job
+
+    async def _run(self, job: Job, work: Work, held: AbstractContextManager[Any]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def stoppable(retriever: Retriever) -> IngestReport:
+            if job.stopped.is_set():
+                raise _StoppedError
+            loop.call_soon_threadsafe(job.begin)
+
+            def progress(at: Progress) -> None:
+                loop.call_soon_threadsafe(job.advance, at.done, at.total, at.document_id)
+                if job.stopped.is_set():
+                    raise _StoppedError
+
+            report = work(retriever, progress)
+            self.replays.record(job, report)
+            return report
+
+        with held:
+            try:
+                job.finish(await loop.run_in_executor(self._writer, self._do, stoppable))
+            except StepError as error:
+                job.finish(error)
+            except _StoppedError:
+                code = "draining" if self._closing else "client_cancelled"
+                job.finish(StepError(code, "it was stopped; what was committed until then stays"))
+            except Exception as error:
+                LOG.exception("%s: unexpected error", job.id)
+                text = f"it failed unexpectedly ({type(error).__name__}); the log has the details"
+                job.finish(StepError("internal_error", text))
+
+    async def close(self) -> None:
+        """End the job at work after its current commit, forget those that wait, and close."""
+        self._closing = True
+        for job in self._jobs.values():
+            job.stopped.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for pool in (self._readers, self._writer):
+            pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._close)
+
+
+def _ingest(
+    retriever: Retriever, collection: str, items: Sequence[Item], progress: OnProgress
+) -> IngestReport:
+
+    reading = _Reading(items)
+    documents = reading.documents()
+    first = next(documents, None)
+    if first is None:
+        return IngestReport(collection=collection, failed=reading.failed)
+
+    def told(at: Progress) -> None:
+        total = max(at.done, reading.loaded + reading.left)
+        progress(Progress(at.done, total, at.document_id))
+
+    report = retriever.ingest_documents(
+        chain((first,), documents), collection=collection, progress=told
+    )
+    report.failed = [*reading.failed, *report.failed]
+    return report
+
+
+class _Reading:
+    """Items on their way to documents, one at a time; gathers those that cannot be read."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self.failed: list[Failure] = []
+        self.loaded = 0
+        self.left = len(items)
+
+    def documents(self) -> Iterator[LoadedDocument]:
+        names: set[str] = set()
+        for item in self._items:
+            self.left -= 1
+            try:
+                if item.name in names:
+                    raise StepError(
+                        "document_unreadable",
+                        f"two files of this upload are called '{item.name}', and the first one "
+                        "was taken; give them different names or folders",
+                    )
+                names.add(item.name)
+                loaded = item.load()
+            except StepError as error:
+                self.failed.append(
+                    Failure(document_id=item.name, code=error.code, message=error.message)
+                )
+                continue
+            self.loaded += len(loaded)
+            yield from loaded
+
+
+def open_library(settings: ServiceSettings, runner: Runner, metrics: Metrics) -> Library | None:
+    """Return the library of the documents that the runner answers from, not opened yet.
+
+    None when they are not to be managed here: they came with the runner's build.
+    """
+    if isinstance(runner, LocalRunner):
+
+        def retriever() -> Retriever:
+            if runner.pipeline is None:
+                raise StepError("not_ready", "the service is starting")
+            return runner.pipeline.retriever
+
+        return Library(retriever, _replays(metrics))
+    if settings.qdrant_url:
+        server = _ServerRetriever(settings)
+        return Library(server.get, _replays(metrics), server.close)
+    return None
+
+
+def _replays(metrics: Metrics) -> Replays:
+    return Replays(metrics.registry, path=rag_settings().home / OUTCOMES)
+
+
+class _ServerRetriever:
+    """A retriever over the Qdrant server, opened at its first use."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        key = settings.qdrant_api_key
+        self._given: dict[str, Any] = {"store": "qdrant", "qdrant_url": settings.qdrant_url}
+        self._given |= {"qdrant_api_key": key} if key else {}
+        self._opening = threading.Lock()
+        self._opened: Retriever | None = None
+
+    def get(self) -> Retriever:
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def _open(self) -> Retriever:
+        try:
+            from rag_retrieve.retriever import Retriever
+            from rag_retrieve.settings import RetrieveSettings
+        except ModuleNotFoundError as error:
+            raise StepError(
+                "not_supported",
+                f"managing documents here needs the package {error.name}; install "
+                "rag-service[local], or manage them with `rag index` elsewhere",
+            ) from None
+        try:
+            return Retriever.open(RetrieveSettings(**self._given))
+        except ValidationError as error:
+            raise misconfigured(error) from None
+
+    def close(self) -> None:
+        with self._opening:
+            if self._opened is not None:
+                self._opened.close()
