@@ -52,6 +52,9 @@ class DirectoryDouble(dagger.Directory):
     def filter(self, **_: Any) -> DirectoryDouble:
         return self
 
+    def with_directory(self, path: str, directory: dagger.Directory) -> DirectoryDouble:
+        return self
+
     def with_new_file(self, path: str, contents: str) -> DirectoryDouble:
         folder = Path(tempfile.mkdtemp())
         (folder / path).write_text(contents, encoding="utf-8")
@@ -260,6 +263,10 @@ class SecretDouble(dagger.Secret):
 class _Source:
     def source(self) -> DirectoryDouble:
         return directory(Path())
+
+    def workdir(self, path: str) -> DirectoryDouble:
+        assert Path(path, "pyproject.toml").is_file()  # in the folder the function runs in
+        return directory(Path(path))
 
 
 class _Retrieve:

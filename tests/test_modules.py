@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import pytest
@@ -27,10 +26,7 @@ from engine_double import ContainerDouble, EngineDouble, SecretDouble, directory
 
 from rag_augment.module import Augment
 from rag_generate.module import Generate
-from rag_kit import container as augment_image
-from rag_kit import container as generate_image
-from rag_kit import container as rag_image
-from rag_kit import container as retrieve_image
+from rag_kit import container as image
 from rag_pipeline import module
 from rag_pipeline.module import Rag
 from rag_pipeline.steps import dagger as services
@@ -148,12 +144,14 @@ def test_the_command_line_finds_no_reserved_argument() -> None:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineDouble]:
-    """The double, in the place of the engine's client."""
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[EngineDouble]:
+    """The double, in the place of the engine's client; functions run in a folder of their own."""
     double = EngineDouble()
-    users: list[ModuleType] = [retrieve_image, augment_image, generate_image, rag_image]
-    for user in [*users, retrieve_module, module]:
+    for user in (image, retrieve_module, module):
         monkeypatch.setattr(user, "dag", double)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.chdir(scratch)
     yield double
     double.processes.stop()
 
@@ -358,10 +356,8 @@ def test_a_token_is_given_without_the_line_end_of_its_file(engine: EngineDouble,
             assert self.auth is not None
             return f"{address} by {self.auth[1]} with {await self.auth[2].plaintext()!r}"
 
-    image = Registry(engine.processes)
-    pushed = asyncio.run(
-        augment_image.push(image, "r.example.com/x", "v1", "me", SecretDouble(text))
-    )
+    container = Registry(engine.processes)
+    pushed = asyncio.run(image.push(container, "r.example.com/x", "v1", "me", SecretDouble(text)))
 
     assert pushed == "r.example.com/x:v1 by me with 'a-token'"
 
@@ -375,7 +371,7 @@ def test_a_push_that_failed_says_what_to_check(engine: EngineDouble) -> None:
         async def publish(self, address: str, **_: Any) -> str:
             raise dagger.QueryError([QueryErrorValue(said)], gql.gql("{ x }"))
 
-    push = augment_image.push(
+    push = image.push(
         Registry(engine.processes), "r.example.com/x", "v1", "me", SecretDouble("a-token")
     )
     with pytest.raises(ValueError, match="check --username and --password") as caught:
@@ -525,9 +521,9 @@ def test_threat_poisoned_module_every_image_is_named_by_its_digest() -> None:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             if node.func.attr == "from_":
-                [image] = node.args
-                named = texts.get(image.id) if isinstance(image, ast.Name) else None
-                images.append(named or ast.unparse(image))
+                [address] = node.args
+                named = texts.get(address.id) if isinstance(address, ast.Name) else None
+                images.append(named or ast.unparse(address))
             if ast.unparse(node.func) in (
                 "dag.git",
                 "dag.http",
@@ -535,9 +531,9 @@ def test_threat_poisoned_module_every_image_is_named_by_its_digest() -> None:
                 "dag.address",
             ):
                 fetches.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)}")
-    assert len(images) >= 8 and fetches == []
+    assert len(images) >= 2 and fetches == []
     assert [each for each in images if not re.search(r"@sha256:[0-9a-f]{64}$", each)] == []
-    installed = [line for line in retrieve_image.UV.splitlines() if line.strip()]
+    installed = [line for line in image.UV.splitlines() if line.strip()]
     assert installed[0].startswith("uv==") and len(installed) > 1
     assert all("--hash=sha256:" in line for line in installed[1:])
 

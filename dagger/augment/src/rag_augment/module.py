@@ -10,6 +10,7 @@ from dagger import Doc, Name, check, function, object_type
 from rag_kit import container as image
 
 PACKAGE = "rag_augment"
+STEP = "augment"  # its folder, too
 
 
 @object_type
@@ -31,17 +32,17 @@ class Augment:
         ] = None,
     ) -> str:
         """Build the prompt of one request; returns the response, or an error envelope, as JSON."""
-        return await image.ask("augment", image.build(PACKAGE), input_json, input)
+        return await image.ask(STEP, self.container(), input_json, input)
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:
-        """The step's slim image: locked dependencies, not root, no build tools, no Dagger SDK."""
-        return image.build(PACKAGE)
+        """The step's slim image; not root, without build tools and SDK."""
+        return image.build(PACKAGE, image.sources(STEP), folder=STEP)
 
     @function(cache="session")
     def serve(self) -> dagger.Service:
         """Keep the step resident: POST /run, GET /healthz, GET /readyz on port 8080."""
-        return image.resident(image.build(PACKAGE))
+        return image.resident(self.container())
 
     @function(cache=image.FRESH)
     async def publish(
@@ -54,10 +55,10 @@ class Augment:
         password: image.Password = None,
     ) -> str:
         """Push the step's image; returns its reference by digest."""
-        return await image.push(image.build(PACKAGE), address, tag, username, password)
+        return await image.push(self.container(), address, tag, username, password)
 
     @function(cache=image.FRESH)
     @check
     async def check(self) -> str:
         """Run the step's own tests in its container; returns pytest's summary."""
-        return await image.run_tests(PACKAGE)
+        return await image.run_tests(PACKAGE, image.sources(STEP), folder=STEP)

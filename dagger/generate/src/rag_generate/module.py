@@ -10,6 +10,7 @@ from dagger import Doc, Name, check, function, object_type
 from rag_kit import container as image
 
 PACKAGE = "rag_generate"
+STEP = "generate"  # its folder, too
 
 
 @object_type
@@ -43,20 +44,29 @@ class Generate:
         ] = None,
     ) -> str:
         """Answer one request; returns the response, or an error envelope, as JSON."""
-        container = self._container()
+        container = self.container()
         if self.llm_base_url:
             container = image.fresh(container)
-        return await image.ask("generate", container, input_json, input)
+        return await image.ask(STEP, container, input_json, input)
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:
-        """The step's slim image: locked dependencies, not root, no build tools, no Dagger SDK."""
-        return image.build(PACKAGE)
+        """The step's slim image, with the model given; not root, without build tools and SDK."""
+        container = self._image()
+        if self.llm is not None:
+            container = container.with_service_binding("llm", self.llm)
+        if self.llm_base_url:
+            container = container.with_env_variable("RAG_LLM_BASE_URL", self.llm_base_url)
+        if self.llm_model:
+            container = container.with_env_variable("RAG_LLM_MODEL", self.llm_model)
+        if self.llm_api_key is not None:
+            container = container.with_secret_variable("RAG_LLM_API_KEY", self.llm_api_key)
+        return container
 
     @function(cache="session")
     def serve(self) -> dagger.Service:
         """Keep the step resident: POST /run, GET /healthz, GET /readyz on port 8080."""
-        return image.resident(self._container())
+        return image.resident(self.container())
 
     @function(cache=image.FRESH)
     async def publish(
@@ -69,19 +79,13 @@ class Generate:
         password: image.Password = None,
     ) -> str:
         """Push the step's image; returns its reference by digest."""
-        return await image.push(image.build(PACKAGE), address, tag, username, password)
+        return await image.push(self._image(), address, tag, username, password)
 
     @function(cache=image.FRESH)
     @check
     async def check(self) -> str:
         """Run the step's own tests in its container; returns pytest's summary."""
-        return await image.run_tests(PACKAGE)
+        return await image.run_tests(PACKAGE, image.sources(STEP), folder=STEP)
 
-    def _container(self) -> dagger.Container:
-        return image.over_llm(
-            image.build(PACKAGE),
-            llm_base_url=self.llm_base_url,
-            llm_model=self.llm_model,
-            llm_api_key=self.llm_api_key,
-            llm=self.llm,
-        )
+    def _image(self) -> dagger.Container:
+        return image.build(PACKAGE, image.sources(STEP), folder=STEP)

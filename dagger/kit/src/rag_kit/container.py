@@ -8,10 +8,11 @@ starts a new process.
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import dagger
@@ -28,6 +29,7 @@ PORT = 8080
 USER = "10001:10001"
 HOME = "/data"  # RAG_HOME, the embedded store
 APP = "/app"
+KIT = Path(__file__).parents[2]  # the kit's project, installed from its sources
 PROJECT_FILES = ("pyproject.toml", "uv.lock", "README.md")
 INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in its container
 
@@ -41,29 +43,44 @@ Username = Annotated[str, Doc("Who pushes; leave out for a registry without logi
 Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")]
 
 
+def sources(folder: str) -> dagger.Directory:
+    """Return this module's project in `folder`, and the kit beside it as in the repository.
+
+    The engine hands a module its own folder only, so the kit is taken from where this process imports it.
+    """
+    module = dag.current_module()
+    shutil.copytree(KIT, "kit", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return (
+        dag.directory()
+        .with_directory(folder, module.source())
+        .with_directory("kit", module.workdir("kit"))
+    )
+
+
 def build(
     package: str,
+    source: dagger.Directory,
     *,
-    folder: str = ".",
-    tests: bool = False,
-    source: dagger.Directory | None = None,
+    folder: str,
+    kit: str = "kit",
     beside: Sequence[str] = (),
     extras: Sequence[str] = (),
+    tests: bool = False,
 ) -> dagger.Container:
-    """Build the step's image from its locked source.
+    """Build a project's image from its locked source: first what it depends on, then its code.
 
     Args:
-        package: The step's Python package; it is also the entrypoint, `python -m package`.
-        folder: Where its project is in the source.
-        tests: Also install the `dev` group and bring the step's tests, in /app/tests.
-        source: The source, if it is not this module's own.
-        beside: Folders of the projects in the source that its lock installs, too.
+        package: The project's Python package; it is also the entrypoint, `python -m package`.
+        source: Holds the folders of all projects.
+        folder: The project's own.
+        kit: The folder of rag-kit.
+        beside: Folders of the other projects that the lock installs by path.
         extras: Optional dependencies of the project to install.
+        tests: Also install the `dev` group and bring the project's tests.
     """
-    source = source or dag.current_module().source()
-    projects = [PurePosixPath(each) for each in (folder, *beside)]
-    files = [str(each / name) for each in projects for name in PROJECT_FILES]
-    code = [str(each / "src/rag_*/**") for each in projects]
+    projects = (folder, kit, *beside)
+    files = [f"{each}/{name}" for each in projects for name in PROJECT_FILES]
+    code = [f"{each}/src/rag_*/**" for each in projects]
     sync = ["uv", "sync", "--locked", "--no-editable", "--no-default-groups"]
     sync += ["--group", "dev"] if tests else []
     sync += [f"--extra={each}" for each in extras]
@@ -104,9 +121,8 @@ def build(
         .with_default_args(serving())
     )
     if tests:
-        image = image.with_directory(
-            APP, source.filter(include=["pyproject.toml", "README.md", "tests/**"])
-        )
+        own = [f"{folder}/{name}" for name in ("pyproject.toml", "README.md", "tests/**")]
+        image = image.with_directory(APP, source.filter(include=own))
     return image
 
 
@@ -225,79 +241,11 @@ async def _without_line_end(secret: dagger.Secret) -> dagger.Secret:
     return secret if token == text else dag.set_secret("registry-token", token)
 
 
-async def run_tests(package: str) -> str:
-    """Run the step's own tests in its container; returns pytest's last line, or fails with all."""
+async def run_tests(package: str, source: dagger.Directory, *, folder: str) -> str:
+    """Run a project's own tests in its container; returns pytest's last line, or fails with all."""
+    root = f"{APP}/{folder}"
     command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    ran = build(package, tests=True).with_exec(
-        [*command, "-c", f"{APP}/pyproject.toml", "--rootdir", APP, f"{APP}/tests"]
+    ran = build(package, source, folder=folder, tests=True).with_exec(
+        [*command, "-c", f"{root}/pyproject.toml", "--rootdir", root, f"{root}/tests"]
     )
     return (await ran.stdout()).strip().rpartition("\n")[2]
-
-
-def over_qdrant(
-    container: dagger.Container,
-    *,
-    qdrant_url: str,
-    qdrant: dagger.Service | None,
-    qdrant_api_key: dagger.Secret | None,
-) -> dagger.Container:
-    """Tell a container where its Qdrant server is, if there is one."""
-    if qdrant is not None:
-        container = container.with_service_binding("qdrant", qdrant)
-    if qdrant_url or qdrant is not None:
-        container = container.with_env_variable(
-            "RAG_QDRANT_URL", qdrant_url or "http://qdrant:6333"
-        )
-    if qdrant_api_key is not None:
-        container = container.with_secret_variable("RAG_QDRANT_API_KEY", qdrant_api_key)
-    return container
-
-
-def over_store(
-    container: dagger.Container,
-    *,
-    store: dagger.Directory | None,
-    qdrant_url: str,
-    qdrant: dagger.Service | None,
-    qdrant_api_key: dagger.Secret | None,
-) -> dagger.Container:
-    """Give `retrieve` its store: a Qdrant server, or an index mounted as the embedded one."""
-    if qdrant_url or qdrant is not None:
-        return over_qdrant(
-            container.with_env_variable("RAG_STORE", "qdrant"),
-            qdrant_url=qdrant_url,
-            qdrant=qdrant,
-            qdrant_api_key=qdrant_api_key,
-        )
-    if store is not None:
-        container = container.with_mounted_directory(HOME, store, owner=USER)
-    return container
-
-
-def over_superlinked(container: dagger.Container, server: dagger.Service) -> dagger.Container:
-    """Let `retrieve` rank by a resident Superlinked retriever."""
-    return (
-        container.with_service_binding("superlinked", server)
-        .with_env_variable("RAG_RETRIEVER", "superlinked")
-        .with_env_variable("RAG_SUPERLINKED_URL", f"http://superlinked:{PORT}")
-    )
-
-
-def over_llm(
-    container: dagger.Container,
-    *,
-    llm_base_url: str,
-    llm_model: str,
-    llm_api_key: dagger.Secret | None,
-    llm: dagger.Service | None,
-) -> dagger.Container:
-    """Give `generate` its model: any OpenAI-compatible server; without a URL it is extractive."""
-    if llm is not None:
-        container = container.with_service_binding("llm", llm)
-    if llm_base_url:
-        container = container.with_env_variable("RAG_LLM_BASE_URL", llm_base_url)
-    if llm_model:
-        container = container.with_env_variable("RAG_LLM_MODEL", llm_model)
-    if llm_api_key is not None:
-        container = container.with_secret_variable("RAG_LLM_API_KEY", llm_api_key)
-    return container

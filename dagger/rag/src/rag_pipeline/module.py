@@ -16,19 +16,22 @@ from dagger import DefaultPath, Doc, Ignore, check, enum_type, function, interfa
 from rag_kit import container as image
 
 PACKAGE = "rag_pipeline"
-STEPS = ("retrieve", "augment", "generate", "rag")
+FOLDER = "rag"
 SERVICE_PORT = 8000
-BESIDE = [f"dagger/{step}" for step in STEPS]
+KIT = "dagger/kit"
+BESIDE = [f"dagger/{each}" for each in ("retrieve", "augment", "generate", FOLDER)]
 SERVICE_SOURCE = [
     "**",
     *(
         f"!{project}/{name}"
-        for project in ("service", *BESIDE)
+        for project in ("service", KIT, *BESIDE)
         for name in (*image.PROJECT_FILES, "src")
     ),
     "**/__pycache__",
 ]
-dag: Any = dagger.dag  # the dependencies' functions are generated where the module is loaded
+# What belongs to the dependencies is generated where the module is loaded.
+bindings: Any = dagger
+dag: Any = dagger.dag
 
 
 @enum_type
@@ -280,15 +283,16 @@ class Rag:
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:
         """The composite's slim image: it wants RAG_RETRIEVE_URL, RAG_AUGMENT_URL and RAG_GENERATE_URL."""
-        return image.build(PACKAGE)
+        return image.build(PACKAGE, image.sources(FOLDER), folder=FOLDER)
 
     @function(cache=image.PURE)
     def service_container(self, source: Repository) -> dagger.Container:
         """The HTTP service's slim image, rag serve on port 8000: it wants RAG_API_KEYS_FILE."""
         container = image.build(
             "rag_service",
+            source,
             folder="service",
-            source=source,
+            kit=KIT,
             beside=BESIDE,
             extras=("local", "trace"),
         )
@@ -310,7 +314,7 @@ class Rag:
         password: image.Password = None,
     ) -> str:
         """Push the composite's image; returns its reference by digest."""
-        return await image.push(image.build(PACKAGE), address, tag, username, password)
+        return await image.push(self.container(), address, tag, username, password)
 
     @function(cache=image.FRESH)
     async def publish_service(
@@ -330,7 +334,7 @@ class Rag:
     @check
     async def check(self) -> str:
         """Run the composite's own tests in its container; returns pytest's summary."""
-        return await image.run_tests(PACKAGE)
+        return await image.run_tests(PACKAGE, image.sources(FOLDER), folder=FOLDER)
 
     def _request(self, query: str, top_k: int, filters: str, input_json: str) -> str:
         from .steps.dagger import request_of
@@ -355,32 +359,30 @@ class Rag:
     def _remote_store(self) -> bool:
         return bool(self.qdrant_url) or self.qdrant is not None
 
-    def _retrieve_module(self) -> Any:
+    def _retrieve_module(self, **more: Any) -> Any:
         return dag.retrieve(
-            qdrant_url=self.qdrant_url, qdrant=self.qdrant, qdrant_api_key=self.qdrant_api_key
+            qdrant_url=self.qdrant_url,
+            qdrant=self.qdrant,
+            qdrant_api_key=self.qdrant_api_key,
+            **more,
         )
 
     def _retrieve(self) -> dagger.Container:
         store = None if self._remote_store() else self.store or self.index()
-        container = image.over_store(
-            dag.retrieve().container(),
-            store=store,
-            qdrant_url=self.qdrant_url,
-            qdrant=self.qdrant,
-            qdrant_api_key=self.qdrant_api_key,
-        )
+        more: dict[str, Any] = {"store": store} if store else {}
         if self.retriever == Ranking.superlinked:
-            container = image.over_superlinked(container, self._retrieve_module().superlinked())
+            more["retriever"] = bindings.RetrieveRanking.superlinked
+        container: dagger.Container = self._retrieve_module(**more).container()
         return container
 
     def _generate(self) -> dagger.Container:
-        return image.over_llm(
-            dag.generate().container(),
+        container: dagger.Container = dag.generate(
             llm_base_url=self.llm_base_url,
             llm_model=self.llm_model,
             llm_api_key=self.llm_api_key,
             llm=self.llm,
-        )
+        ).container()
+        return container
 
     def _composite(
         self,
@@ -388,7 +390,7 @@ class Rag:
         augment: dagger.Service | None = None,
         generate: dagger.Service | None = None,
     ) -> dagger.Container:
-        composite = image.build(PACKAGE)
+        composite: dagger.Container = self.container()
         for step, service in self._steps(retrieve, augment, generate).items():
             composite = composite.with_service_binding(step, service)
             composite = composite.with_env_variable(

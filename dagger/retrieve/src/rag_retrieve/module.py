@@ -12,6 +12,8 @@ from dagger import Doc, Name, check, dag, enum_type, function, object_type
 from rag_kit import container as image
 
 PACKAGE = "rag_retrieve"
+STEP = "retrieve"  # its folder, too
+SUPERLINKED = "retrieve/superlinked"
 REPORT = "ingest-report.json"
 
 
@@ -68,7 +70,7 @@ class Retrieve:
         ] = None,
     ) -> str:
         """Find passages for one request; returns the response, or an error envelope, as JSON."""
-        container = self._container()
+        container = self.container()
         if self.qdrant_url or self.qdrant or self.retriever == Ranking.superlinked:
             container = image.fresh(container)
         return await image.ask("retrieve", container, input_json, input)
@@ -90,7 +92,7 @@ class Retrieve:
         and named in ingest-report.json, which stands beside the collection.
         """
         cache = dag.cache_volume("rag-embeddings")
-        ran = image.build(PACKAGE).with_mounted_cache("/cache", cache, owner=image.USER)
+        ran = self._image().with_mounted_cache("/cache", cache, owner=image.USER)
         ran = self._ingest(
             ran.with_env_variable("RAG_EMBEDDING_CACHE", "/cache"), docs, collection, name
         )
@@ -120,35 +122,39 @@ class Retrieve:
                 "retriever_misconfigured",
                 "no Qdrant server is given; set --qdrant-url or --qdrant, or use index",
             )
-        ran = self._ingest(image.fresh(self._over_store()), docs, collection, name, prune=prune)
+        ran = self._ingest(image.fresh(self.container()), docs, collection, name, prune=prune)
         return await image.read("retrieve", ran.file(f"{image.HOME}/{REPORT}"))
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:
-        """The step's slim image: locked dependencies, not root, no build tools, no Dagger SDK."""
-        return image.build(PACKAGE)
+        """The step's slim image, with the store and servers given; not root, without build tools and SDK."""
+        container = self._image()
+        if self.qdrant_url or self.qdrant is not None:
+            container = self._over_qdrant(container.with_env_variable("RAG_STORE", "qdrant"))
+        elif self.store is not None:
+            container = container.with_mounted_directory(image.HOME, self.store, owner=image.USER)
+        if self.retriever == Ranking.superlinked:
+            container = (
+                container.with_service_binding("superlinked", self.superlinked())
+                .with_env_variable("RAG_RETRIEVER", "superlinked")
+                .with_env_variable("RAG_SUPERLINKED_URL", f"http://superlinked:{image.PORT}")
+            )
+        return container
 
     @function(cache="session")
     def serve(self) -> dagger.Service:
         """Keep the step resident: POST /run, GET /healthz, GET /readyz on port 8080."""
-        return image.resident(self._container())
+        return image.resident(self.container())
 
     @function(cache=image.PURE)
     def superlinked_container(self) -> dagger.Container:
         """The image of the Superlinked retriever, a project of its own: its dependencies fit no other."""
-        return image.build("rag_superlinked", folder="superlinked")
+        return image.build("rag_superlinked", image.sources(STEP), folder=SUPERLINKED)
 
     @function(cache="session")
     def superlinked(self) -> dagger.Service:
         """Keep the Superlinked retriever resident, on the Qdrant server given or in memory."""
-        return image.resident(
-            image.over_qdrant(
-                self.superlinked_container(),
-                qdrant_url=self.qdrant_url,
-                qdrant=self.qdrant,
-                qdrant_api_key=self.qdrant_api_key,
-            )
-        )
+        return image.resident(self._over_qdrant(self.superlinked_container()))
 
     @function(cache=image.FRESH)
     async def publish(
@@ -161,7 +167,7 @@ class Retrieve:
         password: image.Password = None,
     ) -> str:
         """Push the step's image; returns its reference by digest."""
-        return await image.push(image.build(PACKAGE), address, tag, username, password)
+        return await image.push(self._image(), address, tag, username, password)
 
     @function(cache=image.FRESH)
     async def publish_superlinked(
@@ -180,7 +186,7 @@ class Retrieve:
     @check
     async def check(self) -> str:
         """Run the step's own tests in its container; returns pytest's summary."""
-        return await image.run_tests(PACKAGE)
+        return await image.run_tests(PACKAGE, image.sources(STEP), folder=STEP)
 
     def _ingest(
         self,
@@ -199,17 +205,17 @@ class Retrieve:
             expect=dagger.ReturnType.ANY,  # a document that cannot be read is in the report
         )
 
-    def _over_store(self) -> dagger.Container:
-        return image.over_store(
-            image.build(PACKAGE),
-            store=self.store,
-            qdrant_url=self.qdrant_url,
-            qdrant=self.qdrant,
-            qdrant_api_key=self.qdrant_api_key,
-        )
+    def _image(self) -> dagger.Container:
+        return image.build(PACKAGE, image.sources(STEP), folder=STEP)
 
-    def _container(self) -> dagger.Container:
-        container = self._over_store()
-        if self.retriever == Ranking.superlinked:
-            container = image.over_superlinked(container, self.superlinked())
+    def _over_qdrant(self, container: dagger.Container) -> dagger.Container:
+        """Tell a container where the Qdrant server is, if there is one."""
+        url = self.qdrant_url
+        if self.qdrant is not None:
+            container = container.with_service_binding("qdrant", self.qdrant)
+            url = url or "http://qdrant:6333"
+        if url:
+            container = container.with_env_variable("RAG_QDRANT_URL", url)
+        if self.qdrant_api_key is not None:
+            container = container.with_secret_variable("RAG_QDRANT_API_KEY", self.qdrant_api_key)
         return container
