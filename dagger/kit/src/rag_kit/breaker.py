@@ -7,39 +7,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from .settings import BreakerSettings
 
 RESERVE = 10  # retries a breaker starts with and can save up; a quiet service may retry, too
-
-
-@dataclass(frozen=True)
-class Rules:
-    """When a breaker opens, and how much is tried again.
-
-    Args:
-        share: Share of failed calls that opens it, 0 to 1.
-        calls: Calls needed to judge.
-        window_s: Seconds a call counts.
-        probe_s: Seconds between two calls while it is open.
-        retries: Retries per call, on average, 0 to 1.
-    """
-
-    share: float = 0.5
-    calls: int = 20
-    window_s: float = 10.0
-    probe_s: float = 2.0
-    retries: float = 0.1
 
 
 class Breaker:
     """Refuses calls of a dependency while most of them fail; safe to use from many threads.
 
-    It is closed (everything passes) or open (one call every `probe_s` passes, to try); one call
-    that succeeds closes it.
+    It is closed (every call passes) or open (one call every `breaker_probe_s` passes, as a probe); a
+    probe that succeeds closes it.
 
     Args:
         name: The dependency, for people and metrics.
-        rules: When it opens.
+        settings: When it opens, and how many retries it allows.
         clock: Seconds since any fixed moment.
 
     Attributes:
@@ -47,11 +29,15 @@ class Breaker:
     """
 
     def __init__(
-        self, name: str, rules: Rules | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        settings: BreakerSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.on_call: Callable[[float], None] = lambda seconds: None
-        self._rules = rules or Rules()
+        self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
         self._ended: deque[tuple[float, bool]] = deque()  # when, and whether it failed
@@ -71,8 +57,8 @@ class Breaker:
             if self._next_probe is not None:
                 if now < self._next_probe:
                     return self._next_probe - now
-                self._next_probe = now + self._rules.probe_s
-            self._retries = min(RESERVE, self._retries + self._rules.retries)
+                self._next_probe = now + self._settings.breaker_probe_s
+            self._retries = min(RESERVE, self._retries + self._settings.retry_share)
             return 0.0
 
     @contextmanager
@@ -95,11 +81,14 @@ class Breaker:
                 return
             self._ended.append((now, failed))
             self._failed += failed
-            while self._ended[0][0] <= now - self._rules.window_s:
+            while self._ended[0][0] <= now - self._settings.breaker_window_s:
                 self._failed -= self._ended.popleft()[1]
             calls = len(self._ended)
-            if calls >= self._rules.calls and self._failed >= self._rules.share * calls:
-                self._next_probe = now + self._rules.probe_s
+            if (
+                calls >= self._settings.breaker_calls
+                and self._failed >= self._settings.breaker_share * calls
+            ):
+                self._next_probe = now + self._settings.breaker_probe_s
 
     def may_retry(self) -> bool:
         """Take one retry from the budget, where there is one."""

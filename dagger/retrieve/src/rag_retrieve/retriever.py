@@ -86,7 +86,7 @@ class Retriever:
         Raises:
             StepError: `misconfigured`, `retriever_…` or `embedder_…`, with the way out.
         """
-        return cls(settings or RetrieveSettings())
+        return cls(settings or RetrieveSettings.read())
 
     @property
     def breakers(self) -> tuple[Breaker, ...]:

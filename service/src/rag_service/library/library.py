@@ -28,8 +28,8 @@ from rag_kit.reports import (
     Progress,
     StoredDocument,
 )
+from rag_kit.settings import misconfigured
 from rag_kit.workers import stand_back
-from rag_pipeline.settings import misconfigured
 from rag_pipeline.settings import read_settings as rag_settings
 
 from ..http.metrics import Metrics

@@ -16,10 +16,10 @@ from anyio.from_thread import start_blocking_portal
 from pydantic import ValidationError
 
 from rag_kit.errors import StepError, errors_of
+from rag_kit.settings import misconfigured
 from rag_kit.workers import threads
 
 from ..pipeline import Pipeline
-from ..settings import misconfigured
 
 if TYPE_CHECKING:
     from rag_generate.settings import Settings

@@ -173,11 +173,11 @@ class OpenAIEmbedder:
                 "the embedder 'openai' needs RAG_EMBEDDING_BASE_URL and RAG_EMBEDDING_MODEL",
             )
         self.model = settings.embedding_model
-        self.breaker = Breaker("embedder", settings.rules())
+        self.breaker = Breaker("embedder", settings)
         self._timeout_s = settings.embedding_timeout_s
         self._client = openai.AsyncOpenAI(
             base_url=settings.embedding_base_url,
-            api_key=settings.secret("embedding_api_key") or "none",
+            api_key=settings.embedding_key() or "none",
             # the server answers itself; a redirect could lead anywhere
             http_client=openai.DefaultAsyncHttpxClient(
                 timeout=httpx2.Timeout(None, connect=min(CONNECT_S, self._timeout_s / 2)),

@@ -200,12 +200,7 @@ def open_stores(settings: RetrieveSettings) -> Stores:
     # Its import takes a second, which the embedded store need not wait for.
     from .qdrant.database import ServerStores
 
-    return ServerStores(
-        settings.qdrant_url,
-        settings.secret("qdrant_api_key"),
-        timeout_s=settings.qdrant_timeout_s,
-        rules=settings.rules(),
-    )
+    return ServerStores(settings.qdrant_url, settings)
 
 
 def check_vector(vector: Vector, dim: int, name: str) -> list[float]:
