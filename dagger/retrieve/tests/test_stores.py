@@ -25,7 +25,8 @@ from qdrant_double import QdrantDouble
 from rag_kit.errors import StepError
 from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
-from rag_retrieve.stores import Hit, Point, Sparse, Store, Stores, open_stores
+from rag_retrieve.stores import open_stores
+from rag_retrieve.stores.base import Hit, Point, Sparse, Store, Stores
 from rag_retrieve.stores.embedded.database import EdgeStores
 from rag_retrieve.stores.qdrant.database import ServerStores
 
@@ -374,7 +375,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from rag_retrieve.stores import Point, Sparse
+from rag_retrieve.stores.base import Point, Sparse
 from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=4)
 for batch in range(10**6):
@@ -416,7 +417,7 @@ DIE = """
 import os, signal, sys
 from pathlib import Path
 from uuid import UUID
-from rag_retrieve.stores import Point
+from rag_retrieve.stores.base import Point
 from rag_retrieve.stores.embedded.database import EdgeStores
 stores = EdgeStores(Path(sys.argv[1]))
 live = stores.open("docs")
@@ -567,7 +568,7 @@ bomb = pickle.dumps(Bomb())
 loaded = []
 sys.addaudithook(lambda event, args: loaded.append(args) if event == "pickle.find_class" else None)
 from rag_kit.errors import StepError
-from rag_retrieve.stores import Point
+from rag_retrieve.stores.base import Point
 from rag_retrieve.stores.embedded.database import EdgeStores
 def use():
     stores = EdgeStores(home)

@@ -20,7 +20,7 @@ from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
 
 from ...settings import RetrieveSettings
-from .. import already_there, not_found
+from ..base import already_there, not_found
 
 Answer = TypeVar("Answer")
 Call = Callable[[AsyncQdrantClient], Awaitable[Answer]]

@@ -20,7 +20,7 @@ from qdrant_client import models
 from rag_kit.errors import StepError
 
 from ...settings import RetrieveSettings
-from .. import INDEXED, Point, already_there, not_found
+from ..base import INDEXED, Point, already_there, not_found
 from .client import Server
 from .collection import ServerStore
 
