@@ -127,7 +127,7 @@ class _Resident:
     def _enter(self) -> None:
         self._context = self._open_step()
         handler: Handler = self._context.__enter__()
-        pool = threads(waiting=bool(handler.breakers))
+        pool = threads(io_bound=bool(handler.breakers))
         also = {verb: replace(other, pool=pool) for verb, other in handler.also.items()}
         self._handler = replace(handler, pool=pool, also=also)
 

@@ -59,7 +59,7 @@ def open_local(
     """
     with ExitStack() as stack:
         # Closes last: closing the steps is what ends an answer that was given up.
-        waiting, computing = (stack.enter_context(threads(waiting=it)) for it in (True, False))
+        waiting, computing = (stack.enter_context(threads(io_bound=it)) for it in (True, False))
         opening = waiting.submit(
             _enter, stack, "retrieve", lambda: _retriever(home, preload, retriever)
         )
