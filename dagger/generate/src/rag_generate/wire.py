@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_kit.errors import StepError
-from rag_kit.handler import Event, Handler, message
+from rag_kit.handler import Event, Handler, message_event
 
 from .extractive import Extractive
 from .generator import Generator
@@ -52,7 +52,7 @@ def _events(request: GenerateRequest, **parts: Any) -> Iterator[Event]:
     with closing(stream(request, **parts)) as pieces:
         for piece in pieces:
             if isinstance(piece, str):
-                yield message(piece)
+                yield message_event(piece)
             else:
                 yield Event("final_answer", piece.model_dump_json())
 

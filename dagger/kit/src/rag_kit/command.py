@@ -11,14 +11,14 @@ from pathlib import Path
 import pydantic_core
 
 from .errors import StepError, dump_error, error_of
-from .handler import Open
+from .handler import OpenStep
 
 
 def command(
     step: str,
     prog: str,
     about: str,
-    open_step: Open,
+    open_step: OpenStep,
     argv: list[str] | None = None,
     *,
     verbs: tuple[str, ...] = ("run",),

@@ -40,7 +40,7 @@ class Event(NamedTuple):
     data: str
 
 
-def message(content: str, **more: str) -> Event:
+def message_event(content: str, **more: str) -> Event:
     """Return a piece of an answer's text as an event."""
     data = {**more, "delta": {"content": content}}
     return Event("message", pydantic_core.to_json(data).decode())
@@ -216,5 +216,5 @@ class _Answer:
     request_id: str | None = None
 
 
-Open = Callable[[], AbstractContextManager[Handler]]
+OpenStep = Callable[[], AbstractContextManager[Handler]]
 """Opens the step's resident parts (model, store) once and gives its handler while they are open."""

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .errors import CODES, StepError, envelope, error_of
-from .handler import EVENTS, Event, Handler, Open
+from .handler import EVENTS, Event, Handler, OpenStep
 from .request import MAX_BODY_BYTES
 from .workers import threads
 
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 def serve(
-    open_step: Open, *, step: str, host: str, port: int, verbs: tuple[str, ...] = ("run",)
+    open_step: OpenStep, *, step: str, host: str, port: int, verbs: tuple[str, ...] = ("run",)
 ) -> int:
     """Serve the step until a signal; returns the exit code.
 
@@ -48,7 +48,7 @@ def serve(
     return 0 if server.started else 1
 
 
-def application(open_step: Open, *, step: str, verbs: tuple[str, ...] = ("run",)) -> Starlette:
+def application(open_step: OpenStep, *, step: str, verbs: tuple[str, ...] = ("run",)) -> Starlette:
     """Return the step's ASGI application.
 
     Args:
@@ -86,7 +86,7 @@ def application(open_step: Open, *, step: str, verbs: tuple[str, ...] = ("run",)
 class _Resident:
     """The step behind the routes, from loading to closing."""
 
-    def __init__(self, open_step: Open, step: str) -> None:
+    def __init__(self, open_step: OpenStep, step: str) -> None:
         self._open_step = open_step
         self._step = step
         self._context: Any = None
