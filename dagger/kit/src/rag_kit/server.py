@@ -187,11 +187,11 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
 
 async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Response:
     """Send events; what fails before the first one keeps its HTTP status."""
-    pump = Pump(events)
+    queue = EventQueue(events)
     try:
-        first = await while_connected(request, pump.next())
+        first = await while_connected(request, queue.next())
     except BaseException:
-        pump.stop()
+        queue.stop()
         raise
     assert first is not None
     if first.name == "error":
@@ -202,25 +202,25 @@ async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Re
         try:
             while event is not None:
                 yield sse(event)
-                last, event = event, await pump.next()
+                last, event = event, await queue.next()
             if last.name != "error":
                 yield DONE
         finally:
-            pump.stop()
+            queue.stop()
 
     return StreamingResponse(blocks(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
 
-class Pump:
-    """Runs a generator of events in one task, whoever waits for them, until stopped.
+class EventQueue:
+    """The events of a generator, which runs in a task of its own until it ends or is stopped.
 
     Args:
-        events: What it raises, `next` raises.
-        most: Events that may wait to be taken; 0: any number.
+        events: The generator; `next` raises what it raises.
+        maxsize: Events that may wait; then the generator does (back-pressure). 0: any number.
     """
 
-    def __init__(self, events: AsyncGenerator[Event, None], *, most: int = 0) -> None:
-        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(most)
+    def __init__(self, events: AsyncGenerator[Event, None], *, maxsize: int = 0) -> None:
+        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(maxsize)
         self._task = asyncio.create_task(self._run(events))
 
     async def _run(self, events: AsyncGenerator[Event, None]) -> None:
@@ -241,11 +241,11 @@ class Pump:
         return event
 
     def stop(self) -> None:
-        """Give up what is still to come."""
+        """Cancel the generator."""
         self._task.cancel()
 
     async def close(self) -> None:
-        """Give up what is still to come, and wait until that is done."""
+        """Cancel the generator and wait for its end."""
         self.stop()
         await asyncio.wait((self._task,))
 
