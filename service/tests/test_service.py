@@ -594,7 +594,7 @@ def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
     assert seconds == [(2, 2.0), (0, 0)]
     assert [count(made, "rag_breaker_state", dep=dep) for dep in ("qdrant", "llm")] == [0, 0]
     for _ in range(20):
-        breakers[1].ended(failed=True)
+        breakers[1].record(failed=True)
     assert [count(made, "rag_breaker_state", dep=dep) for dep in ("qdrant", "llm")] == [0, 1]
 
 

@@ -27,9 +27,9 @@ def clock() -> Clock:
 
 def call(breaker: Breaker, *, failed: bool) -> bool:
     """Make a call when it may be made; tells whether it was."""
-    if breaker.refuses():
+    if breaker.refused_for():
         return False
-    breaker.ended(failed=failed)
+    breaker.record(failed=failed)
     return True
 
 
@@ -64,15 +64,15 @@ def test_while_open_one_call_every_two_seconds_tries(clock: Clock) -> None:
     for _ in range(20):
         call(breaker, failed=True)
 
-    assert breaker.refuses() == 2.0
+    assert breaker.refused_for() == 2.0
     clock.now += 1.5
-    assert breaker.refuses() == 0.5
+    assert breaker.refused_for() == 0.5
     clock.now += 0.5
     assert call(breaker, failed=True)
-    assert breaker.refuses() == 2.0
+    assert breaker.refused_for() == 2.0
     clock.now += 2
-    assert breaker.refuses() == 0  # a probe that never comes back
-    assert breaker.refuses() == 2.0
+    assert breaker.refused_for() == 0  # a probe that never comes back
+    assert breaker.refused_for() == 2.0
     clock.now += 2
     assert call(breaker, failed=False)
     assert not breaker.open

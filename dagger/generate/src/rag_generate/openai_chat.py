@@ -125,12 +125,12 @@ class OpenAIChat:
         attempts = self._settings.llm_attempts
         body = self._body(request, fitted)
         for attempt in range(1, attempts + 1):
-            if refused := self.breaker.refuses():
-                raise refused_for_now(refused)
+            if seconds := self.breaker.refused_for():
+                raise refused_for_now(seconds)
             reply = Reply()
             with self.breaker.timed():
                 failure = await self._attempt(body, reply, emit, deadline)
-            self.breaker.ended(failed=failure is not None and failure.down)
+            self.breaker.record(failed=failure is not None and failure.down)
             if failure is None:
                 return _draft(reply, attempt, fitted)
             LOG.warning(

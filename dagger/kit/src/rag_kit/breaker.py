@@ -1,4 +1,4 @@
-"""How a step treats a dependency that fails: a circuit breaker and a budget for retries."""
+"""A circuit breaker with a retry budget, for a dependency that may fail."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 from .settings import BreakerSettings
 
-RESERVE = 10  # retries a breaker starts with and can save up; a quiet service may retry, too
+RESERVE = 10  # retries in the budget at the start, and at most
 
 
 class Breaker:
-    """Refuses calls of a dependency while most of them fail; safe to use from many threads.
+    """Refuses calls of a dependency while most of them fail; thread-safe.
 
     It is closed (every call passes) or open (one call every `breaker_probe_s` passes, as a probe); a
     probe that succeeds closes it.
@@ -25,7 +25,7 @@ class Breaker:
         clock: Seconds since any fixed moment.
 
     Attributes:
-        on_call: Told the seconds of each call, from whatever thread made it.
+        on_call: Called with the seconds of each call, on the thread that made it.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Breaker:
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
-        self._ended: deque[tuple[float, bool]] = deque()  # when, and whether it failed
+        self._calls: deque[tuple[float, bool]] = deque()  # when, and whether it failed
         self._failed = 0
         self._next_probe: float | None = None  # None: closed
         self._retries = float(RESERVE)
@@ -50,8 +50,8 @@ class Breaker:
         """Whether calls are refused."""
         return self._next_probe is not None
 
-    def refuses(self) -> float:
-        """Return the seconds until a call may be tried, or 0: make it now, then tell `ended`."""
+    def refused_for(self) -> float:
+        """Return the seconds until a call may be tried, or 0: make it now, then `record` its end."""
         with self._lock:
             now = self._clock()
             if self._next_probe is not None:
@@ -63,27 +63,27 @@ class Breaker:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Time a call, however it ends: with an answer, an error, or given up."""
-        began = self._clock()
+        """Time a call, whether it succeeds, fails or is cancelled."""
+        started = self._clock()
         try:
             yield
         finally:
-            self.on_call(self._clock() - began)
+            self.on_call(self._clock() - started)
 
-    def ended(self, *, failed: bool) -> None:
-        """Count a call that was made; one that was given up tells nothing and is not counted."""
+    def record(self, *, failed: bool) -> None:
+        """Count a call that ended; one that was cancelled says nothing and is not counted."""
         with self._lock:
             now = self._clock()
             if self._next_probe is not None:
                 if not failed:
                     self._next_probe, self._failed = None, 0
-                    self._ended.clear()
+                    self._calls.clear()
                 return
-            self._ended.append((now, failed))
+            self._calls.append((now, failed))
             self._failed += failed
-            while self._ended[0][0] <= now - self._settings.breaker_window_s:
-                self._failed -= self._ended.popleft()[1]
-            calls = len(self._ended)
+            while self._calls[0][0] <= now - self._settings.breaker_window_s:
+                self._failed -= self._calls.popleft()[1]
+            calls = len(self._calls)
             if (
                 calls >= self._settings.breaker_calls
                 and self._failed >= self._settings.breaker_share * calls
@@ -91,7 +91,7 @@ class Breaker:
                 self._next_probe = now + self._settings.breaker_probe_s
 
     def may_retry(self) -> bool:
-        """Take one retry from the budget, where there is one."""
+        """Take one retry from the budget; returns whether there was one."""
         with self._lock:
             if self._next_probe is not None or self._retries < 1:
                 return False

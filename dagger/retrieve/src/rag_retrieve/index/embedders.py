@@ -219,7 +219,7 @@ class OpenAIEmbedder:
         return self._call(texts)
 
     def _call(self, texts: Sequence[str]) -> list[Vectors]:
-        if wait := self.breaker.refuses():
+        if wait := self.breaker.refused_for():
             raise StepError(
                 "embedder_unavailable",
                 "most of the last calls of the embedding service failed; the next one is tried in "
@@ -230,9 +230,9 @@ class OpenAIEmbedder:
             with self.breaker.timed():
                 rows = self._ask(texts)
         except StepError as error:
-            self.breaker.ended(failed=error.code in ("embedder_unavailable", "deadline_exceeded"))
+            self.breaker.record(failed=error.code in ("embedder_unavailable", "deadline_exceeded"))
             raise
-        self.breaker.ended(failed=False)
+        self.breaker.record(failed=False)
         return [_unit(row) for row in self._checked(rows, len(texts))]
 
     async def _within(self, texts: Sequence[str]) -> Any:

@@ -96,7 +96,7 @@ class Server:
         self._background.close(self._client.close)
 
     def _call(self, call: Call[Answer], name: str, seconds: float) -> Answer:
-        if wait := self.breaker.refuses():
+        if wait := self.breaker.refused_for():
             raise StepError(
                 "retriever_unavailable",
                 "most of the last calls of the Qdrant server failed; the next one is tried in "
@@ -107,9 +107,9 @@ class Server:
             with self.breaker.timed(), explained(name):
                 answer = self._background.run(self._within(call, seconds))
         except StepError as error:
-            self.breaker.ended(failed=error.code in FAILING)
+            self.breaker.record(failed=error.code in FAILING)
             raise
-        self.breaker.ended(failed=False)
+        self.breaker.record(failed=False)
         return answer
 
     async def _within(self, call: Call[Answer], seconds: float) -> Answer:
