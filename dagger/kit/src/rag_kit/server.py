@@ -1,4 +1,4 @@
-"""A step as a resident server: one POST route a verb, GET /healthz, GET /readyz."""
+"""A step as a resident server: one POST route per verb, GET /healthz, GET /readyz."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
-RETRY_S = 2.0  # from one try to load to the next
+RETRY_S = 2.0  # between two attempts to load
 Result = TypeVar("Result")
 
 
@@ -36,8 +36,8 @@ def serve(
 ) -> int:
     """Serve the step until a signal; returns the exit code.
 
-    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once. Where
-    that fails for a reason that may pass, such as a database that starts later, it is tried again.
+    `/healthz` answers at once, `/readyz` with 200 when the parts are open. Opening is retried while it
+    fails for a temporary reason, such as a database that starts later.
     """
     import uvicorn
 
@@ -52,10 +52,10 @@ def application(open_step: OpenStep, *, step: str, verbs: tuple[str, ...] = ("ru
     """Return the step's ASGI application.
 
     Args:
-        open_step: Opens the resident parts; its handler answers `run`, its `also` the other verbs.
+        open_step: Opens the resident parts; the handler answers `run`, those in `also` other verbs.
         step: Name of the step.
         verbs: One POST route each. A client that accepts `text/event-stream` gets the answer as
-            server-sent events where the handler can stream, then `data: [DONE]`.
+            server-sent events if the handler can stream, then `data: [DONE]`.
     """
     resident = _Resident(open_step, step)
     routes = [Route(f"/{verb}", resident.endpoint(verb), methods=["POST"]) for verb in verbs]
@@ -84,7 +84,7 @@ def application(open_step: OpenStep, *, step: str, verbs: tuple[str, ...] = ("ru
 
 
 class _Resident:
-    """The step behind the routes, from loading to closing."""
+    """The resident step behind the routes, from loading to closing."""
 
     def __init__(self, open_step: OpenStep, step: str) -> None:
         self._open_step = open_step
@@ -106,11 +106,11 @@ class _Resident:
             await anyio.to_thread.run_sync(self._context.__exit__, None, None, None)
 
     async def _load(self) -> None:
-        while not await self._try():
+        while not await self._try_load():
             await anyio.sleep(RETRY_S)
 
-    async def _try(self) -> bool:
-        """Load; return False where another try may do."""
+    async def _try_load(self) -> bool:
+        """Load; return False when another attempt may succeed."""
         try:
             await anyio.to_thread.run_sync(self._enter)
         except StepError as error:
@@ -165,20 +165,20 @@ class _Resident:
 
 
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """Return what the work gives; when the client goes away, cancel it and wait for its end.
+    """Await the work; when the client disconnects, cancel it and wait for its end.
 
     Raises:
-        ClientDisconnect: It did.
+        ClientDisconnect: The client disconnected.
     """
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect comes
+    disconnect = asyncio.ensure_future(request.receive())  # nothing else follows the body
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
     finally:
-        gone.cancel()
+        disconnect.cancel()
         if not working.done():
             working.cancel()
             with suppress(asyncio.CancelledError, StepError):
@@ -186,7 +186,7 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
 
 
 async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Response:
-    """Send events; what fails before the first one keeps its HTTP status."""
+    """Send events; a failure before the first one has its HTTP status."""
     queue = EventQueue(events)
     try:
         first = await while_connected(request, queue.next())
@@ -251,7 +251,7 @@ class EventQueue:
 
 
 def sse(event: Event) -> bytes:
-    """Return an event as server-sent event; JSON text has no line breaks of its own."""
+    """Return an event in the format of server-sent events; JSON text has no line breaks."""
     return f"event: {event.name}\ndata: {event.data}\n\n".encode()
 
 

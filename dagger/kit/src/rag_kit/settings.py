@@ -1,4 +1,4 @@
-"""What the settings of every step share: where they are read from, keys in files, circuit breakers."""
+"""Base classes of every step's settings: the environment, keys in files, circuit breakers."""
 
 from __future__ import annotations
 
