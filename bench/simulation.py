@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import simpy
 
-from rag_kit.workers import WAITING
+from rag_kit.workers import IO_THREADS
 from rag_service.http.fair_queue import RECENT, RETRY_S, SURE
 from rag_service.settings import ServiceSettings
 
@@ -39,7 +39,7 @@ class Limits:
     queue: int = _default("max_queue")
     wait_s: float = _default("queue_wait_s")
     computing: int = COMPUTING
-    waiting: int = WAITING
+    waiting: int = IO_THREADS
     refusal_s: float = 0.0  # seconds on a core that a refusal takes
 
 

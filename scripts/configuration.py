@@ -38,7 +38,11 @@ def table(settings: type[BaseSettings]) -> list[str]:
     """Return the variables of one step as lines of a Markdown table."""
     prefix = settings.model_config.get("env_prefix", "")
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for name, field in settings.model_fields.items():
+    own = settings.__annotations__
+    for name in sorted(
+        settings.model_fields, key=lambda name: name not in own
+    ):  # inherited ones last
+        field = settings.model_fields[name]
         variable = field.validation_alias or f"{prefix}{name}".upper()
         default = SHOWN.get(name) or _default(field.get_default(call_default_factory=True))
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")

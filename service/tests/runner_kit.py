@@ -19,7 +19,7 @@ import uvicorn
 from graphql_double import Cli, EngineDouble
 
 from rag_kit.errors import StepError
-from rag_kit.handler import Event, Handler, message
+from rag_kit.handler import Event, Handler, message_event
 from rag_kit.server import application
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 from rag_pipeline.step import answer, search, stream
@@ -54,7 +54,7 @@ async def pipeline_search(asked: RagRequest) -> SearchResponse:
 async def generate_events(text: str) -> AsyncGenerator[Event, None]:
     reply = BODIES["generate"](json.loads(text))
     for piece in (reply["answer"][:9], reply["answer"][9:]):
-        yield message(piece)
+        yield message_event(piece)
     yield Event("final_answer", json.dumps(reply))
 
 

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
+from rag_kit.settings import BreakerSettings
 from rag_pipeline.models import RagRequest
 from rag_service.http.context import Context, Principal
 from rag_service.http.fair_queue import Admission
@@ -579,7 +580,7 @@ def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
     assert "rag_dep_seconds_count" not in made.metrics.text().decode()
 
     runner = Told()
-    breakers = [Breaker(name) for name in ("qdrant", "llm")]
+    breakers = [Breaker(name, BreakerSettings()) for name in ("qdrant", "llm")]
     runner.breakers = breakers  # type: ignore[attr-defined]
     made = service(runner, ready=False)
     asyncio.run(get_ready(made, lambda: made.missing is None))
@@ -593,7 +594,7 @@ def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
     assert seconds == [(2, 2.0), (0, 0)]
     assert [count(made, "rag_breaker_state", dep=dep) for dep in ("qdrant", "llm")] == [0, 0]
     for _ in range(20):
-        breakers[1].ended(failed=True)
+        breakers[1].record(failed=True)
     assert [count(made, "rag_breaker_state", dep=dep) for dep in ("qdrant", "llm")] == [0, 1]
 
 

@@ -44,7 +44,7 @@ from qdrant_double import QdrantDouble  # noqa: E402
 
 import rag_retrieve.index.ingest  # noqa: E402
 import rag_retrieve.retriever  # noqa: E402
-import rag_retrieve.stores  # noqa: E402
+import rag_retrieve.stores.base  # noqa: E402
 import rag_retrieve.stores.qdrant.database  # noqa: E402  # before the forks, not in each
 from rag_retrieve import (  # noqa: E402
     Retriever,
@@ -195,7 +195,7 @@ def forks(reads: Any, writes: int) -> None:
     load_once()
     rag_retrieve.index.ingest.COMMIT_DOCUMENTS = 2  # so that a few documents are several commits,
     rag_retrieve.index.ingest.CHECKPOINT_COMMITS = 2  # and several checkpoints,
-    rag_retrieve.stores.BATCH = 8  # and a document several operations
+    rag_retrieve.stores.base.BATCH = 8  # and a document several operations
     for line in reads:
         given = json.loads(line)
         strike = Strike(**given["strike"])

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from llm_stub import LLMStub, chunk
 
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
-from rag_generate.openai_chat import Limits, OpenAIChat
-from rag_kit.breaker import Breaker, Rules
+from rag_generate.openai_chat import OpenAIChat
+from rag_generate.settings import Settings
 from rag_kit.errors import StepError
 
 ATTEMPTS = 3
@@ -170,8 +170,12 @@ def llm() -> Iterator[LLMStub]:
 @pytest.fixture(scope="module")
 def chat(llm: LLMStub) -> Iterator[OpenAIChat]:
     """The generator; it waits hardly at all before it tries again, and is never kept from it."""
-    limits = Limits(
-        first_token_s=30, idle_s=30, attempts=ATTEMPTS, retry_min_s=0, retry_max_s=0.001
+    limits = Settings(
+        llm_first_token_s=30,
+        llm_idle_s=30,
+        llm_attempts=ATTEMPTS,
+        llm_retry_min_s=0,
+        llm_retry_max_s=0.001,
     )
     yield from _opened(llm, limits)
 
@@ -179,19 +183,18 @@ def chat(llm: LLMStub) -> Iterator[OpenAIChat]:
 @pytest.fixture(scope="module")
 def hasty(llm: LLMStub) -> Iterator[OpenAIChat]:
     """One that does not wait for the silent."""
-    yield from _opened(llm, Limits(first_token_s=SILENT_S, idle_s=SILENT_S))
+    yield from _opened(llm, Settings(llm_first_token_s=SILENT_S, llm_idle_s=SILENT_S))
 
 
 @pytest.fixture(scope="module")
 def attentive(llm: LLMStub) -> Iterator[OpenAIChat]:
     """One that waits long enough to read whatever was sent before the silence."""
-    yield from _opened(llm, Limits(first_token_s=30, idle_s=5 * SILENT_S))
+    yield from _opened(llm, Settings(llm_first_token_s=30, llm_idle_s=5 * SILENT_S))
 
 
-def _opened(llm: LLMStub, limits: Limits) -> Iterator[OpenAIChat]:
-    limits = replace(limits, connect_s=10, total_s=60)
-    breaker = Breaker("llm", Rules(calls=10**6, retries=1))
-    chat = OpenAIChat(llm.url, "m", limits=limits, breaker=breaker)
+def _opened(llm: LLMStub, limits: Settings) -> Iterator[OpenAIChat]:
+    patient = {"llm_connect_s": 10, "llm_total_s": 60, "breaker_calls": 10**6, "retry_share": 1}
+    chat = OpenAIChat(llm.url, "m", limits.model_copy(update=patient))
     yield chat
     chat.close()
 

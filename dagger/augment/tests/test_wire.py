@@ -39,13 +39,6 @@ def test_any_json_gives_a_response_or_an_envelope(handler, data: Any) -> None:
     assert is_valid(handler(json.dumps(data)))
 
 
-@settings(max_examples=100, deadline=None)
-@given(raw=st.binary(max_size=200))
-def test_any_bytes_give_an_envelope(handler, raw: bytes) -> None:
-    """Not JSON, not UTF-8, not an object."""
-    assert is_valid(handler(raw))
-
-
 @pytest.mark.parametrize(
     ("change", "param", "words"),
     [

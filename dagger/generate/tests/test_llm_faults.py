@@ -12,7 +12,13 @@ import openai
 import pytest
 
 from rag_generate import llm_faults
-from rag_generate.llm_faults import Failure, explain_failure, refused_for_now, timed_out
+from rag_generate.llm_faults import (
+    Failure,
+    explain_failure,
+    out_of_time,
+    refused_for_now,
+    timed_out,
+)
 
 REQUEST = httpx2.Request("POST", "http://model.test/v1", extensions={"timeout": {"connect": 2.5}})
 LOST = "the model's server cannot be reached"
@@ -135,16 +141,16 @@ def test_a_failure_stays_itself() -> None:
 
 
 def test_a_timeout_names_its_phase() -> None:
-    """The total is the caller's to shorten: it tells nothing of the server."""
+    """A caller may shorten the total, so it says nothing about the server."""
     first = timed_out("first token", 5.0)
-    total = timed_out("total", 2.5)
+    total = out_of_time(2.5, "generate.deadline_s")
 
     message = "the model did not answer in time (first token: 5 s)"
     assert told(first) == ("llm_timeout", message, None, False, True)
     assert first.retry is False
     assert (total.down, total.error.message) == (
         False,
-        "the model did not answer in time (total: 2.5 s)",
+        "the model did not answer in time (total: 2.5 s); generate.deadline_s is the limit",
     )
 
 

@@ -11,11 +11,12 @@ import pytest
 from rag_generate import generate
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
-from rag_generate.openai_chat import Limits, OpenAIChat
+from rag_generate.openai_chat import OpenAIChat
+from rag_generate.settings import Settings
 
 pytestmark = pytest.mark.llm
 Build = Callable[..., GenerateRequest]
-LIMITS = Limits(connect_s=5, first_token_s=60, idle_s=30, total_s=90)
+LIMITS = Settings(llm_connect_s=5, llm_first_token_s=60, llm_idle_s=30, llm_total_s=90)
 
 
 def weights() -> Path | None:
@@ -43,7 +44,7 @@ def chat() -> Iterator[OpenAIChat]:
     params.warmup = False
     params.cpuparams.n_threads = 2
     server = xllamacpp.Server(params)
-    made = OpenAIChat(f"{server.listening_address}/v1", "smollm2", limits=LIMITS)
+    made = OpenAIChat(f"{server.listening_address}/v1", "smollm2", LIMITS)
     yield made
     made.close()
     del server

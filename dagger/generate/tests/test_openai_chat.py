@@ -17,14 +17,20 @@ from rag_generate.budget import estimate_tokens
 from rag_generate.generator import Draft
 from rag_generate.llm_faults import Failure
 from rag_generate.models import GenerateRequest
-from rag_generate.openai_chat import Limits, OpenAIChat
-from rag_kit.breaker import Breaker, Rules
+from rag_generate.openai_chat import OpenAIChat
+from rag_generate.settings import Settings
+from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
 
 KEY = "sk-canary-7f3a9c"
-QUICK = Limits(
-    connect_s=5, first_token_s=5, idle_s=5, total_s=10, retry_min_s=0.001, retry_max_s=0.002
-)
+QUICK = {
+    "llm_connect_s": 5,
+    "llm_first_token_s": 5,
+    "llm_idle_s": 5,
+    "llm_total_s": 10,
+    "llm_retry_min_s": 0.001,
+    "llm_retry_max_s": 0.002,
+}
 SOON = 0.05  # seconds; a deadline a silent server is sure to miss
 
 Make = Callable[..., OpenAIChat]
@@ -36,8 +42,11 @@ def make_chat(llm: Any) -> Iterator[Make]:
     """Build generators that talk to the stub; closed after the test."""
     made: list[OpenAIChat] = []
 
-    def build(limits: Limits = QUICK, **options: Any) -> OpenAIChat:
-        made.append(OpenAIChat(llm.url, "m", api_key=SecretStr(KEY), limits=limits, **options))
+    def build(
+        limits: dict[str, Any] = QUICK, *, breaker: Breaker | None = None, **more: Any
+    ) -> OpenAIChat:
+        settings = Settings(llm_api_key=SecretStr(KEY), **limits, **more)
+        made.append(OpenAIChat(llm.url, "m", settings, breaker=breaker))
         return made[-1]
 
     yield build
@@ -210,15 +219,20 @@ ROLE = json.dumps({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
 @pytest.mark.parametrize(
     ("phase", "before", "limits"),
     [
-        ("first token", None, Limits(first_token_s=2, total_s=9)),
-        ("first token", ROLE, Limits(first_token_s=2, total_s=9)),
-        ("idle", PIECE, Limits(first_token_s=9, idle_s=SOON, total_s=9)),
-        ("total", None, Limits(first_token_s=9, idle_s=9, total_s=2)),
-        ("total", PIECE, Limits(first_token_s=9, idle_s=9, total_s=2)),
+        ("first token", None, {"llm_first_token_s": 2, "llm_total_s": 9}),
+        ("first token", ROLE, {"llm_first_token_s": 2, "llm_total_s": 9}),
+        ("idle", PIECE, {"llm_first_token_s": 9, "llm_idle_s": SOON, "llm_total_s": 9}),
+        ("total", None, {"llm_first_token_s": 9, "llm_idle_s": 9, "llm_total_s": 2}),
+        ("total", PIECE, {"llm_first_token_s": 9, "llm_idle_s": 9, "llm_total_s": 2}),
     ],
 )
 def test_fault_llm_timeout_in_every_phase(
-    llm: Any, make_chat: Make, make_request: Build, phase: str, before: str | None, limits: Limits
+    llm: Any,
+    make_chat: Make,
+    make_request: Build,
+    phase: str,
+    before: str | None,
+    limits: dict[str, Any],
 ) -> None:
     """A silent server ends in llm_timeout that names the phase, after one call, and is let go."""
     llm.script = [llm.events(before, then=llm.hang) if before else llm.hang]
@@ -227,10 +241,9 @@ def test_fault_llm_timeout_in_every_phase(
 
     assert llm.client_gone.wait(10)  # the server has taken notice of all that was sent
     assert (error.code, llm.calls) == ("llm_timeout", 1)
-    seconds = {
-        "first token": limits.first_token_s, "idle": limits.idle_s, "total": limits.total_s,
-    }[phase]  # fmt: skip
-    assert error.message == f"the model did not answer in time ({phase}: {seconds:g} s)"
+    seconds = limits[f"llm_{phase.replace(' ', '_')}_s"]
+    source = "; RAG_LLM_TOTAL_S is the limit" if phase == "total" else ""
+    assert error.message == f"the model did not answer in time ({phase}: {seconds:g} s){source}"
 
 
 def test_fault_llm_timeout_while_connecting(make_request: Build) -> None:
@@ -242,8 +255,13 @@ def test_fault_llm_timeout_while_connecting(make_request: Build) -> None:
             other = others.enter_context(socket.socket())
             other.setblocking(False)
             other.connect_ex(full.getsockname())
-        limits = Limits(connect_s=SOON, total_s=60, retry_min_s=0.001, retry_max_s=0.002)
-        chat = OpenAIChat(f"http://127.0.0.1:{full.getsockname()[1]}/v1", "m", limits=limits)
+        limits = {
+            "llm_connect_s": SOON,
+            "llm_total_s": 60,
+            "llm_retry_min_s": 0.001,
+            "llm_retry_max_s": 0.002,
+        }
+        chat = OpenAIChat(f"http://127.0.0.1:{full.getsockname()[1]}/v1", "m", Settings(**limits))
         try:
             error = failure(chat, make_request())
         finally:
@@ -263,15 +281,28 @@ def test_a_redirect_is_not_followed(llm: Any, make_chat: Make, make_request: Bui
     assert llm.calls == 1
 
 
-def test_a_request_may_shorten_the_total_deadline(
-    llm: Any, make_chat: Make, make_request: Build
-) -> None:
-    """generate.deadline_s replaces the configured total."""
+@pytest.mark.parametrize(
+    ("deadline_s", "total_s", "limit"),
+    [
+        (SOON, 10, "generate.deadline_s"),
+        (10, SOON, "RAG_LLM_TOTAL_S"),
+        (SOON, SOON, "RAG_LLM_TOTAL_S"),
+        (None, SOON, "RAG_LLM_TOTAL_S"),
+    ],
+)
+def test_the_shorter_of_setting_and_request_is_the_limit(
+    llm: Any, make_chat: Make, make_request: Build,
+    deadline_s: float | None, total_s: float, limit: str,
+) -> None:  # fmt: skip
+    """A request may shorten the operator's limit, not lengthen it; the error says which it was."""
     llm.script = [llm.hang]
+    chat = make_chat({**QUICK, "llm_total_s": total_s})
 
-    error = failure(make_chat(), make_request(generate={"deadline_s": SOON}))
+    error = failure(chat, make_request(generate={"deadline_s": deadline_s}))
 
-    assert error.message == f"the model did not answer in time (total: {SOON} s)"
+    assert error.message == (
+        f"the model did not answer in time (total: {SOON} s); {limit} is the limit"
+    )
 
 
 def test_waiting_for_a_retry_ends_at_the_deadline(
@@ -279,7 +310,7 @@ def test_waiting_for_a_retry_ends_at_the_deadline(
 ) -> None:
     """A retry that would start after the deadline is not waited for."""
     llm.script = [llm.status(500)]
-    slow = Limits(total_s=5, retry_min_s=6, retry_max_s=6)
+    slow = {"llm_total_s": 5, "llm_retry_min_s": 6, "llm_retry_max_s": 6}
 
     assert failure(make_chat(slow), make_request()).code == "llm_upstream_error"
     assert llm.calls == 1
@@ -290,7 +321,7 @@ def test_the_next_attempt_waits_as_long_as_the_server_asks(
     make_chat: Make, asked: float | None, wait: float
 ) -> None:
     """At least the random pause that keeps callers apart."""
-    chat = make_chat(Limits(retry_min_s=0.25, retry_max_s=0.25))
+    chat = make_chat({"llm_retry_min_s": 0.25, "llm_retry_max_s": 0.25})
     limited = StepError("llm_rate_limited", "x", retry_after=asked)
 
     assert chat._wait(Failure(limited, retry=True)) == wait
@@ -301,21 +332,21 @@ def test_a_small_window_is_said_with_the_answer(
 ) -> None:
     """The draft carries the warning; the server is asked for what still fits."""
     llm.script = [llm.text("x")]
-    request = make_request(generate={"max_answer_tokens": 60})
-    room = estimate_tokens(request.prompt) + 40
+    request = make_request(generate={"max_answer_tokens": 300})
+    room = estimate_tokens(request.prompt) + 240
 
     whole = drain(make_chat(), request)[1]
-    shortened = drain(make_chat(context_window=room), request)[1]
+    shortened = drain(make_chat(llm_context_window=room), request)[1]
 
     assert (list(whole.warnings), list(shortened.warnings)) == ([], ["answer_shortened"])
-    assert [body["max_tokens"] for body in llm.bodies] == [60, 40]
+    assert [body["max_tokens"] for body in llm.bodies] == [300, 240]
 
 
 def test_fault_llm_upstream_error_of_a_server_that_is_not_there(
     make_request: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing listens, so nothing was asked: all attempts are used, the message names no address."""
-    chat = OpenAIChat("http://127.0.0.1:9/v1", "m", limits=QUICK)
+    chat = OpenAIChat("http://127.0.0.1:9/v1", "m", Settings(**QUICK))
     try:
         error = failure(chat, make_request())
     finally:
@@ -344,7 +375,7 @@ def test_a_server_that_keeps_failing_is_left_alone(
     """After 20 failed calls none is made but a probe; one that succeeds lets all through."""
     clock = [0.0]
     llm.script = [llm.reset]
-    chat = make_chat(breaker=Breaker("llm", clock=lambda: clock[0]))
+    chat = make_chat(breaker=Breaker("llm", Settings(), clock=lambda: clock[0]))
     for _ in range(20):
         assert failure(chat, make_request()).code == "llm_upstream_error"
 
@@ -365,7 +396,7 @@ def test_a_callers_own_short_deadline_does_not_stop_the_others(
 ) -> None:
     """One caller must not be able to have the model refused to all."""
     llm.script = [llm.hang]
-    chat = make_chat(breaker=Breaker("llm", Rules(calls=2)))
+    chat = make_chat(breaker_calls=2)
 
     for _ in range(3):
         assert failure(chat, make_request(generate={"deadline_s": SOON})).code == "llm_timeout"
@@ -376,7 +407,7 @@ def test_a_callers_own_short_deadline_does_not_stop_the_others(
 def test_retries_are_a_share_of_the_calls(llm: Any, make_chat: Make, make_request: Build) -> None:
     """An outage is not made worse: after the ten saved up, one retry for ten calls."""
     llm.script = [llm.status(503)]
-    chat = make_chat(breaker=Breaker("llm", Rules(calls=10_000)))
+    chat = make_chat(breaker_calls=10_000)
 
     for _ in range(30):
         failure(chat, make_request())
@@ -438,7 +469,7 @@ def test_closing_the_generator_aborts_what_runs(
 ) -> None:
     """Shutting down leaves no call behind."""
     llm.script = [llm.events(PIECE, then=llm.hang)]
-    chat = OpenAIChat(llm.url, "m", limits=QUICK)
+    chat = OpenAIChat(llm.url, "m", Settings(**QUICK))
     pieces = chat.stream(make_request())
     next(pieces)
 
@@ -454,7 +485,7 @@ def test_a_missing_usage_after_the_end_does_not_lose_the_answer(
     end = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     llm.script = [llm.events(f"{PIECE}\n\ndata: {end}", then=llm.hang)]  # arrive together
 
-    assert drain(make_chat(Limits(idle_s=SOON)), make_request())[1].text == "Only"
+    assert drain(make_chat({"llm_idle_s": SOON}), make_request())[1].text == "Only"
 
 
 def test_an_empty_prompt_is_refused_before_any_call(

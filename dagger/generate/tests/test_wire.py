@@ -61,19 +61,6 @@ def test_bad_requests_name_the_field(
     assert param is None or error["param"] == param
 
 
-@pytest.mark.parametrize(("request_id", "told"), [("mine", "mine"), (7, None), (None, None)])
-def test_a_refusal_names_the_request(
-    request_id: Any, told: str | None, make_request: Build
-) -> None:
-    """Its id, where that is one; numbers in quotes are no numbers."""
-    request = make_request(generate={"max_answer_tokens": 40}).model_dump()
-    request["generate"]["max_answer_tokens"] = "40"
-    error = ask({**request, "request_id": request_id})["error"]
-
-    assert (error["code"], error["request_id"]) == ("invalid_request", told)
-    assert error["param"] == "generate.max_answer_tokens"
-
-
 def test_openai_is_the_default_once_a_server_is_named(llm: Any, make_request: Build) -> None:
     """The stub answers through the whole step, citations verified."""
     llm.script = [llm.text("Only the board may sign [1], ", "not Bob [5].")]

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from rag_kit.breaker import RESERVE, Breaker, Rules
+from rag_kit.breaker import RESERVE, Breaker
+from rag_kit.settings import BreakerSettings
 
 
 class Clock:
@@ -26,15 +27,15 @@ def clock() -> Clock:
 
 def call(breaker: Breaker, *, failed: bool) -> bool:
     """Make a call when it may be made; tells whether it was."""
-    if breaker.refuses():
+    if breaker.refused_for():
         return False
-    breaker.ended(failed=failed)
+    breaker.record(failed=failed)
     return True
 
 
 def test_it_opens_at_half_of_twenty_calls_in_ten_seconds(clock: Clock) -> None:
     """19 failures are not enough to judge; half of 20 are, one fewer is not."""
-    few, half, fewer = (Breaker("x", clock=clock) for _ in range(3))
+    few, half, fewer = (Breaker("x", BreakerSettings(), clock=clock) for _ in range(3))
     for n in range(19):
         call(few, failed=True)
         call(half, failed=n % 2 == 0)
@@ -49,7 +50,7 @@ def test_it_opens_at_half_of_twenty_calls_in_ten_seconds(clock: Clock) -> None:
 
 def test_calls_of_long_ago_do_not_count(clock: Clock) -> None:
     """Twenty failures spread over more than ten seconds open nothing."""
-    breaker = Breaker("x", clock=clock)
+    breaker = Breaker("x", BreakerSettings(), clock=clock)
     for _ in range(100):
         assert call(breaker, failed=True)
         clock.now += 0.6
@@ -59,19 +60,19 @@ def test_calls_of_long_ago_do_not_count(clock: Clock) -> None:
 
 def test_while_open_one_call_every_two_seconds_tries(clock: Clock) -> None:
     """Who is refused is told how long; a failed probe changes nothing, a good one closes it."""
-    breaker = Breaker("x", clock=clock)
+    breaker = Breaker("x", BreakerSettings(), clock=clock)
     for _ in range(20):
         call(breaker, failed=True)
 
-    assert breaker.refuses() == 2.0
+    assert breaker.refused_for() == 2.0
     clock.now += 1.5
-    assert breaker.refuses() == 0.5
+    assert breaker.refused_for() == 0.5
     clock.now += 0.5
     assert call(breaker, failed=True)
-    assert breaker.refuses() == 2.0
+    assert breaker.refused_for() == 2.0
     clock.now += 2
-    assert breaker.refuses() == 0  # a probe that never comes back
-    assert breaker.refuses() == 2.0
+    assert breaker.refused_for() == 0  # a probe that never comes back
+    assert breaker.refused_for() == 2.0
     clock.now += 2
     assert call(breaker, failed=False)
     assert not breaker.open
@@ -81,7 +82,7 @@ def test_while_open_one_call_every_two_seconds_tries(clock: Clock) -> None:
 
 def test_retries_are_a_tenth_of_the_calls_and_what_was_saved(clock: Clock) -> None:
     """Ten at once at most, also after a long quiet time."""
-    breaker = Breaker("x", Rules(calls=10**9), clock=clock)
+    breaker = Breaker("x", BreakerSettings(breaker_calls=10**9), clock=clock)
     calls = 5000
     retried = 0
     for _ in range(calls):
@@ -96,7 +97,7 @@ def test_retries_are_a_tenth_of_the_calls_and_what_was_saved(clock: Clock) -> No
 
 def test_no_retry_while_it_is_open(clock: Clock) -> None:
     """The budget is for passing failures."""
-    breaker = Breaker("x", clock=clock)
+    breaker = Breaker("x", BreakerSettings(), clock=clock)
     for _ in range(20):
         call(breaker, failed=True)
 
@@ -106,7 +107,7 @@ def test_no_retry_while_it_is_open(clock: Clock) -> None:
 def test_it_counts_as_a_plain_list_would(clock: Clock) -> None:
     """Against the definition: the last ten seconds, by random calls at random times."""
     chance = random.Random(7)
-    breaker, opened = Breaker("x", clock=clock), 0
+    breaker, opened = Breaker("x", BreakerSettings(), clock=clock), 0
     made: list[tuple[float, bool]] = []
     for _ in range(3000):
         clock.now += chance.expovariate(3)
@@ -125,7 +126,7 @@ def test_it_counts_as_a_plain_list_would(clock: Clock) -> None:
 
 def test_it_tells_how_long_each_call_took_however_it_ended(clock: Clock) -> None:
     """One that gives an answer, and one that is given up."""
-    breaker = Breaker("x", clock=clock)
+    breaker = Breaker("x", BreakerSettings(), clock=clock)
     took: list[float] = []
     with breaker.timed():
         clock.now += 1.0  # nobody wants to know yet

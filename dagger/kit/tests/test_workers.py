@@ -39,16 +39,16 @@ def test_as_many_processors_as_affinity_and_quota_allow(
     assert workers.processors() == most
 
 
-@pytest.mark.parametrize("waiting", [True, False])
-def test_steps_work_behind_the_event_loop(waiting: bool) -> None:
+@pytest.mark.parametrize("io_bound", [True, False])
+def test_steps_work_behind_the_event_loop(io_bound: bool) -> None:
     """One thread a processor, or many that wait; each with a lower priority than its process."""
 
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    with workers.threads(waiting=waiting) as pool:
+    with workers.threads(io_bound=io_bound) as pool:
         inside = pool.submit(priority).result()
         at_once = pool._max_workers
 
     assert inside == max(priority(), workers.NICE)
-    assert at_once == (workers.WAITING if waiting else workers.processors())
+    assert at_once == (workers.IO_THREADS if io_bound else workers.processors())

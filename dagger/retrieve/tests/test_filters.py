@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rag_kit.errors import StepError
 from rag_retrieve.search.filters import Compare, Condition, matches, parse_filters
-from rag_retrieve.stores import Point
+from rag_retrieve.stores.base import Point
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 

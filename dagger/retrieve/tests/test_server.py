@@ -28,8 +28,9 @@ def served(request: pytest.FixtureRequest) -> Iterator[RetrieveSettings]:
     if request.param == "real" and not REAL:
         pytest.skip("RAG_TEST_QDRANT_URL names no real Qdrant server")
     url = REAL if request.param == "real" else request.getfixturevalue("double").url
-    yield RetrieveSettings(store="qdrant", qdrant_url=url, qdrant_timeout_s=20)
-    stores = ServerStores(str(url), timeout_s=20)
+    settings = RetrieveSettings(store="qdrant", qdrant_url=url, qdrant_timeout_s=20)
+    yield settings
+    stores = ServerStores(str(url), settings)
     if stores.exists("test-notes"):
         stores.delete("test-notes")
     stores.close()
@@ -137,7 +138,7 @@ def test_a_second_writer_is_told_to_wait(
 ) -> None:
     """Another process's young journal refuses a write; an old one is a dead process's."""
     settings = RetrieveSettings(store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20)
-    stores = ServerStores(double.url, timeout_s=20)
+    stores = ServerStores(double.url, settings)
     with Retriever(settings, embedder=minilm) as retriever:
         retriever.ingest([folder], collection="test-notes")
         journal = {"owner": "process 1 on elsewhere", "started": time.time(), "versions": []}

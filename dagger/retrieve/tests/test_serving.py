@@ -13,7 +13,7 @@ import pytest
 from qdrant_double import Faults, QdrantDouble
 
 from rag_kit import server as serving
-from rag_kit.handler import Handler, Open
+from rag_kit.handler import Handler, OpenStep
 from rag_retrieve import RetrieveSettings, StepError
 from rag_retrieve.wire import open_step
 
@@ -21,7 +21,7 @@ Answer = tuple[int, str]
 
 
 @asynccontextmanager
-async def running(opening: Open) -> AsyncIterator[httpx.AsyncClient]:
+async def running(opening: OpenStep) -> AsyncIterator[httpx.AsyncClient]:
     """Run the step's application in this loop; gives a client of it."""
     app = serving.application(opening, step="retrieve")
     transport = httpx.ASGITransport(app)

@@ -26,13 +26,13 @@ def test_a_key_comes_from_its_variable_or_its_file_and_is_never_shown(
     """The variable goes first; a file that is not there is named, without anything secret."""
     (tmp_path / "key").write_text("from-file\n")
     monkeypatch.setenv("RAG_QDRANT_API_KEY_FILE", str(tmp_path / "key"))
-    assert RetrieveSettings().secret("qdrant_api_key") == "from-file"
+    assert RetrieveSettings().qdrant_key() == "from-file"
     monkeypatch.setenv("RAG_QDRANT_API_KEY", "canary")
     settings = RetrieveSettings()
 
-    assert settings.secret("qdrant_api_key") == "canary"
+    assert settings.qdrant_key() == "canary"
     assert "canary" not in repr(settings)
     monkeypatch.delenv("RAG_QDRANT_API_KEY")
     (tmp_path / "key").unlink()
     with pytest.raises(StepError, match=r"RAG_QDRANT_API_KEY_FILE=.* cannot be read"):
-        RetrieveSettings().secret("qdrant_api_key")
+        RetrieveSettings().qdrant_key()

@@ -25,11 +25,17 @@ from qdrant_double import QdrantDouble
 from rag_kit.errors import StepError
 from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
-from rag_retrieve.stores import Hit, Point, Sparse, Store, Stores, open_stores
+from rag_retrieve.stores import open_stores
+from rag_retrieve.stores.base import Hit, Point, Sparse, Store, Stores
 from rag_retrieve.stores.embedded.database import EdgeStores
 from rag_retrieve.stores.qdrant.database import ServerStores
 
 REAL = os.environ.get("RAG_TEST_QDRANT_URL")
+
+
+def server(url: str, **settings: Any) -> ServerStores:
+    """Return the collections of a server that has time enough, unless the settings differ."""
+    return ServerStores(url, RetrieveSettings(**{"qdrant_timeout_s": 20, **settings}))
 
 
 @pytest.fixture(params=["edge", "double", "real"])
@@ -40,12 +46,12 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
         yield opened
     elif request.param == "double":
         double = request.getfixturevalue("double")
-        opened = ServerStores(double.url, timeout_s=20)
+        opened = server(double.url)
         yield opened
     else:
         if not REAL:
             pytest.skip("RAG_TEST_QDRANT_URL names no real Qdrant server")
-        opened = ServerStores(REAL, os.environ.get("RAG_TEST_QDRANT_API_KEY"), timeout_s=20)
+        opened = server(REAL, qdrant_api_key=os.environ.get("RAG_TEST_QDRANT_API_KEY"))
         _drop_all(opened)
         yield opened
         _drop_all(opened)
@@ -296,7 +302,7 @@ def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None
         for number in range(500)
     ]
     answers = []
-    for stores in (EdgeStores(tmp_path), ServerStores(double.url, timeout_s=20)):
+    for stores in (EdgeStores(tmp_path), server(double.url)):
         store = stores.create("test-a", dim=32)
         store.upsert(points)
         store.flush()
@@ -369,7 +375,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from rag_retrieve.stores import Point, Sparse
+from rag_retrieve.stores.base import Point, Sparse
 from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=4)
 for batch in range(10**6):
@@ -411,7 +417,7 @@ DIE = """
 import os, signal, sys
 from pathlib import Path
 from uuid import UUID
-from rag_retrieve.stores import Point
+from rag_retrieve.stores.base import Point
 from rag_retrieve.stores.embedded.database import EdgeStores
 stores = EdgeStores(Path(sys.argv[1]))
 live = stores.open("docs")
@@ -562,7 +568,7 @@ bomb = pickle.dumps(Bomb())
 loaded = []
 sys.addaudithook(lambda event, args: loaded.append(args) if event == "pickle.find_class" else None)
 from rag_kit.errors import StepError
-from rag_retrieve.stores import Point
+from rag_retrieve.stores.base import Point
 from rag_retrieve.stores.embedded.database import EdgeStores
 def use():
     stores = EdgeStores(home)
@@ -703,7 +709,7 @@ def test_a_failing_server_is_told_apart(
 ) -> None:
     """Each fault has its code; no message shows the key or the host."""
     double.api_key = "sesame-1234"
-    stores = ServerStores(double.url, "sesame-1234", timeout_s=20)
+    stores = server(double.url, qdrant_api_key="sesame-1234")
     stores.create("docs", dim=2).upsert(SIX)
     for name, value in fault.items():
         setattr(double.faults, name, value)
@@ -717,7 +723,7 @@ def test_a_failing_server_is_told_apart(
 def test_a_wrong_key_is_misconfiguration(double: QdrantDouble) -> None:
     """The message says which setting, never the key."""
     double.api_key = "right"
-    stores = ServerStores(double.url, "wrong-key")
+    stores = server(double.url, qdrant_api_key="wrong-key")
     with pytest.raises(StepError) as caught:
         stores.names()
     assert caught.value.code == "retriever_misconfigured"
@@ -728,7 +734,7 @@ def test_a_wrong_key_is_misconfiguration(double: QdrantDouble) -> None:
 
 def test_a_read_is_tried_twice_and_a_write_once(double: QdrantDouble) -> None:
     """One lost connection does not hurt a search; an upsert is the caller's to repeat."""
-    stores = ServerStores(double.url, timeout_s=20)
+    stores = server(double.url)
     store = stores.create("docs", dim=2)
     store.upsert(SIX)
     double.requests.clear()
@@ -746,7 +752,7 @@ def test_a_read_is_tried_twice_and_a_write_once(double: QdrantDouble) -> None:
 
 def test_a_slow_server_is_a_deadline(double: QdrantDouble) -> None:
     """A search that takes longer than the timeout ends with the deadline's code."""
-    patient, stores = ServerStores(double.url), ServerStores(double.url, timeout_s=0.2)
+    patient, stores = server(double.url), server(double.url, qdrant_timeout_s=0.2)
     patient.create("docs", dim=2)
     patient.close()
     double.faults.hold = threading.Event()
@@ -760,17 +766,17 @@ def test_nobody_listening_is_unavailable() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         port = unheard.getsockname()[1]
-    stores = ServerStores(f"http://127.0.0.1:{port}")
+    stores = server(f"http://127.0.0.1:{port}")
     assert raised(stores).code == "retriever_unavailable"
     stores.close()
     with pytest.raises(StepError) as caught:
-        ServerStores("ht!tp://nowhere:port").names()
+        server("ht!tp://nowhere:port").names()
     assert caught.value.code == "retriever_misconfigured"
 
 
 def test_searching_is_one_round_trip(double: QdrantDouble) -> None:
     """Both legs with payloads cost one request."""
-    stores = ServerStores(double.url, timeout_s=20)
+    stores = server(double.url)
     store = stores.create("docs", dim=2)
     store.upsert(SIX)
     double.requests.clear()
@@ -781,7 +787,7 @@ def test_searching_is_one_round_trip(double: QdrantDouble) -> None:
 
 def test_an_open_store_follows_a_swap_made_elsewhere(double: QdrantDouble) -> None:
     """Another process reindexes; this one reads the new generation through the alias."""
-    here, there = ServerStores(double.url, timeout_s=20), ServerStores(double.url, timeout_s=20)
+    here, there = server(double.url), server(double.url)
     store = here.create("docs", dim=2)
     store.upsert(SIX)
     generation, new = there.begin_generation("docs", 2)
@@ -795,7 +801,7 @@ def test_an_open_store_follows_a_swap_made_elsewhere(double: QdrantDouble) -> No
 
 def test_payload_fields_are_indexed_on_the_server(double: QdrantDouble) -> None:
     """`kind` and `document_id` have a keyword index."""
-    stores = ServerStores(double.url, timeout_s=20)
+    stores = server(double.url)
     stores.create("docs", dim=2)
     assert double.collections["rag_docs~g1"].indexed == ["kind", "document_id"]
     stores.close()

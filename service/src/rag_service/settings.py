@@ -19,7 +19,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rag_kit.errors import StepError
-from rag_pipeline.settings import URL, misconfigured
+from rag_kit.settings import misconfigured
+from rag_pipeline.settings import URL
 
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 

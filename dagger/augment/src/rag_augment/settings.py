@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rag_kit.settings import StepSettings
 
 from .decision import MIN_RELEVANCE
 from .prompt import NO_CONTEXT_TEXT
 
 
-class AugmentSettings(BaseSettings):
+class AugmentSettings(StepSettings):
     """Settings of `augment`, from arguments or `RAG_…` environment variables."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
-    )
 
     tokenizer: Path | None = Field(
         None, description="A tokenizer.json to count tokens with; none: the packaged MiniLM one."

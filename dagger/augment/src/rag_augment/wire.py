@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from pydantic import ValidationError
-
-from rag_kit.errors import StepError
 from rag_kit.handler import Handler
 
 from .models import AugmentRequest
@@ -28,7 +25,7 @@ def open_step(settings: AugmentSettings | None = None) -> Iterator[Handler]:
     Raises:
         StepError: `misconfigured`: a setting, the tokenizer or the template.
     """
-    chosen = settings or _settings()
+    chosen = settings or AugmentSettings.read()
     run = partial(
         augment,
         tokenizer=load_tokenizer(chosen.tokenizer),
@@ -37,14 +34,3 @@ def open_step(settings: AugmentSettings | None = None) -> Iterator[Handler]:
         no_context_text=chosen.no_context_text,
     )
     yield Handler("augment", AugmentRequest, run)
-
-
-def _settings() -> AugmentSettings:
-    try:
-        return AugmentSettings()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "RAG_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise StepError(
-            "misconfigured", f"{name}: {first['msg']}, but got {first['input']!r}"
-        ) from None

@@ -40,8 +40,16 @@ class Failure(Exception):  # noqa: N818 - an outcome of one attempt, never seen 
 def timed_out(phase: str, seconds: float, *, retry: bool = False) -> Failure:
     """Return the failure of a phase that took longer than it may."""
     message = f"the model did not answer in time ({phase}: {seconds:g} s)"
-    # the total is the caller's to shorten, and tells nothing about the server
-    return Failure(StepError("llm_timeout", message), retry=retry, down=phase != "total")
+    return Failure(StepError("llm_timeout", message), retry=retry, down=True)
+
+
+def out_of_time(seconds: float, source: str) -> Failure:
+    """Return the failure of an answer that took longer than its deadline, and where that was set.
+
+    A caller may choose a short deadline, so it says nothing about the server.
+    """
+    message = f"the model did not answer in time (total: {seconds:g} s); {source} is the limit"
+    return Failure(StepError("llm_timeout", message))
 
 
 def refused_for_now(seconds: float) -> StepError:

@@ -42,7 +42,7 @@ class GenerateOptions(BaseModel):
         None,
         gt=0,
         le=600,
-        description="Seconds the whole answer may take; null: the step's setting.",
+        description="Seconds the answer may take; RAG_LLM_TOTAL_S when that is shorter, or for null.",
     )
     allow_degraded: bool = Field(
         False,

@@ -15,13 +15,11 @@ import re
 from collections import abc
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-from pydantic import SecretStr
 
 from rag_kit.background import BackgroundLoop
 from rag_kit.breaker import Breaker
@@ -30,26 +28,28 @@ from rag_kit.handler import on_cancel
 
 from .budget import Fitted, fit_window
 from .generator import Draft
-from .llm_faults import Failure, explain_failure, refused_for_now, timed_out
+from .llm_faults import Failure, explain_failure, out_of_time, refused_for_now, timed_out
 from .llm_reply import Reply
 from .models import GenerateRequest, Usage
+from .settings import Settings
 
 NO_KEY = "none"  # the client insists on a key; servers without one ignore it
 _HEADER = re.compile(r"[!-~]{1,128}")  # what may stand in a header as it is
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How long each phase of an answer may take, and how often it is tried; times in seconds."""
+class Deadline(NamedTuple):
+    """When an answer must be there.
 
-    connect_s: float = 2.0
-    first_token_s: float = 10.0
-    idle_s: float = 5.0
-    total_s: float = 30.0
-    attempts: int = 3
-    retry_min_s: float = 0.2
-    retry_max_s: float = 2.0
+    Args:
+        at: Time of the event loop's clock.
+        seconds: From the start until then.
+        source: The setting or the request field that says so.
+    """
+
+    at: float
+    seconds: float
+    source: str
 
 
 class OpenAIChat:
@@ -58,11 +58,8 @@ class OpenAIChat:
     Args:
         base_url: Where the server is, e.g. http://127.0.0.1:8000/v1.
         model: Name of the model there.
-        api_key: Its key, where it wants one; sent to the server and nowhere else.
-        limits: Deadlines and retries.
-        context_window: Tokens of prompt and answer together, or None when unknown.
-        max_tokens_field: What the server calls the limit of an answer.
-        breaker: Refuses calls while most fail.
+        settings: The server's key, deadlines, retries and the model's context window.
+        breaker: Refuses calls while most fail; None: one as the settings say.
     """
 
     name = "openai"
@@ -71,23 +68,19 @@ class OpenAIChat:
         self,
         base_url: str,
         model: str,
+        settings: Settings,
         *,
-        api_key: SecretStr | None = None,
-        limits: Limits | None = None,
-        context_window: int | None = None,
-        max_tokens_field: str = "max_tokens",
         breaker: Breaker | None = None,
     ) -> None:
         self.model: str | None = model
-        self._limits = limits or Limits()
-        self._window = context_window
-        self._max_tokens_field = max_tokens_field
-        self.breaker = breaker or Breaker("llm")
+        self._settings = settings
+        self.breaker = breaker or Breaker("llm", settings)
+        api_key = settings.api_key()
         self._client = AsyncOpenAI(
             base_url=base_url,
             api_key=api_key.get_secret_value() if api_key else NO_KEY,
             max_retries=0,
-            timeout=httpx2.Timeout(None, connect=self._limits.connect_s),
+            timeout=httpx2.Timeout(None, connect=settings.llm_connect_s),
             # the server answers itself; a redirect could lead anywhere
             http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         )
@@ -107,7 +100,10 @@ class OpenAIChat:
                 param="prompt",
             )
         fitted = fit_window(
-            request.prompt, request.contexts, request.generate.max_answer_tokens, self._window
+            request.prompt,
+            request.contexts,
+            request.generate.max_answer_tokens,
+            self._settings.llm_context_window,
         )
         pieces: SimpleQueue[str | Future[Draft]] = SimpleQueue()
         future = self._background.submit(self._answer(request, fitted, pieces.put))
@@ -125,33 +121,40 @@ class OpenAIChat:
     ) -> Draft:
         """Try until an answer is there, the attempts are used up, or the time is."""
         clock = asyncio.get_running_loop().time
-        total = request.generate.deadline_s or self._limits.total_s
-        end = clock() + total
+        deadline = self._deadline(request.generate.deadline_s, clock())
+        attempts = self._settings.llm_attempts
         body = self._body(request, fitted)
-        for attempt in range(1, self._limits.attempts + 1):
-            if refused := self.breaker.refuses():
-                raise refused_for_now(refused)
+        for attempt in range(1, attempts + 1):
+            if seconds := self.breaker.refused_for():
+                raise refused_for_now(seconds)
             reply = Reply()
             with self.breaker.timed():
-                failure = await self._attempt(body, reply, emit, end, total)
-            self.breaker.ended(failed=failure is not None and failure.down)
+                failure = await self._attempt(body, reply, emit, deadline)
+            self.breaker.record(failed=failure is not None and failure.down)
             if failure is None:
                 return _draft(reply, attempt, fitted)
             LOG.warning(
                 "model call %d of %d failed: %s",
-                attempt, self._limits.attempts, failure.error.code,
+                attempt, attempts, failure.error.code,
             )  # fmt: skip
             wait = self._wait(failure)
-            last = attempt == self._limits.attempts or clock() + wait >= end
+            last = attempt == attempts or clock() + wait >= deadline.at
             if last or not failure.retry or not self.breaker.may_retry():
                 raise failure.error
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
+    def _deadline(self, deadline_s: float | None, now: float) -> Deadline:
+        """Return the request's deadline where it is earlier than the setting's."""
+        total_s = self._settings.llm_total_s
+        if deadline_s is not None and deadline_s < total_s:
+            return Deadline(now + deadline_s, deadline_s, "generate.deadline_s")
+        return Deadline(now + total_s, total_s, "RAG_LLM_TOTAL_S")
+
     def _wait(self, failure: Failure) -> float:
         """Return the seconds before the next attempt: what the server asks, else random."""
         # spreading load, not cryptography
-        jitter = random.uniform(self._limits.retry_min_s, self._limits.retry_max_s)  # noqa: S311
+        jitter = random.uniform(self._settings.llm_retry_min_s, self._settings.llm_retry_max_s)  # noqa: S311
         return max(jitter, failure.error.retry_after or 0.0)
 
     async def _attempt(
@@ -159,8 +162,7 @@ class OpenAIChat:
         body: dict[str, Any],
         reply: Reply,
         emit: Callable[[str], None],
-        end: float,
-        total: float,
+        deadline: Deadline,
     ) -> Failure | None:
         """Read one streamed answer into `reply`; returns what failed.
 
@@ -168,18 +170,18 @@ class OpenAIChat:
         thread drops it, and only this one may close it.
         """
         loop = asyncio.get_running_loop()
-        phase, seconds = "first token", self._limits.first_token_s
-        first = min(loop.time() + seconds, end)
+        phase, seconds = "first token", self._settings.llm_first_token_s
+        first = min(loop.time() + seconds, deadline.at)
         try:
             async with asyncio.timeout_at(first):
                 stream = await self._client.chat.completions.create(**body)
             async with stream:
                 while True:
-                    deadline = first
+                    until = first
                     if reply.started:
-                        phase, seconds = "idle", self._limits.idle_s
-                        deadline = min(loop.time() + seconds, end)
-                    async with asyncio.timeout_at(deadline):
+                        phase, seconds = "idle", self._settings.llm_idle_s
+                        until = min(loop.time() + seconds, deadline.at)
+                    async with asyncio.timeout_at(until):
                         chunk = await anext(stream, None)
                     if chunk is None:
                         break
@@ -189,8 +191,8 @@ class OpenAIChat:
         except TimeoutError:
             if reply.finish_reason is not None:
                 return None  # only the usage or the end mark is late
-            if loop.time() >= end:
-                phase, seconds = "total", total
+            if loop.time() >= deadline.at:
+                return out_of_time(deadline.seconds, deadline.source)
             return timed_out(phase, seconds)
         except Exception as error:
             return explain_failure(error, started=reply.started).with_traceback(None)
@@ -205,7 +207,7 @@ class OpenAIChat:
             "stream": True,
             "stream_options": {"include_usage": True},
             # not every server knows both names; the client's signature does
-            self._max_tokens_field: fitted.max_answer_tokens,
+            self._settings.llm_max_tokens_field: fitted.max_answer_tokens,
         }
         if options.seed is not None:
             body["seed"] = options.seed

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from rag_kit.breaker import Rules
 from rag_kit.errors import StepError
+from rag_kit.settings import BreakerSettings
 
 from .step import FILTERED_TEXT
 
@@ -20,12 +19,8 @@ from .step import FILTERED_TEXT
 MIN_SUPPORT = 0.3
 
 
-class Settings(BaseSettings):
+class Settings(BreakerSettings):
     """Settings of `generate`; each field is the environment variable RAG_<FIELD>."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="RAG_", env_ignore_empty=True, frozen=True, extra="ignore"
-    )
 
     generator: Literal["extractive", "openai"] | None = Field(
         None,
@@ -63,35 +58,14 @@ class Settings(BaseSettings):
     llm_connect_s: float = Field(2.0, gt=0, description="Seconds to connect.")
     llm_first_token_s: float = Field(10.0, gt=0, description="Seconds until the first token.")
     llm_idle_s: float = Field(5.0, gt=0, description="Seconds between two tokens.")
-    llm_total_s: float = Field(30.0, gt=0, description="Seconds for an answer, retries included.")
+    llm_total_s: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds for an answer, retries included; a request may allow fewer.",
+    )
     llm_attempts: int = Field(3, ge=1, le=10, description="Requests for one answer at most.")
     llm_retry_min_s: float = Field(0.2, ge=0, description="Shortest wait before a retry, seconds.")
     llm_retry_max_s: float = Field(2.0, ge=0, description="Longest wait before a retry, seconds.")
-
-    retry_share: float = Field(
-        0.1, ge=0, le=1, description="Retries per call of a dependency, on average."
-    )
-    breaker_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Share of a dependency's calls that must fail until calls are refused for a while.",
-    )
-    breaker_calls: int = Field(20, ge=1, description="Calls needed to judge that.")
-    breaker_window_s: float = Field(10.0, gt=0, description="Seconds in which calls count for it.")
-    breaker_probe_s: float = Field(
-        2.0, gt=0, description="Seconds between two calls that are let through meanwhile."
-    )
-
-    def rules(self) -> Rules:
-        """Return when a dependency's calls are refused, and how much is tried again."""
-        return Rules(
-            share=self.breaker_share,
-            calls=self.breaker_calls,
-            window_s=self.breaker_window_s,
-            probe_s=self.breaker_probe_s,
-            retries=self.retry_share,
-        )
 
     def default_generator(self) -> str:
         """Return the name of the generator used when a request names none."""

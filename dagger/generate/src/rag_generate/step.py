@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections import abc
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 
 from rag_kit.errors import StepError
 from rag_kit.request import clean
 
-from .citations import Verified, verify
+from .citations import verify
 from .generator import Draft, Generator
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
 from .output_filter import OutputFilter
+from .refusal import is_refusal
 from .scoring import read_question, score_sentences, support_of
-from .terms import words
 
 __version__ = version("rag-generate")
 
 FILTERED_TEXT = "The answer was withheld because it held something that may not be passed on."
-INSTEAD = "extractive"  # who answers when the model fails
+FALLBACK = "extractive"  # answers when the model fails
 MODEL_SHARE = 0.8  # of a deadline; the rest is for answering without the model
-REFUSAL_WORDS = 60  # words; a longer answer is one, whatever it opens with
-# What models write in place of the sentence they were told to (lower-case, straight apostrophes):
-# "I cannot find ...", "the passages do not say ...", "not enough information", "is not mentioned in
-# the documents".
-_SOURCE = r"(?:passages?|documents?|contexts?|texts?|sources?|information)"
-_REFUSAL = re.compile(
-    r"\b(?:i|we)\b(?:'m| am)?(?: \w+){0,2} ?(?:cannot|can't|can not|could not|couldn't|unable to"
-    r"|not able to|do not|don't) (?:\w+ ){0,2}?(?:find|answer|have|know|see|provide)\b"
-    rf"|\b{_SOURCE}\b[^.]{{0,40}}?\b(?:do(?:es)? not|don't|doesn't) (?:\w+ )?"
-    r"(?:contain|hold|provide|include|mention|say|answer|specify|state)\b"
-    rf"|\b(?:no|not enough|insufficient) (?:relevant |such )?(?:answer\b[^.]*|){_SOURCE}\b"
-    rf"|\bn(?:o|')t (?:\w+ )?(?:mentioned|stated|specified|provided|given|found) in [^.]*{_SOURCE}\b"
-)
 
 
 def generate(
@@ -94,36 +80,21 @@ def stream(
 ) -> abc.Generator[str | GenerateResponse, None, None]:
     """Answer a prompt piece by piece: text as it is written, then the response of `generate`.
 
-    The pieces are not verified: only the response's text has its citations checked. They are
-    filtered: what may not leave is in none of them, and after it nothing more is sent. The first
-    piece comes after everything that can be refused was; closing early aborts the model's call.
+    Citations are verified in the response only. The pieces are filtered: none holds what may not
+    leave, and the first such find ends them. Refusals come before the first piece; closing early
+    aborts the model's call.
     """
     generator = _choose(request, generators, default)
     texts = _Texts(no_context_text, filtered_text, secrets, canaries)
-    instead = generators.get(INSTEAD) if request.generate.allow_degraded else None
-    if generator.model is None or instead is None:
+    fallback = generators.get(FALLBACK) if request.generate.allow_degraded else None
+    if generator.model is None or fallback is None:
         yield from _answer(request, generator, texts)
-        return
-    sent = False
-    try:
-        for event in _answer(_hurried(request), generator, texts):
-            sent = True
-            yield event
-    except StepError as error:
-        if sent or not error.code.startswith("llm_"):
-            raise
-        request = request.model_copy(
-            update={"warnings": [*request.warnings, f"degraded: {error.code}"]}
-        )
-    if not sent:
-        for event in _answer(request, instead, texts):
-            if isinstance(event, GenerateResponse):
-                event = event.model_copy(update={"degraded": True})
-            yield event
+    else:
+        yield from _answer_or_degrade(request, generator, fallback, texts)
 
 
 class _Texts(NamedTuple):
-    """What is said in place of an answer, and what no answer may say."""
+    """What replaces an answer, and what no answer may contain."""
 
     no_context: str
     filtered: str
@@ -131,8 +102,28 @@ class _Texts(NamedTuple):
     canaries: Sequence[str]
 
 
+def _answer_or_degrade(
+    request: GenerateRequest, generator: Generator, fallback: Generator, texts: _Texts
+) -> abc.Generator[str | GenerateResponse, None, None]:
+    """Answer with a model; if it fails before its first text, with the fallback."""
+    sent = False
+    try:
+        for event in _answer(_hurried(request), generator, texts):
+            sent = True
+            yield event
+        return
+    except StepError as error:
+        if sent or not error.code.startswith("llm_"):
+            raise
+        warnings = [*request.warnings, f"degraded: {error.code}"]
+    for event in _answer(request.model_copy(update={"warnings": warnings}), fallback, texts):
+        if isinstance(event, GenerateResponse):
+            event = event.model_copy(update={"degraded": True})
+        yield event
+
+
 def _hurried(request: GenerateRequest) -> GenerateRequest:
-    """Return the request with a part of its time kept for answering without the model."""
+    """Return the request with a shorter deadline, which leaves time for the fallback."""
     options = request.generate
     if options.deadline_s is None:
         return request
@@ -143,15 +134,44 @@ def _hurried(request: GenerateRequest) -> GenerateRequest:
 def _answer(
     request: GenerateRequest, generator: Generator, texts: _Texts
 ) -> abc.Generator[str | GenerateResponse, None, None]:
-    missing, support = _missing(request, generator)
-    if missing:
-        yield _no_context(request, generator, texts.no_context, missing, support=support)
+    """Answer with one generator, unless the context is not enough; a model's text is filtered."""
+    reason, support = _missing(request, generator)
+    if reason:
+        yield _no_context(request, generator, texts.no_context, reason, support=support)
+    elif generator.model is None:
+        draft = yield from _write(request, generator)
+        yield _respond(request, generator, draft, texts.no_context, support)
+    else:
+        yield from _answer_filtered(request, generator, texts, support)
+
+
+def _answer_filtered(
+    request: GenerateRequest, generator: Generator, texts: _Texts, support: float | None
+) -> abc.Generator[str | GenerateResponse, None, None]:
+    """Answer with a model until its text holds something that may not leave."""
+    output = OutputFilter(
+        request, secrets=texts.secrets, canaries=texts.canaries, allowed=texts.no_context
+    )
+    draft = yield from _write(request, generator, output)
+    if output.hit:
+        yield _withheld(request, generator, texts.filtered, output.hit, draft.usage)
         return
-    output = None
-    if generator.model is not None:
-        output = OutputFilter(
-            request, secrets=texts.secrets, canaries=texts.canaries, allowed=texts.no_context
-        )
+    draft = replace(draft, text=clean(draft.text))
+    response = _respond(request, generator, draft, texts.no_context, support)
+    rest = output.finish()
+    # without the numbers that the check removes, the words around them are adjacent
+    if rule := output.hit or output.find(response.answer):
+        yield _withheld(request, generator, texts.filtered, rule, draft.usage)
+        return
+    if rest:
+        yield rest
+    yield response
+
+
+def _write(
+    request: GenerateRequest, generator: Generator, output: OutputFilter | None = None
+) -> abc.Generator[str, None, Draft]:
+    """Yield what a generator writes, as far as the filter lets it pass, and return its draft."""
     draft = None
     with closing(generator.stream(request)) as pieces:
         for piece in pieces:
@@ -162,25 +182,10 @@ def _answer(
             elif text := output.feed(piece):
                 yield text
             elif output.hit:
-                break
-    if output is not None and output.hit:
-        yield _filtered(request, generator, texts, output.hit, Usage(llm_calls=1))
-        return
+                return Draft("", "stop", Usage(llm_calls=1))
     if draft is None:
         raise StepError("module_bad_output", f"the generator '{generator.name}' gave no draft")
-    if output is None:
-        yield _respond(request, generator, draft, texts.no_context, support)
-        return
-    draft = replace(draft, text=clean(draft.text))
-    response = _respond(request, generator, draft, texts.no_context, support)
-    rest = output.finish()
-    # the check of citations takes numbers out: what stood around them is together now
-    if rule := output.hit or output.find(response.answer):
-        yield _filtered(request, generator, texts, rule, draft.usage)
-        return
-    if rest:
-        yield rest
-    yield response
+    return draft
 
 
 def _choose(
@@ -233,7 +238,7 @@ def _respond(
         )
     verified = verify(draft.text, request.contexts, draft.quotes)
     free = request.no_context == "answer"
-    if draft.finish_reason == "stop" and not free and refuses(verified, no_context_text):
+    if draft.finish_reason == "stop" and not free and is_refusal(verified, no_context_text):
         return _no_context(
             request, generator, no_context_text, "The model finds no answer.",
             draft=draft, support=support,
@@ -258,17 +263,6 @@ def _respond(
     )
 
 
-def refuses(verified: Verified, no_context_text: str) -> bool:
-    """Whether a model says that it finds no answer: the sentence it was told, or one like it."""
-    if verified.citations:
-        return False
-    said, told = words(verified.text), words(no_context_text)
-    if told and said[: len(told)] == told:
-        return True
-    text = verified.text.lower().replace("’", "'")
-    return len(said) <= REFUSAL_WORDS and bool(_REFUSAL.search(text))
-
-
 def _no_context(
     request: GenerateRequest,
     generator: Generator,
@@ -285,37 +279,47 @@ def _no_context(
             '{"no_context": "abstain"} to get the configured text instead',
             param="no_context",
         )
+    return _unanswered(
+        request,
+        generator,
+        text,
+        "no_context",
+        support=support,
+        usage=draft.usage if draft else Usage(),
+        warnings=draft.warnings if draft else (),
+    )
+
+
+def _withheld(
+    request: GenerateRequest, generator: Generator, text: str, rule: str, usage: Usage
+) -> GenerateResponse:
+    return _unanswered(
+        request, generator, text, "filtered", usage=usage, warnings=[f"filtered: {rule}"]
+    )
+
+
+def _unanswered(
+    request: GenerateRequest,
+    generator: Generator,
+    text: str,
+    finish_reason: Literal["no_context", "filtered"],
+    *,
+    usage: Usage,
+    warnings: Sequence[str],
+    support: float | None = None,
+) -> GenerateResponse:
     return GenerateResponse(
         query=request.query,
         answer=text,
         answerable=False,
-        finish_reason="no_context",
+        finish_reason=finish_reason,
         llm_generated=False,
         support=support,
         citations=[],
         citation_check=CitationCheck(removed_markers=[], uncited_sentences=0),
         contexts=request.contexts,
-        usage=draft.usage if draft else Usage(),
-        warnings=[*request.warnings, *(draft.warnings if draft else ())],
-        provenance=_provenance(request, generator),
-    )
-
-
-def _filtered(
-    request: GenerateRequest, generator: Generator, texts: _Texts, rule: str, usage: Usage
-) -> GenerateResponse:
-    return GenerateResponse(
-        query=request.query,
-        answer=texts.filtered,
-        answerable=False,
-        finish_reason="filtered",
-        llm_generated=False,
-        support=None,
-        citations=[],
-        citation_check=CitationCheck(removed_markers=[], uncited_sentences=0),
-        contexts=request.contexts,
         usage=usage,
-        warnings=[*request.warnings, f"filtered: {rule}"],
+        warnings=[*request.warnings, *warnings],
         provenance=_provenance(request, generator),
     )
 

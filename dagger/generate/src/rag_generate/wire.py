@@ -7,11 +7,8 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
-from rag_kit.handler import Event, Handler, message
+from rag_kit.handler import Event, Handler, message_event
 
 from .extractive import Extractive
 from .generator import Generator
@@ -33,7 +30,7 @@ def open_step(settings: Settings | None = None) -> Iterator[Handler]:
     Raises:
         StepError: `misconfigured` or `llm_misconfigured`: a setting is wrong or missing.
     """
-    chosen = settings or _settings()
+    chosen = settings or Settings.read()
     with open_generators(chosen) as generators:
         key = chosen.api_key() if "openai" in generators else None
         parts: dict[str, Any] = {
@@ -55,7 +52,7 @@ def _events(request: GenerateRequest, **parts: Any) -> Iterator[Event]:
     with closing(stream(request, **parts)) as pieces:
         for piece in pieces:
             if isinstance(piece, str):
-                yield message(piece)
+                yield message_event(piece)
             else:
                 yield Event("final_answer", piece.model_dump_json())
 
@@ -81,33 +78,6 @@ def _openai(settings: Settings) -> OpenAIChat:
             "RAG_LLM_BASE_URL and RAG_LLM_MODEL; unset both, and RAG_GENERATOR, to answer without",
         )
     # importing the client takes about a second: only those who use it pay
-    from .openai_chat import Limits, OpenAIChat
+    from .openai_chat import OpenAIChat
 
-    limits = Limits(
-        connect_s=settings.llm_connect_s,
-        first_token_s=settings.llm_first_token_s,
-        idle_s=settings.llm_idle_s,
-        total_s=settings.llm_total_s,
-        attempts=settings.llm_attempts,
-        retry_min_s=settings.llm_retry_min_s,
-        retry_max_s=settings.llm_retry_max_s,
-    )
-    return OpenAIChat(
-        base_url,
-        model,
-        api_key=settings.api_key(),
-        limits=limits,
-        context_window=settings.llm_context_window,
-        max_tokens_field=settings.llm_max_tokens_field,
-        breaker=Breaker("llm", settings.rules()),
-    )
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "RAG_" + "_".join(str(part) for part in first["loc"]).upper()
-        got = "" if "KEY" in name else f", but got {first['input']!r}"
-        raise StepError("misconfigured", f"{name}: {first['msg']}{got}") from None
+    return OpenAIChat(base_url, model, settings)

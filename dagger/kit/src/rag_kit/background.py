@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, so that plain code can start and cancel coroutines."""
+"""An event loop on a thread of its own, so that blocking code can start and cancel coroutines."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class BackgroundLoop:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine, which is cancelled when the request it works for is given up.
+        """Run a coroutine and wait for its result; cancelling the request cancels it.
 
         Raises:
-            CancelledError: It was; the one of `concurrent.futures`.
+            CancelledError: It was cancelled; the class of `concurrent.futures`.
         """
         future = self.submit(coroutine)
         on_cancel(future.cancel)
         return future.result()
 
     def close(self, last: Callable[[], Coroutine[Any, Any, object]] | None = None) -> None:
-        """Cancel what still runs, wait for it, and end the thread; closing twice is fine.
+        """Cancel running coroutines, wait for them, and end the thread; closing twice is fine.
 
         Args:
-            last: Run when all that was cancelled has ended, like closing the client it used: a
-                connection that comes up in a closed client would stay open.
+            last: Runs after every cancelled task has ended, e.g. closes the client they used: a
+                connection opened in a closed client would stay open.
         """
         if self.closed:
             return

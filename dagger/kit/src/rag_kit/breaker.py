@@ -1,4 +1,4 @@
-"""How a step treats a dependency that fails: a circuit breaker and a budget for retries."""
+"""A circuit breaker with a retry budget, for a dependency that may fail."""
 
 from __future__ import annotations
 
@@ -7,54 +7,40 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-RESERVE = 10  # retries a breaker starts with and can save up; a quiet service may retry, too
+from .settings import BreakerSettings
 
-
-@dataclass(frozen=True)
-class Rules:
-    """When a breaker opens, and how much is tried again.
-
-    Args:
-        share: Share of failed calls that opens it, 0 to 1.
-        calls: Calls needed to judge.
-        window_s: Seconds a call counts.
-        probe_s: Seconds between two calls while it is open.
-        retries: Retries per call, on average, 0 to 1.
-    """
-
-    share: float = 0.5
-    calls: int = 20
-    window_s: float = 10.0
-    probe_s: float = 2.0
-    retries: float = 0.1
+RESERVE = 10  # retries in the budget at the start, and at most
 
 
 class Breaker:
-    """Refuses calls of a dependency while most of them fail; safe to use from many threads.
+    """Refuses calls of a dependency while most of them fail; thread-safe.
 
-    It is closed (everything passes) or open (one call every `probe_s` passes, to try); one call
-    that succeeds closes it.
+    It is closed (every call passes) or open (one call every `breaker_probe_s` passes, as a probe); a
+    probe that succeeds closes it.
 
     Args:
         name: The dependency, for people and metrics.
-        rules: When it opens.
+        settings: When it opens, and how many retries it allows.
         clock: Seconds since any fixed moment.
 
     Attributes:
-        on_call: Told the seconds of each call, from whatever thread made it.
+        on_call: Called with the seconds of each call, on the thread that made it.
     """
 
     def __init__(
-        self, name: str, rules: Rules | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        settings: BreakerSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.on_call: Callable[[float], None] = lambda seconds: None
-        self._rules = rules or Rules()
+        self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
-        self._ended: deque[tuple[float, bool]] = deque()  # when, and whether it failed
+        self._calls: deque[tuple[float, bool]] = deque()  # when, and whether it failed
         self._failed = 0
         self._next_probe: float | None = None  # None: closed
         self._retries = float(RESERVE)
@@ -64,45 +50,48 @@ class Breaker:
         """Whether calls are refused."""
         return self._next_probe is not None
 
-    def refuses(self) -> float:
-        """Return the seconds until a call may be tried, or 0: make it now, then tell `ended`."""
+    def refused_for(self) -> float:
+        """Return the seconds until a call may be tried, or 0: make it now, then `record` its end."""
         with self._lock:
             now = self._clock()
             if self._next_probe is not None:
                 if now < self._next_probe:
                     return self._next_probe - now
-                self._next_probe = now + self._rules.probe_s
-            self._retries = min(RESERVE, self._retries + self._rules.retries)
+                self._next_probe = now + self._settings.breaker_probe_s
+            self._retries = min(RESERVE, self._retries + self._settings.retry_share)
             return 0.0
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Time a call, however it ends: with an answer, an error, or given up."""
-        began = self._clock()
+        """Time a call, whether it succeeds, fails or is cancelled."""
+        started = self._clock()
         try:
             yield
         finally:
-            self.on_call(self._clock() - began)
+            self.on_call(self._clock() - started)
 
-    def ended(self, *, failed: bool) -> None:
-        """Count a call that was made; one that was given up tells nothing and is not counted."""
+    def record(self, *, failed: bool) -> None:
+        """Count a call that ended; one that was cancelled says nothing and is not counted."""
         with self._lock:
             now = self._clock()
             if self._next_probe is not None:
                 if not failed:
                     self._next_probe, self._failed = None, 0
-                    self._ended.clear()
+                    self._calls.clear()
                 return
-            self._ended.append((now, failed))
+            self._calls.append((now, failed))
             self._failed += failed
-            while self._ended[0][0] <= now - self._rules.window_s:
-                self._failed -= self._ended.popleft()[1]
-            calls = len(self._ended)
-            if calls >= self._rules.calls and self._failed >= self._rules.share * calls:
-                self._next_probe = now + self._rules.probe_s
+            while self._calls[0][0] <= now - self._settings.breaker_window_s:
+                self._failed -= self._calls.popleft()[1]
+            calls = len(self._calls)
+            if (
+                calls >= self._settings.breaker_calls
+                and self._failed >= self._settings.breaker_share * calls
+            ):
+                self._next_probe = now + self._settings.breaker_probe_s
 
     def may_retry(self) -> bool:
-        """Take one retry from the budget, where there is one."""
+        """Take one retry from the budget; returns whether there was one."""
         with self._lock:
             if self._next_probe is not None or self._retries < 1:
                 return False

@@ -11,14 +11,14 @@ from pathlib import Path
 import pydantic_core
 
 from .errors import StepError, dump_error, error_of
-from .handler import Open
+from .handler import OpenStep
 
 
 def command(
     step: str,
     prog: str,
     about: str,
-    open_step: Open,
+    open_step: OpenStep,
     argv: list[str] | None = None,
     *,
     verbs: tuple[str, ...] = ("run",),
@@ -26,7 +26,7 @@ def command(
     """Run the step's command line; returns the exit code (0, 1 error envelope written, 2 usage).
 
     `--input in.json --output out.json` answers one request; `-` is standard input or output.
-    `serve` keeps the step resident behind HTTP, one POST route a verb.
+    `serve` keeps the step resident behind HTTP, with one POST route per verb.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description=about, epilog=f"`{prog} serve --help` tells how to keep it running."

@@ -1,4 +1,4 @@
-"""What crosses JSON when a step cannot answer: one error, one envelope, one table of codes."""
+"""Errors of a step as JSON: one exception, one envelope, one table of codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 @dataclass(frozen=True)
 class Code:
-    """What one error code means to a client: its class, HTTP status, and whether to try again."""
+    """What an error code means to a client: its class, HTTP status, and whether to retry."""
 
     type: str
     status: int
@@ -108,7 +108,7 @@ class StepError(Exception):
 
 @contextmanager
 def errors_of(step: str) -> Iterator[None]:
-    """Name the step in an error raised inside, unless the error names one itself."""
+    """Set the step of an error raised inside, unless it is set already."""
     try:
         yield
     except StepError as error:
@@ -142,7 +142,7 @@ class ErrorEnvelope(BaseModel):
 
 
 def envelope(error: StepError, *, step: str, request_id: str | None = None) -> dict[str, Any]:
-    """Return the error envelope of `error` as a JSON object; `step` is used when it names none."""
+    """Return the error envelope of `error` as a JSON object; `step` is used when the error has none."""
     code = CODES[error.code]
     body = ErrorBody(
         type=code.type,

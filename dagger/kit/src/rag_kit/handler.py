@@ -1,4 +1,4 @@
-"""A step as JSON in, JSON out, blocking, on an event loop, or as events; the only place that validates.
+"""A step as JSON in, JSON out: blocking, async or as a stream of events; requests are validated here only.
 
 request JSON -> Handler -> the step's pure function -> response JSON
 """
@@ -22,17 +22,17 @@ from pydantic import BaseModel, ValidationError
 from .errors import StepError, dump_error, error_of
 from .request import explain, parse
 
-EVENTS = "text/event-stream"  # media type of an answer piece by piece
+EVENTS = "text/event-stream"  # media type of a streamed answer
 LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
 class Event(NamedTuple):
-    """A piece of an answer that is given as it comes.
+    """One event of a streamed answer.
 
     Args:
         name: `message` (`{"delta": {"content": …}}`), at the end `final_answer` (the response) or
-            `error` (an envelope); the composite has more.
+            `error` (an envelope); the pipeline has more.
         data: JSON text.
     """
 
@@ -40,14 +40,14 @@ class Event(NamedTuple):
     data: str
 
 
-def message(content: str, **more: str) -> Event:
-    """Return a piece of an answer's text as an event."""
+def message_event(content: str, **more: str) -> Event:
+    """Return the event of a piece of the answer's text."""
     data = {**more, "delta": {"content": content}}
     return Event("message", pydantic_core.to_json(data).decode())
 
 
 class Cancellation:
-    """Carries "given up" from whoever waits for a thread to what that thread waits for."""
+    """Passes the cancellation of a request on to the thread that works for it."""
 
     def __init__(self) -> None:
         self._stops: list[Callable[[], object]] = []
@@ -55,7 +55,7 @@ class Cancellation:
         self.requested = False
 
     def add(self, stop: Callable[[], object]) -> None:
-        """Call `stop` when the work is given up; now, when it was already."""
+        """Call `stop` on cancellation; at once, if it was cancelled already."""
         with self._lock:
             if not self.requested:
                 self._stops.append(stop)
@@ -63,7 +63,7 @@ class Cancellation:
         stop()
 
     def cancel(self) -> None:
-        """Give the work up."""
+        """Cancel the work."""
         with self._lock:
             self.requested = True
             stops, self._stops = self._stops, []
@@ -75,7 +75,7 @@ _CANCELLATION: ContextVar[Cancellation | None] = ContextVar("cancellation", defa
 
 
 def on_cancel(stop: Callable[[], object]) -> None:
-    """Call `stop` when the request this thread works for is given up."""
+    """Call `stop` when the request this thread works for is cancelled."""
     cancellation = _CANCELLATION.get()
     if cancellation is not None:
         cancellation.add(stop)
@@ -89,10 +89,10 @@ class Handler:
         step: Name of the step, for the envelope.
         request: Model the input is validated against.
         run: The step's function bound to its resident parts; plain or a coroutine function.
-        stream: The same as a generator (plain or async) of events, where the step has one.
-        also: What the step does besides, by the verb it is served under.
-        pool: Threads for plain functions; None: the event loop's own.
-        breakers: Of the dependencies behind a network: each has a `name` and is `open` or not.
+        stream: The same as a generator (plain or async) of events, if the step can stream.
+        also: Handlers of further verbs, by verb.
+        pool: Threads for plain functions; None: the event loop's default executor.
+        breakers: Circuit breakers of the dependencies behind a network.
     """
 
     step: str
@@ -121,9 +121,9 @@ class Handler:
         return answer.text
 
     async def events(self, raw: str | bytes) -> AsyncGenerator[Event, None]:
-        """Answer one request piece by piece; the last event is `final_answer` or `error`.
+        """Answer one request as events; the last one is `final_answer` or `error`.
 
-        Closing it early gives the answer up.
+        Closing the generator early cancels the answer.
         """
         if self.stream is None:
             text = await self.serve(raw)
@@ -153,7 +153,7 @@ class Handler:
             raise
 
     async def _events_of_thread(self, request: BaseModel) -> AsyncGenerator[Event, None]:
-        """Run a plain generator in one thread and hand its events over as they come."""
+        """Run a plain generator in one thread and pass its events to the event loop."""
         assert self.stream is not None
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Event | BaseException | None]()
         cancellation, context = Cancellation(), copy_context()
@@ -199,8 +199,10 @@ class Handler:
         except StepError as error:
             answer.text = dump_error(error, step=self.step, request_id=answer.request_id)
         except CancelledError:
-            gone = StepError("client_cancelled", "the request was given up before it was answered")
-            answer.text = dump_error(gone, step=self.step, request_id=answer.request_id)
+            cancelled = StepError(
+                "client_cancelled", "the request was given up before it was answered"
+            )
+            answer.text = dump_error(cancelled, step=self.step, request_id=answer.request_id)
         except Exception as error:
             LOG.exception("%s: unexpected error", self.step)
             unexpected = StepError(
@@ -216,5 +218,5 @@ class _Answer:
     request_id: str | None = None
 
 
-Open = Callable[[], AbstractContextManager[Handler]]
-"""Opens the step's resident parts (model, store) once and gives its handler while they are open."""
+OpenStep = Callable[[], AbstractContextManager[Handler]]
+"""Opens the step's resident parts (model, store) and yields its handler while they are open."""

@@ -1,4 +1,4 @@
-"""The passage and what is made of it, in the contract of every step: result, context, citation."""
+"""The passage in the contract of every step: as a search result, in the prompt, as a citation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Message(BaseModel):
 
 
 class Result(BaseModel):
-    """One passage found; every step keeps these fields, and those it does not know, as they are."""
+    """One passage found; every step passes its fields on unchanged, unknown ones included."""
 
-    # A response holds every field, so its schema requires them; a request may leave out what has a default.
+    # A response has every field, so its schema requires them; in a request those with a default are optional.
     model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=True)
 
     chunk_id: str = Field(description="Id of the passage, stable for unchanged content.")
@@ -44,13 +44,13 @@ class Result(BaseModel):
 
 
 class Context(Result):
-    """A passage in the prompt, under the number an answer cites it by."""
+    """A passage in the prompt, with the number by which an answer cites it."""
 
     marker: int = Field(ge=1, description="Number of the passage in the prompt, from 1.")
 
 
 class Citation(BaseModel):
-    """What one number in the answer rests on."""
+    """The passage that one number in the answer cites."""
 
     model_config = ConfigDict(extra="allow")
 

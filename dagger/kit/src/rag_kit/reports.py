@@ -1,4 +1,4 @@
-"""What ingest, delete and list tell: plain data for the command line and the service."""
+"""Results of ingest, delete and list: plain data for the command line and the service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 
 class Failure(BaseModel):
-    """A document that could not be ingested; what was stored of it before stays."""
+    """A document that could not be ingested; its stored version stays."""
 
     document_id: str
     code: str
@@ -63,7 +63,7 @@ class CollectionInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an ingest is; `total` counts the documents known so far."""
+    """Progress of an ingest; `total` counts the documents known so far."""
 
     done: int
     total: int
@@ -72,7 +72,7 @@ class Progress:
 
 @dataclass
 class Counters:
-    """How often the costly things happened since the retriever was opened."""
+    """How often expensive operations ran since the retriever was opened."""
 
     model_loads: int = 0
     store_opens: int = 0

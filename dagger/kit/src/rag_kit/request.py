@@ -1,4 +1,4 @@
-"""Reading a request: JSON within bounds, a query that can be searched, errors that name the field."""
+"""Parse and check a request: limits on the JSON, a searchable query, errors that name the field."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import StepError
 
-MAX_BODY_BYTES = 4 * 1024 * 1024  # a step's input carries passages; a question alone is far smaller
+MAX_BODY_BYTES = 4 * 1024 * 1024  # a step's request contains passages
 MAX_QUERY_BYTES = 8 * 1024
 MAX_DEPTH = 32  # nesting of JSON containers
 _JOINERS = "\u200c\u200d"
 _INVISIBLE = re.compile(
-    # joiners shape Persian, Arabic and Indic words; elsewhere they only hide text
+    # joiners shape Persian, Arabic and Indic words; elsewhere they hide text
     rf"(?<![^\W\d_a-zA-Z])[{_JOINERS}]|[{_JOINERS}](?![^\W\d_a-zA-Z])"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # C0 and C1 controls, without tab and newline
     r"|[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f]"
     r"|[\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]"
-    r"|[\U000e0000-\U000e0fff]"  # tags and variation selectors: whole hidden sentences
+    r"|[\U000e0000-\U000e0fff]"  # tags and variation selectors, which can hide sentences
 )
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
 
 def parse(raw: str | bytes, *, depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """Parse a JSON object; NaN, Infinity, invalid UTF-8 and too deep or too large input are refused.
+    """Parse a JSON object; refuse NaN, Infinity, invalid UTF-8 and input too deep or too large.
 
     Args:
         raw: The text.
@@ -86,7 +86,7 @@ def check_query(value: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return `text` without characters nobody sees: controls, bidi, zero-width, tags.
+    """Return `text` without invisible characters: controls, bidi, zero-width, tags.
 
     Line ends become newlines. Joiners stay between letters that are not ASCII.
     """
@@ -96,7 +96,7 @@ def clean(text: str) -> str:
 
 
 def refuse_misplaced(data: Any, step: str, options: type[BaseModel]) -> Any:
-    """Raise ValueError when an option of the step stands where it would be ignored."""
+    """Raise ValueError for an option of the step at the top level, where it would be ignored."""
     if isinstance(data, dict):
         for name in options.model_fields:
             if name in data:
@@ -107,7 +107,7 @@ def refuse_misplaced(data: Any, step: str, options: type[BaseModel]) -> Any:
 
 
 def explain(error: ValidationError) -> StepError:
-    """Turn a validation error into `invalid_request`: the field at fault, its value, the rule."""
+    """Turn a validation error into `invalid_request` with the field, its value and the rule."""
     first = error.errors(include_url=False)[0]
     param = ".".join(str(part) for part in first["loc"]) or None
     if first["type"] == "value_error":

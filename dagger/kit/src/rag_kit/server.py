@@ -1,4 +1,4 @@
-"""A step as a resident server: one POST route a verb, GET /healthz, GET /readyz."""
+"""A step as a resident server: one POST route per verb, GET /healthz, GET /readyz."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .errors import CODES, StepError, envelope, error_of
-from .handler import EVENTS, Event, Handler, Open
+from .handler import EVENTS, Event, Handler, OpenStep
 from .request import MAX_BODY_BYTES
 from .workers import threads
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
-RETRY_S = 2.0  # from one try to load to the next
+RETRY_S = 2.0  # between two attempts to load
 Result = TypeVar("Result")
 
 
 def serve(
-    open_step: Open, *, step: str, host: str, port: int, verbs: tuple[str, ...] = ("run",)
+    open_step: OpenStep, *, step: str, host: str, port: int, verbs: tuple[str, ...] = ("run",)
 ) -> int:
     """Serve the step until a signal; returns the exit code.
 
-    The parts are opened before the port answers `/readyz` with 200; `/healthz` answers at once. Where
-    that fails for a reason that may pass, such as a database that starts later, it is tried again.
+    `/healthz` answers at once, `/readyz` with 200 when the parts are open. Opening is retried while it
+    fails for a temporary reason, such as a database that starts later.
     """
     import uvicorn
 
@@ -48,14 +48,14 @@ def serve(
     return 0 if server.started else 1
 
 
-def application(open_step: Open, *, step: str, verbs: tuple[str, ...] = ("run",)) -> Starlette:
+def application(open_step: OpenStep, *, step: str, verbs: tuple[str, ...] = ("run",)) -> Starlette:
     """Return the step's ASGI application.
 
     Args:
-        open_step: Opens the resident parts; its handler answers `run`, its `also` the other verbs.
+        open_step: Opens the resident parts; the handler answers `run`, those in `also` other verbs.
         step: Name of the step.
         verbs: One POST route each. A client that accepts `text/event-stream` gets the answer as
-            server-sent events where the handler can stream, then `data: [DONE]`.
+            server-sent events if the handler can stream, then `data: [DONE]`.
     """
     resident = _Resident(open_step, step)
     routes = [Route(f"/{verb}", resident.endpoint(verb), methods=["POST"]) for verb in verbs]
@@ -84,9 +84,9 @@ def application(open_step: Open, *, step: str, verbs: tuple[str, ...] = ("run",)
 
 
 class _Resident:
-    """The step behind the routes, from loading to closing."""
+    """The resident step behind the routes, from loading to closing."""
 
-    def __init__(self, open_step: Open, step: str) -> None:
+    def __init__(self, open_step: OpenStep, step: str) -> None:
         self._open_step = open_step
         self._step = step
         self._context: Any = None
@@ -106,11 +106,11 @@ class _Resident:
             await anyio.to_thread.run_sync(self._context.__exit__, None, None, None)
 
     async def _load(self) -> None:
-        while not await self._try():
+        while not await self._try_load():
             await anyio.sleep(RETRY_S)
 
-    async def _try(self) -> bool:
-        """Load; return False where another try may do."""
+    async def _try_load(self) -> bool:
+        """Load; return False when another attempt may succeed."""
         try:
             await anyio.to_thread.run_sync(self._enter)
         except StepError as error:
@@ -127,7 +127,7 @@ class _Resident:
     def _enter(self) -> None:
         self._context = self._open_step()
         handler: Handler = self._context.__enter__()
-        pool = threads(waiting=bool(handler.breakers))
+        pool = threads(io_bound=bool(handler.breakers))
         also = {verb: replace(other, pool=pool) for verb, other in handler.also.items()}
         self._handler = replace(handler, pool=pool, also=also)
 
@@ -165,20 +165,20 @@ class _Resident:
 
 
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """Return what the work gives; when the client goes away, cancel it and wait for its end.
+    """Await the work; when the client disconnects, cancel it and wait for its end.
 
     Raises:
-        ClientDisconnect: It did.
+        ClientDisconnect: The client disconnected.
     """
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect comes
+    disconnect = asyncio.ensure_future(request.receive())  # nothing else follows the body
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
     finally:
-        gone.cancel()
+        disconnect.cancel()
         if not working.done():
             working.cancel()
             with suppress(asyncio.CancelledError, StepError):
@@ -186,12 +186,12 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
 
 
 async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Response:
-    """Send events; what fails before the first one keeps its HTTP status."""
-    pump = Pump(events)
+    """Send events; a failure before the first one has its HTTP status."""
+    queue = EventQueue(events)
     try:
-        first = await while_connected(request, pump.next())
+        first = await while_connected(request, queue.next())
     except BaseException:
-        pump.stop()
+        queue.stop()
         raise
     assert first is not None
     if first.name == "error":
@@ -202,25 +202,25 @@ async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Re
         try:
             while event is not None:
                 yield sse(event)
-                last, event = event, await pump.next()
+                last, event = event, await queue.next()
             if last.name != "error":
                 yield DONE
         finally:
-            pump.stop()
+            queue.stop()
 
     return StreamingResponse(blocks(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
 
-class Pump:
-    """Runs a generator of events in one task, whoever waits for them, until stopped.
+class EventQueue:
+    """The events of a generator, which runs in a task of its own until it ends or is stopped.
 
     Args:
-        events: What it raises, `next` raises.
-        most: Events that may wait to be taken; 0: any number.
+        events: The generator; `next` raises what it raises.
+        maxsize: Events that may wait; then the generator does (back-pressure). 0: any number.
     """
 
-    def __init__(self, events: AsyncGenerator[Event, None], *, most: int = 0) -> None:
-        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(most)
+    def __init__(self, events: AsyncGenerator[Event, None], *, maxsize: int = 0) -> None:
+        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(maxsize)
         self._task = asyncio.create_task(self._run(events))
 
     async def _run(self, events: AsyncGenerator[Event, None]) -> None:
@@ -241,17 +241,17 @@ class Pump:
         return event
 
     def stop(self) -> None:
-        """Give up what is still to come."""
+        """Cancel the generator."""
         self._task.cancel()
 
     async def close(self) -> None:
-        """Give up what is still to come, and wait until that is done."""
+        """Cancel the generator and wait for its end."""
         self.stop()
         await asyncio.wait((self._task,))
 
 
 def sse(event: Event) -> bytes:
-    """Return an event as server-sent event; JSON text has no line breaks of its own."""
+    """Return an event in the format of server-sent events; JSON text has no line breaks."""
     return f"event: {event.name}\ndata: {event.data}\n\n".encode()
 
 

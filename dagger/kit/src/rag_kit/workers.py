@@ -9,18 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
 
-WAITING = 32  # a step's requests at once that wait for a server, which costs little
+IO_THREADS = 32  # requests at once of a step that waits for a server; waiting costs little
 NICE = 10  # of 19
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def threads(*, waiting: bool) -> ThreadPoolExecutor:
+def threads(*, io_bound: bool) -> ThreadPoolExecutor:
     """Return threads for the work of steps: one a processor, or many where they wait for servers.
 
-    More that compute at once make all slower, and the event loop wait for the interpreter's lock.
+    More computing threads than processors slow each other down, and hold the interpreter's lock
+    against the event loop.
     """
-    number = WAITING if waiting else processors()
-    return ThreadPoolExecutor(number, thread_name_prefix="rag", initializer=stand_back)
+    number = IO_THREADS if io_bound else processors()
+    return ThreadPoolExecutor(number, thread_name_prefix="rag", initializer=lower_priority)
 
 
 def processors() -> int:
@@ -35,11 +36,11 @@ def processors() -> int:
         return allowed
 
 
-def stand_back() -> None:
-    """Let this thread have the processor only when nobody with more right to it wants it.
+def lower_priority() -> None:
+    """Lower this thread's priority.
 
-    Steps compute for milliseconds; the event loop, which refuses, reads and tells that it lives,
-    needs microseconds, but at once.
+    Steps compute for milliseconds; the event loop, which reads requests, refuses them and answers
+    `/healthz`, needs microseconds, but at once.
     """
-    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+    if sys.platform == "linux":  # elsewhere a priority is that of the process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

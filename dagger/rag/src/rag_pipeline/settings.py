@@ -5,23 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import platformdirs
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
 from rag_kit.errors import StepError
+from rag_kit.settings import StepSettings
 
 URL = r"^https?://[^\s/]+"
 
 
-class RagSettings(BaseSettings):
+class RagSettings(StepSettings):
     """Settings of `rag`, from arguments or `RAG_…` environment variables.
 
     The steps have settings of their own; in one process they read the same environment.
     """
-
-    model_config = SettingsConfigDict(
-        env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
-    )
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rag", appauthor=False)),
@@ -64,14 +60,4 @@ def read_settings() -> RagSettings:
     Raises:
         StepError: `misconfigured`, a variable has a value that cannot be used.
     """
-    try:
-        return RagSettings()
-    except ValidationError as error:
-        raise misconfigured(error) from None
-
-
-def misconfigured(error: ValidationError) -> StepError:
-    """Name the first variable at fault and the rule; its value may be a key, so it stays unsaid."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    name = "_".join(["RAG", *(str(part).upper() for part in first["loc"])])
-    return StepError("misconfigured", f"the setting {name} cannot be used: {first['msg']}")
+    return RagSettings.read()

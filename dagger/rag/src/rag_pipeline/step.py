@@ -21,7 +21,7 @@ import pydantic_core
 from pydantic import JsonValue, ValidationError
 
 from rag_kit.errors import CODES, StepError, error_of
-from rag_kit.handler import Event, message
+from rag_kit.handler import Event, message_event
 from rag_kit.passages import Result
 from rag_kit.request import explain
 
@@ -158,7 +158,7 @@ class _Run:
             async with aclosing(step(text)) as events:
                 async for event in events:
                     if event.name == "message":
-                        yield message(_content_of(name, event), id=self.id)
+                        yield message_event(_content_of(name, event), id=self.id)
                     elif event.name in ("final_answer", "error"):
                         replies.append(event.data)
         if len(replies) != 1:

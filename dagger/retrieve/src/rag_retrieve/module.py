@@ -10,6 +10,7 @@ import dagger
 from dagger import Doc, Name, check, dag, enum_type, function, object_type
 
 from rag_kit import container as image
+from rag_kit.formats import listed
 
 PACKAGE = "rag_retrieve"
 STEP = "retrieve"  # its folder, too
@@ -78,9 +79,7 @@ class Retrieve:
     @function(cache=image.PURE)
     async def index(
         self,
-        docs: Annotated[
-            dagger.Directory, Doc("Folder with txt, md, html, pdf, docx, csv and json files.")
-        ],
+        docs: Annotated[dagger.Directory, Doc(f"Folder with {listed()} files.")],
         collection: Annotated[str, Doc("Name of the collection to make.")] = "default",
         name: Annotated[
             str, Doc("Name of the folder in document ids: docs gives docs/report.pdf.")
@@ -105,9 +104,7 @@ class Retrieve:
     @function(cache=image.FRESH)
     async def ingest(
         self,
-        docs: Annotated[
-            dagger.Directory, Doc("Folder with txt, md, html, pdf, docx, csv and json files.")
-        ],
+        docs: Annotated[dagger.Directory, Doc(f"Folder with {listed()} files.")],
         collection: Annotated[str, Doc("Collection to bring them into.")] = "default",
         name: Annotated[str, Doc("Name of the folder in document ids.")] = "docs",
         prune: Annotated[bool, Doc("Delete documents whose file is gone from the folder.")] = False,

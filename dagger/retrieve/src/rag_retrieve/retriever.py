@@ -23,7 +23,8 @@ from .index.manifest import Manifest, Recipe, check_recipe, read_manifest
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
 from .step import __version__, retrieve
-from .stores import Stores, open_stores
+from .stores import open_stores
+from .stores.base import Stores
 
 if TYPE_CHECKING:
     from .superlinked import Superlinked
@@ -86,7 +87,7 @@ class Retriever:
         Raises:
             StepError: `misconfigured`, `retriever_…` or `embedder_…`, with the way out.
         """
-        return cls(settings or RetrieveSettings())
+        return cls(settings or RetrieveSettings.read())
 
     @property
     def breakers(self) -> tuple[Breaker, ...]:

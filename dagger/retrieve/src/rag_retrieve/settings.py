@@ -7,18 +7,12 @@ from typing import Literal
 
 import platformdirs
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from rag_kit.breaker import Rules
-from rag_kit.errors import StepError
+from rag_kit.settings import BreakerSettings
 
 
-class RetrieveSettings(BaseSettings):
+class RetrieveSettings(BreakerSettings):
     """Settings of `retrieve`, from arguments or `RAG_…` environment variables."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
-    )
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rag", appauthor=False)),
@@ -77,45 +71,10 @@ class RetrieveSettings(BaseSettings):
         0, ge=0, le=64, description="Embedding threads; 0: one per core, at most 4."
     )
 
-    retry_share: float = Field(
-        0.1, ge=0, le=1, description="Retries per call of a dependency, on average."
-    )
-    breaker_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Share of a dependency's calls that must fail until calls are refused for a while.",
-    )
-    breaker_calls: int = Field(20, ge=1, description="Calls needed to judge that.")
-    breaker_window_s: float = Field(10.0, gt=0, description="Seconds in which calls count for it.")
-    breaker_probe_s: float = Field(
-        2.0, gt=0, description="Seconds between two calls that are let through meanwhile."
-    )
+    def qdrant_key(self) -> str | None:
+        """Return the key of the Qdrant server; raises `retriever_misconfigured`."""
+        return self.secret("qdrant_api_key", code="retriever_misconfigured")
 
-    def rules(self) -> Rules:
-        """Return when a dependency's calls are refused, and how much is tried again."""
-        return Rules(
-            share=self.breaker_share,
-            calls=self.breaker_calls,
-            window_s=self.breaker_window_s,
-            probe_s=self.breaker_probe_s,
-            retries=self.retry_share,
-        )
-
-    def secret(self, name: Literal["qdrant_api_key", "embedding_api_key"]) -> str | None:
-        """Return a key from its variable or its file, or None.
-
-        Raises:
-            StepError: `retriever_misconfigured`, the file cannot be read.
-        """
-        value: SecretStr | None = getattr(self, name)
-        path: Path | None = getattr(self, f"{name}_file")
-        if value is not None or path is None:
-            return value.get_secret_value() if value is not None else None
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise StepError(
-                "retriever_misconfigured",
-                f"RAG_{name.upper()}_FILE={path} cannot be read: {error.strerror}",
-            ) from None
+    def embedding_key(self) -> str | None:
+        """Return the key of the embedding service; raises `retriever_misconfigured`."""
+        return self.secret("embedding_api_key", code="retriever_misconfigured")

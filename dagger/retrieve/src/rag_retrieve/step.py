@@ -17,7 +17,7 @@ from .index.manifest import Manifest
 from .models import RetrieveRequest, RetrieveResponse
 from .search.filters import parse_filters
 from .search.fusion import fuse_dbsf, fuse_rrf
-from .stores import Leg
+from .stores.base import Leg
 
 __version__ = version("rag-retrieve")
 

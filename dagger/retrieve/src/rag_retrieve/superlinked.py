@@ -24,7 +24,7 @@ from .index.collection import Collection, Ranked
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
 from .step import cap, respond, result_of
-from .stores import Point
+from .stores.base import Point
 
 BATCH = 64  # chunks read and sent at once
 BATCH_BYTES = 2 * 1024 * 1024  # of JSON; the server takes twice that

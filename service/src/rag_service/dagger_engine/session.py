@@ -27,7 +27,7 @@ from pydantic import SecretStr
 
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
-from rag_kit.server import Pump
+from rag_kit.server import EventQueue
 
 from ..runners.base import Say
 from ..settings import is_loopback, process_environment
@@ -361,7 +361,7 @@ class Session:
 
     async def relay(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """Yield what a generator yields, run in one task of its own; raises as `guard`."""
-        pump = Pump(events, most=16)
+        pump = EventQueue(events, maxsize=16)
         try:
             while (event := await self.guard(pump.next())) is not None:
                 yield event

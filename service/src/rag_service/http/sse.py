@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 
 from rag_kit.errors import StepError
 from rag_kit.handler import EVENTS, Event
-from rag_kit.server import DONE, Pump, sse, while_connected
+from rag_kit.server import DONE, EventQueue, sse, while_connected
 
 from ..service import Service
 from .context import context_of
@@ -45,7 +45,7 @@ async def streamed(
         StepError: What failed before the first piece of the answer.
         ClientDisconnect: The client went away before it.
     """
-    pump = Pump(events)
+    pump = EventQueue(events)
     first: list[Event] = []
     try:
         while not first or first[-1].name in EARLY:
@@ -62,7 +62,7 @@ async def streamed(
 async def _blocks(
     service: Service,
     http: Request,
-    pump: Pump,
+    pump: EventQueue,
     first: list[Event],
     write: Write,
     done: bytes,

@@ -28,8 +28,8 @@ from rag_kit.reports import (
     Progress,
     StoredDocument,
 )
-from rag_kit.workers import stand_back
-from rag_pipeline.settings import misconfigured
+from rag_kit.settings import misconfigured
+from rag_kit.workers import lower_priority
 from rag_pipeline.settings import read_settings as rag_settings
 
 from ..http.metrics import Metrics
@@ -146,7 +146,7 @@ class _StoppedError(Exception):
 
 def _threads(number: int, name: str) -> ThreadPoolExecutor:
     """Return threads that have no more right to the processor than those that answer."""
-    return ThreadPoolExecutor(number, thread_name_prefix=name, initializer=stand_back)
+    return ThreadPoolExecutor(number, thread_name_prefix=name, initializer=lower_priority)
 
 
 class Library:

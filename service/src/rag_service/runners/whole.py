@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rag_kit.errors import StepError
-from rag_kit.handler import Event, message
+from rag_kit.handler import Event, message_event
 from rag_kit.passages import Result
 from rag_kit.request import explain
 from rag_pipeline.models import RagResponse, SearchResponse
@@ -52,6 +52,6 @@ def whole_as_events(response: str) -> list[Event]:
         warnings=whole.warnings,
         provenance=whole.provenance,
     )
-    text = [message(whole.answer, id=whole.id)] if whole.answer else []
+    text = [message_event(whole.answer, id=whole.id)] if whole.answer else []
     first = Event("search_results", found.model_dump_json())
     return [first, *text, *closing_events(whole)]

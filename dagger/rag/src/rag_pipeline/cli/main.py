@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rag_kit.errors import StepError
+from rag_kit.formats import FORMATS
 
 from ..step import __version__
 from . import output as screen
@@ -87,7 +88,10 @@ class _OneLine(logging.Formatter):
         return ""
 
 
-@app.command(epilog="Example: [bold]rag index ~/notes report.pdf --collection work[/bold]")
+@app.command(
+    help=f"Read documents: {', '.join(FORMATS)}. Unchanged files cost nothing.",
+    epilog="Example: [bold]rag index ~/notes report.pdf --collection work[/bold]",
+)
 def index(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files and folders.")],
     collection: Collection = "default",
@@ -96,7 +100,7 @@ def index(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read documents: txt, md, html, pdf, docx, csv, json. Unchanged files cost nothing."""
+    """Read documents into a collection."""
     from ..steps.local import open_retriever
 
     with failures(as_json), loaded(open_retriever()) as retriever:

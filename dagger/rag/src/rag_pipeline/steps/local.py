@@ -16,10 +16,10 @@ from anyio.from_thread import start_blocking_portal
 from pydantic import ValidationError
 
 from rag_kit.errors import StepError, errors_of
+from rag_kit.settings import misconfigured
 from rag_kit.workers import threads
 
 from ..pipeline import Pipeline
-from ..settings import misconfigured
 
 if TYPE_CHECKING:
     from rag_generate.settings import Settings
@@ -59,7 +59,7 @@ def open_local(
     """
     with ExitStack() as stack:
         # Closes last: closing the steps is what ends an answer that was given up.
-        waiting, computing = (stack.enter_context(threads(waiting=it)) for it in (True, False))
+        waiting, computing = (stack.enter_context(threads(io_bound=it)) for it in (True, False))
         opening = waiting.submit(
             _enter, stack, "retrieve", lambda: _retriever(home, preload, retriever)
         )

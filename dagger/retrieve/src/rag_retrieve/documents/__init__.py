@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import PurePosixPath
 
 from .document import Heading, LoadedDocument, page_of, stem, unreadable
-from .records import read_json, read_jsonl
-from .tabular import read_csv, read_tsv
-from .text import read_markdown, read_plain, read_rst
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
@@ -23,40 +21,26 @@ __all__ = [
 MAX_DOCUMENT_BYTES = 50 * 1024 * 1024
 
 
-def _read_html(name: str, data: bytes) -> list[LoadedDocument]:
-    from .html import read_html
+Reader = Callable[[str, bytes], list[LoadedDocument]]
 
-    return read_html(name, data)
-
-
-def _read_pdf(name: str, data: bytes) -> list[LoadedDocument]:
-    from .pdf import read_pdf  # here and below: a search should not wait for these imports
-
-    return read_pdf(name, data)
-
-
-def _read_docx(name: str, data: bytes) -> list[LoadedDocument]:
-    from .word import read_docx
-
-    return read_docx(name, data)
-
-
-READERS: dict[str, Callable[[str, bytes], list[LoadedDocument]]] = {
-    ".txt": read_plain,
-    ".text": read_plain,
-    ".md": read_markdown,
-    ".markdown": read_markdown,
-    ".mdx": read_markdown,
-    ".rst": read_rst,
-    ".html": _read_html,
-    ".htm": _read_html,
-    ".pdf": _read_pdf,
-    ".docx": _read_docx,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
-    ".json": read_json,
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
+# Extension to loader, as module:function; a module is imported when its first file is read. What
+# people are told they may send is `rag_kit.formats`.
+READERS = {
+    ".txt": "text:read_plain",
+    ".text": "text:read_plain",
+    ".md": "text:read_markdown",
+    ".markdown": "text:read_markdown",
+    ".mdx": "text:read_markdown",
+    ".rst": "text:read_rst",
+    ".html": "html:read_html",
+    ".htm": "html:read_html",
+    ".pdf": "pdf:read_pdf",
+    ".docx": "word:read_docx",
+    ".csv": "tabular:read_csv",
+    ".tsv": "tabular:read_tsv",
+    ".json": "records:read_json",
+    ".jsonl": "records:read_jsonl",
+    ".ndjson": "records:read_jsonl",
 }
 SUPPORTED_SUFFIXES = frozenset(READERS)
 
@@ -84,4 +68,10 @@ def load(name: str, data: bytes) -> list[LoadedDocument]:
         )
     if not data.strip():
         unreadable(name, "it is empty")
-    return READERS[suffix](name, data)
+    return _reader(suffix)(name, data)
+
+
+def _reader(suffix: str) -> Reader:
+    module, _, function = READERS[suffix].partition(":")
+    reader: Reader = getattr(import_module(f".{module}", __name__), function)
+    return reader

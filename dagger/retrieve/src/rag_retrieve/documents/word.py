@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import docx
 from docx.oxml.ns import qn
 
+from .archive import check_office_file
 from .document import Heading, LoadedDocument, check_text, stem, tidy, unreadable
 
 CONTENT_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-MAX_UNPACKED_BYTES = 200 * 1024 * 1024
-MAX_RATIO = 200  # unpacked to packed size of one part; XML of prose packs about 1:10
-SMALL_BYTES = 1024 * 1024  # below it the ratio says nothing
-MAX_PARTS = 10_000
 HEADING_STYLE = re.compile(r"heading ([1-9])", re.IGNORECASE)
 TEXT = {
     qn("w:tab"): "\t",
@@ -36,7 +32,7 @@ def read_docx(name: str, data: bytes) -> list[LoadedDocument]:
         StepError: `document_unreadable`: no zip, a zip without a document, a zip bomb, damaged,
             or without text.
     """
-    _check_archive(name, data)
+    check_office_file(name, data, kind="Word document", suffix=".docx")
     try:
         document = docx.Document(io.BytesIO(data))
         properties = document.core_properties
@@ -60,32 +56,6 @@ def read_docx(name: str, data: bytes) -> list[LoadedDocument]:
             headings=headings,
         )
     ]
-
-
-def _check_archive(name: str, data: bytes) -> None:
-    if data.startswith(b"\xd0\xcf\x11\xe0"):
-        unreadable(name, "it is an old .doc or is encrypted; save a copy as .docx, no password")
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        unreadable(name, f"it is not a Word document ({error}); save it again as .docx")
-    parts = archive.infolist()
-    unpacked = sum(part.file_size for part in parts)
-    if unpacked > MAX_UNPACKED_BYTES or len(parts) > MAX_PARTS:
-        unreadable(
-            name,
-            f"it unpacks to {unpacked} bytes in {len(parts)} parts; at most {MAX_UNPACKED_BYTES} "
-            f"in {MAX_PARTS} are accepted: split the document",
-        )
-    for part in parts:
-        if part.file_size > SMALL_BYTES and part.file_size > MAX_RATIO * part.compress_size:
-            unreadable(
-                name,
-                f"its part {part.filename!r} unpacks from {part.compress_size} to "
-                f"{part.file_size} bytes, as a zip bomb does; save it again as .docx",
-            )
-    if "[Content_Types].xml" not in archive.namelist():
-        unreadable(name, "it is a zip archive, but no Word document; unpack it and add its files")
 
 
 def _blocks(parent: Any, styles: dict[str, str]) -> Iterator[tuple[int | None, str]]:

@@ -10,7 +10,7 @@ from rag_kit.reports import Counters
 
 from ..documents import LoadedDocument
 from ..documents.chunker import Chunk, chunk
-from ..stores import Sparse
+from ..stores.base import Sparse
 from .cache import EmbeddingCache
 from .embedders import Embedder, Vectors
 from .manifest import Recipe

@@ -29,7 +29,7 @@ from rag_kit.reports import DocumentInfo, StoredDocument
 from ..documents import LoadedDocument
 from ..documents.chunker import embedding_text
 from ..search.filters import Condition, matches
-from ..stores import Hit, Leg, Point, Store, batches
+from ..stores.base import Hit, Leg, Point, Store, batches
 from ..stores.embedded.locks import SharedLock, has_ended, this_process
 from .analyzer import Analyzer
 from .embedders import Vectors

@@ -173,11 +173,11 @@ class OpenAIEmbedder:
                 "the embedder 'openai' needs RAG_EMBEDDING_BASE_URL and RAG_EMBEDDING_MODEL",
             )
         self.model = settings.embedding_model
-        self.breaker = Breaker("embedder", settings.rules())
+        self.breaker = Breaker("embedder", settings)
         self._timeout_s = settings.embedding_timeout_s
         self._client = openai.AsyncOpenAI(
             base_url=settings.embedding_base_url,
-            api_key=settings.secret("embedding_api_key") or "none",
+            api_key=settings.embedding_key() or "none",
             # the server answers itself; a redirect could lead anywhere
             http_client=openai.DefaultAsyncHttpxClient(
                 timeout=httpx2.Timeout(None, connect=min(CONNECT_S, self._timeout_s / 2)),
@@ -219,7 +219,7 @@ class OpenAIEmbedder:
         return self._call(texts)
 
     def _call(self, texts: Sequence[str]) -> list[Vectors]:
-        if wait := self.breaker.refuses():
+        if wait := self.breaker.refused_for():
             raise StepError(
                 "embedder_unavailable",
                 "most of the last calls of the embedding service failed; the next one is tried in "
@@ -230,9 +230,9 @@ class OpenAIEmbedder:
             with self.breaker.timed():
                 rows = self._ask(texts)
         except StepError as error:
-            self.breaker.ended(failed=error.code in ("embedder_unavailable", "deadline_exceeded"))
+            self.breaker.record(failed=error.code in ("embedder_unavailable", "deadline_exceeded"))
             raise
-        self.breaker.ended(failed=False)
+        self.breaker.record(failed=False)
         return [_unit(row) for row in self._checked(rows, len(texts))]
 
     async def _within(self, texts: Sequence[str]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..documents import Heading, LoadedDocument
 from ..documents.chunker import Chunk
-from ..stores import Point, Sparse
+from ..stores.base import Point, Sparse
 from .embedders import Vectors
 
 NAMESPACE = uuid.UUID("6b1d2c52-5f0e-5c3a-9d61-6f0a3c2b7e11")

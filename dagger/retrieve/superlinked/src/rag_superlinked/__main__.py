@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pydantic import ValidationError
+from rag_kit.errors import StepError
 
 from .server import application
 from .settings import SuperlinkedSettings
@@ -34,11 +34,9 @@ def main(arguments: list[str]) -> int:
     serve.add_argument("--port", type=int, default=8090, help="port (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        settings = SuperlinkedSettings()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(["RAG", *(str(part).upper() for part in first["loc"])])
-        print(f"{PROG}: the setting {name} cannot be used: {first['msg']}", file=sys.stderr)
+        settings = SuperlinkedSettings.read()
+    except StepError as error:
+        print(f"{PROG}: {error.message}", file=sys.stderr)
         return 2
     config = uvicorn.Config(
         application(settings),

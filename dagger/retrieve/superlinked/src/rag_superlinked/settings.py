@@ -6,16 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
-from rag_kit.errors import StepError
+from rag_kit.settings import StepSettings
 
 
-class SuperlinkedSettings(BaseSettings):
+class SuperlinkedSettings(StepSettings):
     """Settings of the server, from arguments or `RAG_…` environment variables."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
-    )
 
     qdrant_url: str | None = Field(
         None,
@@ -36,13 +31,4 @@ class SuperlinkedSettings(BaseSettings):
         Raises:
             StepError: `retriever_misconfigured`, the file cannot be read.
         """
-        if self.qdrant_api_key is not None or self.qdrant_api_key_file is None:
-            return self.qdrant_api_key.get_secret_value() if self.qdrant_api_key else None
-        try:
-            return self.qdrant_api_key_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise StepError(
-                "retriever_misconfigured",
-                f"RAG_QDRANT_API_KEY_FILE={self.qdrant_api_key_file} cannot be read: "
-                f"{error.strerror}",
-            ) from None
+        return self.secret("qdrant_api_key", code="retriever_misconfigured")

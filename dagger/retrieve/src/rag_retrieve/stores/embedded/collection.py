@@ -15,7 +15,7 @@ import qdrant_edge as q
 from rag_kit.errors import StepError
 
 from ...search.filters import And, Compare, Condition, Not, Or, is_exact_integer, is_number
-from .. import (
+from ..base import (
     INDEXED,
     PAGE,
     Hit,

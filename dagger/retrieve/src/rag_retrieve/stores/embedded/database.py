@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from rag_kit.errors import StepError
 
-from .. import already_there, not_found
+from ..base import already_there, not_found
 from .collection import RESERVE, EdgeStore, create_shard, room_to_load
 from .disk import (
     MIB,

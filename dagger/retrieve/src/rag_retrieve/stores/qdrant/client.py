@@ -16,16 +16,18 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from rag_kit.background import BackgroundLoop
-from rag_kit.breaker import Breaker, Rules
+from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
 
-from .. import already_there, not_found
+from ...settings import RetrieveSettings
+from ..base import already_there, not_found
 
 Answer = TypeVar("Answer")
 Call = Callable[[AsyncQdrantClient], Awaitable[Answer]]
 CONNECT_SHARE = (
     0.5  # of the time of a read; a server that takes no connection is told from a slow one
 )
+WRITE_TIMEOUT_S = 60.0
 FAILING = ("retriever_unavailable", "deadline_exceeded")  # what a breaker counts
 
 
@@ -37,10 +39,7 @@ class Server:
 
     Args:
         url: Where the server is, such as `http://localhost:6333`.
-        api_key: Its key, or None.
-        read_s: Seconds a read may take.
-        write_s: Seconds a write may take.
-        rules: When calls are refused because most fail.
+        settings: Its key, how long a read may take, and when calls are refused because most fail.
 
     Raises:
         StepError: `retriever_misconfigured`, the URL is none.
@@ -49,22 +48,18 @@ class Server:
     def __init__(
         self,
         url: str,
-        api_key: str | None,
-        *,
-        read_s: float,
-        write_s: float,
-        rules: Rules | None = None,
+        settings: RetrieveSettings,
     ) -> None:
-        self._read_s, self._write_s = read_s, write_s
-        self.breaker = Breaker("qdrant", rules)
+        self._read_s = settings.qdrant_timeout_s
+        self.breaker = Breaker("qdrant", settings)
         with warnings.catch_warnings():
             # a key over plain http: the operator's choice, e.g. in a pod
             warnings.simplefilter("ignore")
             try:
                 self._client = AsyncQdrantClient(
                     url,
-                    api_key=api_key,
-                    timeout=math.ceil(write_s),
+                    api_key=settings.qdrant_key(),
+                    timeout=math.ceil(WRITE_TIMEOUT_S),
                     prefer_grpc=False,
                     check_compatibility=False,
                     event_hooks={"request": [self._limit_connecting]},
@@ -94,14 +89,14 @@ class Server:
 
     def write(self, call: Call[Answer], name: str = "") -> Answer:
         """Call the server once; raises as `read`, and `storage_full`."""
-        return self._call(call, name, self._write_s)
+        return self._call(call, name, WRITE_TIMEOUT_S)
 
     def close(self) -> None:
         """Give up what still runs and close the connections; closing twice is fine."""
         self._background.close(self._client.close)
 
     def _call(self, call: Call[Answer], name: str, seconds: float) -> Answer:
-        if wait := self.breaker.refuses():
+        if wait := self.breaker.refused_for():
             raise StepError(
                 "retriever_unavailable",
                 "most of the last calls of the Qdrant server failed; the next one is tried in "
@@ -112,9 +107,9 @@ class Server:
             with self.breaker.timed(), explained(name):
                 answer = self._background.run(self._within(call, seconds))
         except StepError as error:
-            self.breaker.ended(failed=error.code in FAILING)
+            self.breaker.record(failed=error.code in FAILING)
             raise
-        self.breaker.ended(failed=False)
+        self.breaker.record(failed=False)
         return answer
 
     async def _within(self, call: Call[Answer], seconds: float) -> Answer:

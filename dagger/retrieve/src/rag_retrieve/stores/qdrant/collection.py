@@ -9,7 +9,7 @@ from typing import Any
 from qdrant_client import models
 
 from ...search.filters import And, Compare, Condition, Not, Or, is_exact_integer, is_number
-from .. import (
+from ..base import (
     PAGE,
     Hit,
     Leg,

@@ -17,14 +17,13 @@ from uuid import NAMESPACE_URL, uuid5
 
 from qdrant_client import models
 
-from rag_kit.breaker import Rules
 from rag_kit.errors import StepError
 
-from .. import INDEXED, Point, already_there, not_found
+from ...settings import RetrieveSettings
+from ..base import INDEXED, Point, already_there, not_found
 from .client import Server
 from .collection import ServerStore
 
-WRITE_TIMEOUT_S = 60.0
 EXACT_UP_TO = 100_000  # passages in a segment; up to here the server builds no graph
 HNSW_M = 32  # edges per node
 HNSW_EF_CONSTRUCT = 256  # candidates while building
@@ -37,22 +36,11 @@ class ServerStores:
 
     Args:
         url: Where the server is, such as `http://localhost:6333`.
-        api_key: Its key, or None.
-        timeout_s: Seconds a read may take.
-        write_timeout_s: Seconds a write may take.
-        rules: When calls are refused because most fail.
+        settings: Its key, how long a read may take, and when calls are refused because most fail.
     """
 
-    def __init__(
-        self,
-        url: str,
-        api_key: str | None = None,
-        *,
-        timeout_s: float = 2.0,
-        write_timeout_s: float = WRITE_TIMEOUT_S,
-        rules: Rules | None = None,
-    ) -> None:
-        self._server = Server(url, api_key, read_s=timeout_s, write_s=write_timeout_s, rules=rules)
+    def __init__(self, url: str, settings: RetrieveSettings) -> None:
+        self._server = Server(url, settings)
         self.breaker = self._server.breaker
 
     def names(self) -> list[str]:
