@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests/engine")]
+sys.path.append(str(ROOT / "tests/doubles"))
 
 import httpx
 from engine_kit import QUIET, Session, copy_of

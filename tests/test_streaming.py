@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager
@@ -16,8 +15,6 @@ import httpx
 import pytest
 import uvicorn
 from httpx_sse import EventSource
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "dagger/generate/tests"))
 from llm_stub import LLMStub
 
 from rag_kit.handler import Event, Handler

@@ -23,9 +23,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/retrieve/tests"))
-
 from configuration import GROUPS
 from images import IMAGES, OTHERS
 from qdrant_double import QdrantDouble

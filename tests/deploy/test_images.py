@@ -11,7 +11,6 @@ import io
 import json
 import re
 import subprocess
-import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -21,7 +20,6 @@ import pytest
 import yaml
 
 pytest.importorskip("dagger.mod", reason="dagger-io is not installed")
-sys.path.append(str(Path(__file__).parent))
 
 import images
 from engine_double import ContainerDouble, EngineDouble, directory
