@@ -1,9 +1,9 @@
 """How strong the tests are: change the code in small ways, and count the changes no test notices.
 
-    python scripts/mutation.py [TARGET…] [--min 85]
+    python lab/mutation.py [TARGET…] [--min 85]
 
 Runs mutmut over copies in .mutation/, prints killed and survived for each target, and fails below the
-minimum or where more survive in a function than scripts/mutants.toml explains. Takes many minutes.
+minimum or where more survive in a function than lab/mutants.toml explains. Takes many minutes.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--min", type=float, default=85.0, help="percent that must be killed")
     options = parser.parse_args(arguments)
-    explained = tomllib.loads((ROOT / "scripts/mutants.toml").read_text(encoding="utf-8"))
+    explained = tomllib.loads((ROOT / "lab/mutants.toml").read_text(encoding="utf-8"))
     failed, lines = False, []
     for target in options.targets or TARGETS:
         found = run(*TARGETS[target])

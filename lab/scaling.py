@@ -1,8 +1,8 @@
 """What a question costs, how far one process goes, and how many of each it takes.
 
-    python bench/scaling.py [--measure] [--write]
+    python lab/scaling.py [--measure] [--write]
 
-Reads the measured times in bench/scaling_samples.json, lets the simulation (bench/simulation.py)
+Reads the measured times in lab/scaling_samples.json, lets the simulation (lab/simulation.py)
 answer the same load and says how far it is off, then lets it answer what was not measured: other
 rates, many replicas, slow models. `--measure` measures anew first, on this machine, which must be
 quiet: about four minutes. `--write` puts the tables into docs/scaling.md.
@@ -23,10 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from report import write_section
 from simulation import Balance, Draw, Limits, Question, Record, World, poisson
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "bench"))  # it shares the load generator and the reports
+from report import write_section
+
 SAMPLES = HERE / "scaling_samples.json"
 DOCUMENT = HERE.parent / "docs" / "scaling.md"
 RATES = (10, 1_000, 100_000)  # questions a second to plan for
@@ -577,7 +579,7 @@ def main() -> None:
     """Measure if asked to, simulate, print, and with --write put it into docs/scaling.md."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="Without --measure it simulates from bench/scaling_samples.json, in about a minute.",
+        epilog="Without --measure it simulates from lab/scaling_samples.json, in about a minute.",
     )
     parser.add_argument(
         "--measure", action="store_true", help="take new samples on this machine first"

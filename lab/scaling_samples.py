@@ -1,4 +1,4 @@
-"""What `bench/scaling.py --measure` measures, and the file it is kept in.
+"""What `lab/scaling.py --measure` measures, and the file it is kept in.
 
 The service has the first core, the load generator and the language model's stub the second. Every
 question is a new one, unless a line says otherwise. All times are milliseconds.
