@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
-STEPS := retrieve augment generate rag
-SOURCES := dagger/kit/src dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src service/src
+SOURCES := $(wildcard dagger/*/src) service/src
+LOCKED := . $(patsubst %/pyproject.toml,%,$(wildcard dagger/*/pyproject.toml dagger/*/*/pyproject.toml service/pyproject.toml scripts/*/pyproject.toml))
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench lab
@@ -45,7 +45,7 @@ check: setup ## ruff, format, mypy --strict, contract, locks; edits nothing
 	@$(PYTHON) scripts/contract.py --check
 	@$(PYTHON) scripts/configuration.py --check
 	@$(PYTHON) scripts/reference.py --check
-	@scripts/lock-check . $(STEPS:%=dagger/%) service dagger/retrieve/superlinked scripts/semgrep $(EXAMPLES:%/dagger.json=%)
+	@scripts/lock-check $(LOCKED) $(EXAMPLES:%/dagger.json=%)
 
 security: setup ## bandit, and semgrep with the rules in scripts/semgrep
 	@$(PYTHON) -m bandit -q -c pyproject.toml -r $(SOURCES)
