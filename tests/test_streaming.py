@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from httpx_sse import EventSource
 from llm_stub import LLMStub
+from projects import STEPS
 
 from rag_kit.handler import Event, Handler
 from rag_kit.server import application
@@ -80,7 +81,7 @@ def servers(local: LocalPipeline) -> Iterator[str]:
 
     with ExitStack() as stack:
         urls = {}
-        for name in ("retrieve", "augment", "generate"):
+        for name in STEPS:
             step = getattr(local, name).__self__  # the handler behind the step
             urls[f"{name}_url"] = stack.enter_context(serving(application(opens(step), step=name)))
         app = application(lambda: open_step(RagSettings(**urls)), step="rag", verbs=VERBS)
