@@ -2,11 +2,11 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
-STEPS := retrieve augment generate rag
-SOURCES := dagger/kit/src dagger/retrieve/src dagger/augment/src dagger/generate/src dagger/rag/src service/src
+SOURCES := $(wildcard dagger/*/src) service/src
+LOCKED := . $(patsubst %/pyproject.toml,%,$(wildcard dagger/*/pyproject.toml dagger/*/*/pyproject.toml service/pyproject.toml scripts/*/pyproject.toml))
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
-CODE := dagger service examples tests scripts bench
+CODE := dagger service examples tests scripts bench lab
 
 .PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-service bench-overload scaling bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
@@ -45,7 +45,7 @@ check: setup ## ruff, format, mypy --strict, contract, locks; edits nothing
 	@$(PYTHON) scripts/contract.py --check
 	@$(PYTHON) scripts/configuration.py --check
 	@$(PYTHON) scripts/reference.py --check
-	@scripts/lock-check . $(STEPS:%=dagger/%) service dagger/retrieve/superlinked scripts/semgrep $(EXAMPLES:%/dagger.json=%)
+	@scripts/lock-check $(LOCKED) $(EXAMPLES:%/dagger.json=%)
 
 security: setup ## bandit, and semgrep with the rules in scripts/semgrep
 	@$(PYTHON) -m bandit -q -c pyproject.toml -r $(SOURCES)
@@ -93,14 +93,14 @@ bench-overload: setup-bench ## ten times the load and back: goodput, refusals, r
 	@$(PYTHON) bench/overload.py
 
 scaling: setup-bench ## what a question costs and how many of each it takes, simulated (MEASURE=1: new samples; WRITE=1)
-	@$(PYTHON) bench/scaling.py $(if $(MEASURE),--measure) $(if $(WRITE),--write)
+	@$(PYTHON) lab/scaling.py $(if $(MEASURE),--measure) $(if $(WRITE),--write)
 
 bench-engine: setup ## what a question costs in each form on a Dagger engine
 	@$(PYTHON) bench/engine.py
 
 clean: ## remove the environment, caches and the sample store
 	rm -rf .venv dagger/retrieve/superlinked/.venv scripts/semgrep/.venv .tools .rag .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find dagger examples tests scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-run:
 	@scripts/setup --no-default-groups

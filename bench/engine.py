@@ -32,10 +32,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests/engine")]
+sys.path += [str(ROOT / folder) for folder in ("tests/doubles", "scripts")]
 
 import httpx
 from engine_kit import QUIET, Session, copy_of
+from projects import COMPOSITE, MODULES, STEPS
 from report import machine, write_section
 from rich.console import Console
 from rich.table import Table
@@ -143,11 +144,10 @@ def index_of(opened: Session) -> str:
 
 def by_hand(opened: Session, store: str, calls: int) -> Row:
     """Time the three module functions one after the other."""
-    queries = {
-        "retrieve": "query($i: String!, $s: ID!) { retrieve(store: $s) { run(inputJson: $i) } }",
-        "augment": "query($i: String!) { augment { run(inputJson: $i) } }",
-        "generate": "query($i: String!) { generate { run(inputJson: $i) } }",
-    }
+    queries = {step: f"query($i: String!) {{ {step} {{ run(inputJson: $i) }} }}" for step in STEPS}
+    queries["retrieve"] = (
+        "query($i: String!, $s: ID!) { retrieve(store: $s) { run(inputJson: $i) } }"
+    )
 
     def ask(text: str) -> dict[str, Any]:
         carried = json.dumps({"query": text})
@@ -164,7 +164,7 @@ def containers(opened: Session, store: str, calls: int) -> Row:
     """Time the pipeline without module calls: three commands in three images, file to file."""
     images = {
         step: opened.ask(f"{{ {step} {{ container {{ id }} }} }}")[step]["container"]["id"]
-        for step in ("retrieve", "augment", "generate")
+        for step in STEPS
     }
     mounted = opened.ask(
         "query($c: ID!, $s: ID!) { node(id: $c) { ... on Container {"
@@ -192,11 +192,10 @@ def containers(opened: Session, store: str, calls: int) -> Row:
 
     def ask(text: str) -> dict[str, Any]:
         request = json.dumps({"query": text})
-        made = file(opened.ask(first, c=images["retrieve"], t=request), "withNewFile")
-        made = file(opened.ask(later % "id", c=images["augment"], f=made["id"]), "withMountedFile")
-        made = file(
-            opened.ask(later % "contents", c=images["generate"], f=made["id"]), "withMountedFile"
-        )
+        made = file(opened.ask(first, c=images[STEPS[0]], t=request), "withNewFile")
+        for step in STEPS[1:]:
+            query = later % ("contents" if step == STEPS[-1] else "id")
+            made = file(opened.ask(query, c=images[step], f=made["id"]), "withMountedFile")
         answer: dict[str, Any] = json.loads(made["contents"])
         return answer
 
@@ -243,11 +242,10 @@ def main() -> None:
     rows = [one_process(fast)]
     with tempfile.TemporaryDirectory() as folder:
         repository = copy_of(ROOT, Path(folder))
-        with session(repository, "dagger/rag") as opened:
+        with session(repository, f"dagger/{COMPOSITE}") as opened:
             rows.append(resident(opened, fast))
             rows.append(in_session(opened, options.calls))
-        modules = ("dagger/rag", "dagger/retrieve", "dagger/augment", "dagger/generate")
-        with session(repository, *modules) as opened:
+        with session(repository, *(f"dagger/{name}" for name in MODULES)) as opened:
             store = index_of(opened)
             rows.append(containers(opened, store, options.calls))
             rows.append(by_hand(opened, store, options.calls))

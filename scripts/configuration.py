@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from pathlib import Path
 
+from projects import ROOT, STEPS
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from rag_augment.settings import AugmentSettings
-from rag_generate.settings import Settings as GenerateSettings
 from rag_pipeline.settings import RagSettings
-from rag_retrieve.settings import RetrieveSettings
 from rag_service.settings import ServiceSettings
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+DOCUMENT = ROOT / "docs/configuration.md"
 HEAD = """# Configuration
 
 Everything is configured by environment variables that are read once, when a process starts. A
@@ -24,10 +22,23 @@ request can choose among configured things by name; it can never carry a host, a
 
 Keys can be given in a variable or in a file. They never appear in logs, errors or answers.
 """
+
+
+def settings_of(step: str) -> type[BaseSettings]:
+    """Return the settings class of a step: the one its settings.py defines."""
+    module = importlib.import_module(f"rag_{step}.settings")
+    [settings] = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, BaseSettings)
+        and value.__module__ == module.__name__
+    ]
+    return settings
+
+
 GROUPS: tuple[tuple[str, type[BaseSettings]], ...] = (
-    ("retrieve", RetrieveSettings),
-    ("augment", AugmentSettings),
-    ("generate", GenerateSettings),
+    *((step, settings_of(step)) for step in STEPS),
     ("rag, the composite", RagSettings),
     ("the service", ServiceSettings),
 )

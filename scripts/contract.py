@@ -14,29 +14,26 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from breaking import breaking_changes
+from projects import ROOT, STEPS
 from pydantic import BaseModel
 
-from rag_augment.models import AugmentRequest, AugmentResponse
-from rag_generate.models import GenerateRequest, GenerateResponse
 from rag_kit.errors import CODES, ErrorEnvelope
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
-from rag_retrieve.models import RetrieveRequest, RetrieveResponse
 
-ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "contract"
 MODELS: dict[str, type[BaseModel]] = {
-    "retrieve.request": RetrieveRequest,
-    "retrieve.response": RetrieveResponse,
-    "augment.request": AugmentRequest,
-    "augment.response": AugmentResponse,
-    "generate.request": GenerateRequest,
-    "generate.response": GenerateResponse,
+    **{
+        f"{step}.{kind}": pkgutil.resolve_name(f"rag_{step}.models:{step.title()}{kind.title()}")
+        for step in STEPS
+        for kind in ("request", "response")
+    },
     "rag.request": RagRequest,
     "rag.response": RagResponse,
     "search.response": SearchResponse,

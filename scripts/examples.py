@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pkgutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_augment import wire as augment_wire
-from rag_generate import wire as generate_wire
-from rag_pipeline.steps.local import open_local
-from rag_retrieve import wire as retrieve_wire
+from projects import COMPOSITE, ROOT, STEPS
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "contract/examples"
-STEPS = ("retrieve", "augment", "generate", "rag")
+from rag_pipeline.steps.local import open_local
+from rag_retrieve.wire import handler_for
+
+EXAMPLES = ROOT / "contract/examples"
 COLLECTION = "handbook"
 FLOAT_TOLERANCE = 1e-3  # a score may differ this much between processors
 
@@ -61,7 +61,7 @@ def good_examples() -> list[Good]:
     """Return the ok pairs of every step, by step and name."""
     return [
         Good(step, name, json.loads(path.read_bytes()), path.with_name(f"{name}.response.json"))
-        for step in STEPS
+        for step in (*STEPS, COMPOSITE)
         for path in sorted((EXAMPLES / step).glob("ok-*.request.json"))
         if (name := path.name.removesuffix(".request.json"))
     ]
@@ -70,7 +70,7 @@ def good_examples() -> list[Good]:
 def bad_examples() -> list[Bad]:
     """Return the bad requests of every step, by step and name."""
     examples = []
-    for step in STEPS:
+    for step in (*STEPS, COMPOSITE):
         for path in sorted((EXAMPLES / step).glob("bad-*.json")):
             told = json.loads(path.read_bytes())
             raw = json.dumps(told["request"]).encode()
@@ -102,16 +102,14 @@ def open_steps(home: Path) -> Iterator[dict[str, Answer]]:
     with ExitStack() as stack:
         with _environment(values):
             pipeline = stack.enter_context(open_local())
-            augment = stack.enter_context(augment_wire.open_step())
-            generate = stack.enter_context(generate_wire.open_step())
+            handlers = {
+                step: stack.enter_context(pkgutil.resolve_name(f"rag_{step}.wire:open_step")())
+                for step in STEPS
+                if step != "retrieve"
+            }
         pipeline.retriever.ingest([EXAMPLES / "corpus"], collection=COLLECTION)
-        retrieve = retrieve_wire.handler_for(pipeline.retriever)
-        yield {
-            "retrieve": retrieve,
-            "augment": augment,
-            "generate": generate,
-            "rag": pipeline.handler,
-        }
+        retrieve = handler_for(pipeline.retriever)
+        yield {"retrieve": retrieve, **handlers, COMPOSITE: pipeline.handler}
 
 
 @contextmanager

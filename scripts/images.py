@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from packaging.markers import Marker
+from projects import ROOT, STEPS
 
-ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / "deploy/images.env"
 VALUES_FILE = ROOT / "deploy/images.values.yaml"
 PINNED = re.compile(r"(?P<name>[^@\s]+?)(?::[\w][\w.-]*)?@(?P<digest>sha256:[0-9a-f]{64})")
@@ -81,9 +81,7 @@ class Image:
 
 
 IMAGES = (
-    Image("rag-retrieve", "dagger/retrieve", "dagger/retrieve", chart="retrieve"),
-    Image("rag-augment", "dagger/augment", "dagger/augment", chart="augment"),
-    Image("rag-generate", "dagger/generate", "dagger/generate", chart="generate"),
+    *(Image(f"rag-{step}", f"dagger/{step}", f"dagger/{step}", chart=step) for step in STEPS),
     Image("rag-pipeline", "dagger/rag", "dagger/rag", chart="composite"),
     Image(
         "rag-service",

@@ -13,9 +13,11 @@ import argparse
 import difflib
 import json
 import os
+import pkgutil
 import runpy
 import sys
 import tempfile
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
@@ -24,7 +26,8 @@ from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parent.parent
+from projects import COMPOSITE, ROOT, STEPS
+
 FOLDER = ROOT / "contract" / "reference"
 WAY_OUT = "run `make contract`, and read what changed before you commit it"
 Lines = Iterator[str]
@@ -64,20 +67,11 @@ Every command with its arguments, options and defaults, written by `make contrac
 parsers. [The rag command](../../docs/command-line.md) tells what they are for and what their exit codes mean.
 `--help` of each command says the same.
 """
-STEP_COMMANDS: tuple[tuple[str, ...], ...] = (
-    ("rag_retrieve",),
-    ("rag_retrieve", "index"),
-    ("rag_retrieve", "serve"),
-    ("rag_augment",),
-    ("rag_augment", "serve"),
-    ("rag_generate",),
-    ("rag_generate", "serve"),
-    ("rag_pipeline",),
-    ("rag_pipeline", "serve"),
-    ("rag_pipeline", "eval"),
-    ("rag_pipeline", "replay"),
-    ("rag_pipeline", "conformance"),
-)
+STEP_PACKAGES = (*(f"rag_{step}" for step in STEPS), "rag_pipeline")
+VERBS = {  # of a step's command; the others have `serve` alone
+    "rag_retrieve": ("index", "serve"),
+    "rag_pipeline": ("serve", "eval", "replay", "conformance"),
+}
 
 
 def cli() -> Lines:
@@ -92,8 +86,10 @@ def cli() -> Lines:
     yield ""
     yield "Each step is a command of its own, and needs only its own package."
     yield ""
-    for module, *verb in STEP_COMMANDS:
-        yield from step_command(module, verb)
+    for package in STEP_PACKAGES:
+        yield from step_command(package, [])
+        for verb in VERBS.get(package, ("serve",)):
+            yield from step_command(package, [verb])
 
 
 def command(name: str, found: Any, *, level: int) -> Lines:
@@ -438,14 +434,12 @@ def modules() -> Lines:
     """Yield contract/reference/modules.md."""
     import dagger.mod  # noqa: F401, before the modules: they are declared with it
 
-    from rag_augment.module import Augment
-    from rag_generate.module import Generate
-    from rag_pipeline.module import Rag
-    from rag_retrieve.module import Retrieve
-
     yield MODULES_HEAD
-    for main in (Rag, Retrieve, Augment, Generate):
-        yield from _module(main)
+    for name in (COMPOSITE, *STEPS):
+        project = tomllib.loads((ROOT / f"dagger/{name}/pyproject.toml").read_text())["project"]
+        yield from _module(
+            pkgutil.resolve_name(project["entry-points"]["dagger.mod"]["main_object"])
+        )
 
 
 def _module(main: Any) -> Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from breaking import breaking_changes
 from contract import CONTRACT, MODELS, generated
 from examples import Bad, Good, bad_examples, differences, good_examples
 from jsonschema import Draft202012Validator
+from projects import COMPOSITE, STEPS
 
 import rag_augment.models
 import rag_generate.models
@@ -24,7 +26,7 @@ GOOD = good_examples()
 BAD = bad_examples()
 SCHEMAS = {name: json.loads((CONTRACT / f"{name}.schema.json").read_bytes()) for name in MODELS}
 VALIDATORS = {name: Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
-NEXT = {"retrieve": "augment", "augment": "generate"}
+NEXT = dict(itertools.pairwise(STEPS))
 
 
 def named(examples: list[Any]) -> Any:
@@ -63,7 +65,7 @@ def test_readme_lists_every_code() -> None:
 
 def test_every_step_has_good_and_bad_examples() -> None:
     """No step is without a good pair and a dozen of bad requests."""
-    for step in ("retrieve", "augment", "generate", "rag"):
+    for step in (*STEPS, COMPOSITE):
         assert len([example for example in GOOD if example.step == step]) >= 5
         assert len([example for example in BAD if example.step == step]) >= 12
 
@@ -142,15 +144,15 @@ def test_raw_handler_takes_bytes_and_text_alike(steps: dict[str, Any]) -> None:
     assert steps["retrieve"](text) == steps["retrieve"](text.encode())
 
 
-def test_three_steps_give_what_the_composite_gives(steps: dict[str, Any]) -> None:
-    """Calling the three steps one after the other gives the composite's answer."""
+def test_the_steps_one_by_one_give_what_the_pipeline_gives(steps: dict[str, Any]) -> None:
+    """Calling the steps one after the other gives the pipeline's answer."""
     for example in (
         example for example in GOOD if example.step == "rag" and "seed" in str(example)
     ):
         if not example.request.get("query"):
             continue
         text = json.dumps(example.request)
-        for step in ("retrieve", "augment", "generate"):
+        for step in STEPS:
             text = steps[step](text)
         chained = json.loads(text)
         for field in ("answer", "answerable", "citations", "contexts", "support", "finish_reason"):

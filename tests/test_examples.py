@@ -34,7 +34,7 @@ MODULES: dict[str, type] = {
 GUIDES = [
     ROOT / "README.md",
     *(ROOT / "docs" / name for name in ("dagger.md", "publishing.md", "transition.md")),
-    *ROOT.glob("dagger/*/README.md"),
+    *(ROOT / f"dagger/{name}/README.md" for name in MODULES),
 ]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 SCRIPTS = sorted(ROOT.glob("dagger/*/examples/shell/*.sh"))

@@ -6,6 +6,7 @@ import copy
 import json
 from typing import Any
 
+import projects
 import pytest
 from contract import CONTRACT, MODELS
 from examples import EXAMPLES, good_examples
@@ -17,7 +18,7 @@ VALIDATORS = {
     name: Draft202012Validator(json.loads((CONTRACT / f"{name}.schema.json").read_bytes()))
     for name in MODELS
 }
-STEPS = ("retrieve", "augment", "generate", "rag")
+STEPS = (*projects.STEPS, projects.COMPOSITE)
 REQUESTS = {step: [e.request for e in good_examples() if e.step == step] for step in STEPS}
 # the same examples in every run, so that a failure is found by everybody
 thorough = settings(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager
@@ -16,9 +15,8 @@ import httpx
 import pytest
 import uvicorn
 from httpx_sse import EventSource
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "dagger/generate/tests"))
 from llm_stub import LLMStub
+from projects import STEPS
 
 from rag_kit.handler import Event, Handler
 from rag_kit.server import application
@@ -83,7 +81,7 @@ def servers(local: LocalPipeline) -> Iterator[str]:
 
     with ExitStack() as stack:
         urls = {}
-        for name in ("retrieve", "augment", "generate"):
+        for name in STEPS:
             step = getattr(local, name).__self__  # the handler behind the step
             urls[f"{name}_url"] = stack.enter_context(serving(application(opens(step), step=name)))
         app = application(lambda: open_step(RagSettings(**urls)), step="rag", verbs=VERBS)

@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "docs/transition.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "examples/keyword-retriever/src"
 REQUEST = {"query": "Until when can I cancel a booking?", "top_k": 3, "augment": {"seed": 7}}
-STEPS = ("retrieve", "augment", "generate")
 
 
 def block(begins: str, language: str = "python") -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -20,13 +19,11 @@ from httpx_sse import EventSource
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from qdrant_double import QdrantDouble
 from reportlab.pdfgen.canvas import Canvas
 from service_kit import free_port, serving, settings
 
 from rag_service.library.uploads import MAX_FILES, MAX_PART_BYTES, safe_name
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/retrieve/tests"))
-from qdrant_double import QdrantDouble
 
 KEYS = [
     {"name": "writer", "key": "w" * 16, "collections": ["team-*"], "write": True},

@@ -23,11 +23,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/retrieve/tests"))
-
 from configuration import GROUPS
 from images import IMAGES, OTHERS
+from projects import STEPS
 from qdrant_double import QdrantDouble
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,17 +37,10 @@ DIGEST = "registry.example.com/team/x@sha256:" + "a" * 64
 LOCAL = "127.0.0.1"
 # What each container runs, as its image says; tests/deploy/test_images.py compares them.
 STEP_COMMAND = "python -m {package} serve --host 0.0.0.0 --port 8080"
-PACKAGES = {
-    "retrieve": "rag_retrieve",
-    "augment": "rag_augment",
-    "generate": "rag_generate",
-    "composite": "rag_pipeline",
-}
+PACKAGES = {**{step: f"rag_{step}" for step in STEPS}, "composite": "rag_pipeline"}
 SERVICE_COMMAND = "rag serve --host 0.0.0.0 --port 8000"
 SETTINGS = {
-    "retrieve": ["retrieve"],
-    "augment": ["augment"],
-    "generate": ["generate"],
+    **{step: [step] for step in STEPS},
     "composite": ["rag, the composite"],
     "service": ["the service", "retrieve", "rag, the composite"],
     "service-engine": ["the service", "retrieve", "rag, the composite"],
@@ -390,7 +381,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 def test_a_document_is_uploaded_and_asked_through_all_of_them(stack: Stack) -> None:
     """New and empty it becomes healthy, takes a document with a key, and answers with a citation."""
     stack.start("service")
-    assert stack.processes.keys() == {"retrieve", "augment", "generate", "composite", "service"}
+    assert stack.processes.keys() == {*STEPS, "composite", "service"}
     document = ("files", ("bylaws.md", b"# By-laws\n\nOnly the board may sign contracts.\n"))
     question = {"query": "Who may sign contracts?"}
     with httpx.Client(base_url=stack.urls["service"], trust_env=False, timeout=60) as client:

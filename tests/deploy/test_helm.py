@@ -24,6 +24,7 @@ import pytest
 import yaml
 from kube_policies import Manifests, Rule, component, of_kind
 from pydantic import SecretStr
+from qdrant_double import QdrantDouble
 
 from rag_augment.settings import AugmentSettings
 from rag_generate.settings import Settings as GenerateSettings
@@ -35,7 +36,6 @@ from rag_service.command import CLOSING_S
 from rag_service.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-KITS = ("dagger/retrieve/tests", "tests/engine")
 CHART = ROOT / "deploy/helm/dagger-rag"
 BUILT = re.search(r"^helm=(\S+)", (ROOT / "scripts/go-tools").read_text(), re.MULTILINE)
 assert BUILT
@@ -869,9 +869,6 @@ class Programs:
 @pytest.mark.timeout(300)
 def test_the_rendered_commands_and_variables_run_the_pipeline(tmp_path: Path) -> None:
     """Ingest, steps, composite and service, started as rendered, answer a question with a key."""
-    sys.path[:0] = [str(ROOT / kit) for kit in KITS]
-    from qdrant_double import QdrantDouble
-
     values = {"ingest.enabled": "true", "ingest.existingClaim": "claim", "collection": "handbook"}
     manifests = rendered(EXAMPLE, **values)
     shutil.copytree(ROOT / "contract/examples/corpus", tmp_path / "documents/documents")

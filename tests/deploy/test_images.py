@@ -11,7 +11,6 @@ import io
 import json
 import re
 import subprocess
-import sys
 import tarfile
 import tomllib
 from pathlib import Path
@@ -21,7 +20,6 @@ import pytest
 import yaml
 
 pytest.importorskip("dagger.mod", reason="dagger-io is not installed")
-sys.path.append(str(Path(__file__).parent))
 
 import images
 from engine_double import ContainerDouble, EngineDouble, directory
@@ -31,12 +29,9 @@ from packaging.markers import Marker
 from referencing import Registry, Resource
 from test_compose import PACKAGES, SERVICE_COMMAND, STEP_COMMAND
 
+import rag_kit.container
 from rag_augment.module import Augment
 from rag_generate.module import Generate
-from rag_kit import container as augment_image
-from rag_kit import container as generate_image
-from rag_kit import container as rag_image
-from rag_kit import container as retrieve_image
 from rag_pipeline.module import Rag
 from rag_retrieve.module import Retrieve
 
@@ -183,9 +178,7 @@ def test_there_is_no_second_definition_of_an_image() -> None:
 
 def test_compose_starts_what_the_images_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entrypoint, arguments and user of each image, as the modules ask the engine for them."""
-    double = EngineDouble()
-    for user in (retrieve_image, augment_image, generate_image, rag_image):
-        monkeypatch.setattr(user, "dag", double)
+    monkeypatch.setattr(rag_kit.container, "dag", EngineDouble())
     rag = Rag(docs=directory(ROOT))
     made = {
         "retrieve": Retrieve().container(),

@@ -9,19 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / "dagger/retrieve/tests"))  # the Qdrant double
-sys.path.insert(
-    0, str(Path(__file__).parents[2] / "dagger/generate/tests")
-)  # the model server double
-
 from engine_kit import CALL_S, QUIET, Dagger, GitHttp, GitServer, Session, copy_of, registry_in
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
-
-ROOT = Path(__file__).resolve().parents[2]
-KITS = ("service/tests", "dagger/generate/tests", "dagger/retrieve/tests", "tests/faults")
-sys.path[:0] = [str(ROOT / kit) for kit in KITS]
-from service_kit import fill, settings  # noqa: E402
+from service_kit import fill, settings
 
 if TYPE_CHECKING:
     from inside import Inside

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KITS = ("service/tests", "dagger/generate/tests", "dagger/rag/tests", "tests/faults")
-sys.path[:0] = [str(ROOT / kit) for kit in KITS]
+DOUBLES = ("tests/doubles", "dagger/generate/tests", "dagger/rag/tests", "tests/faults")
+sys.path[:0] = [str(ROOT / each) for each in DOUBLES]
 SECONDS = "-max_total_time=600"
 
 

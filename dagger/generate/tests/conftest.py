@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from llm_stub import LLMStub
 
 from rag_generate.models import GenerateRequest
 from rag_kit.passages import Context
@@ -59,15 +58,9 @@ def make_request() -> Callable[..., GenerateRequest]:
 
 
 @pytest.fixture
-def llm() -> Iterator[Any]:
-    """A scripted chat server on loopback (llm_stub.LLMStub)."""
-    path = Path(__file__).with_name("llm_stub.py")
-    spec = importlib.util.spec_from_file_location("generate_llm_stub", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    stub = module.LLMStub()
+def llm() -> Iterator[LLMStub]:
+    """A scripted chat server on loopback."""
+    stub = LLMStub()
     yield stub
     stub.close()
 

@@ -1,16 +1,13 @@
-"""Makes the doubles importable, and gives every test a home of its own."""
+"""Gives every test a home of its own."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 # In its own image the composite is alone; these tests are of the composite with the local steps.
 WITH_STEPS = [

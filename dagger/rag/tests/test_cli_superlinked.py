@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rag_command import run, write_documents
-
-sys.path.append(str(Path(__file__).parents[2] / "retrieve/tests"))
-
 from superlinked_double import SuperlinkedDouble
 
 from rag_pipeline.models import RagResponse

@@ -1,3 +1,13 @@
+{{/* The steps in the order of the pipeline. A new one also needs its block in values.yaml. */}}
+{{- define "rag.steps" -}}
+["retrieve", "augment", "generate"]
+{{- end }}
+
+{{/* The deployments: who calls comes before who is called. */}}
+{{- define "rag.parts" -}}
+{{- concat (list "service" "composite") (include "rag.steps" . | fromJsonArray) | toJson -}}
+{{- end }}
+
 {{/* Name of a part; a CronJob's may have 52 characters. Call with (list $ "part"). */}}
 {{- define "rag.name" -}}
 {{- printf "%s-%s" (index . 0).Release.Name (index . 1) -}}
@@ -68,7 +78,7 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
   {{- $_ := set $env "RAG_LOG_FORMAT" "json" -}}
   {{- $_ := set $keys "RAG_API_KEYS_FILE" $values.apiKeys -}}
 {{- else if eq $part "composite" -}}
-  {{- range $step := list "retrieve" "augment" "generate" -}}
+  {{- range $step := include "rag.steps" $root | fromJsonArray -}}
     {{- $_ := set $env (printf "RAG_%s_URL" (upper $step)) (include "rag.url" (list $root $step)) -}}
   {{- end -}}
   {{- $_ := set $env "RAG_STEP_DEADLINE_S" $values.deadlineSeconds -}}
@@ -108,7 +118,7 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
 {{- define "rag.own" -}}
 {{- $root := index . 0 -}}
 {{- $bare := deepCopy $root.Values -}}
-{{- range $part := list "service" "composite" "retrieve" "augment" "generate" -}}
+{{- range $part := include "rag.parts" . | fromJsonArray -}}
   {{- $_ := set (index $bare $part) "settings" dict -}}
 {{- end -}}
 {{- $config := include "rag.config" (list (dict "Values" $bare "Release" $root.Release "Chart" $root.Chart) (index . 1)) | fromYaml -}}
@@ -197,7 +207,7 @@ capabilities: {drop: [ALL]}
 {{- define "rag.check" -}}
 {{- $root := . -}}
 {{- $faults := list -}}
-{{- $parts := list "service" "composite" "retrieve" "augment" "generate" -}}
+{{- $parts := include "rag.parts" . | fromJsonArray -}}
 {{- $images := $parts -}}
 {{- if .Values.build.enabled -}}{{- $images = append $parts "build" -}}{{- end -}}
 {{- range $part := $images -}}

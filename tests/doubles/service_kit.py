@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,14 +13,12 @@ from typing import Any
 
 import httpx
 import uvicorn
+from llm_stub import LLMStub
 
 from rag_pipeline.steps.local import open_local
 from rag_service.app import create_app
 from rag_service.http.uvicorn_protocol import behind
 from rag_service.settings import ServiceSettings
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/generate/tests"))
-from llm_stub import LLMStub
 
 __all__ = [
     "DOCUMENTS",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,18 +11,12 @@ from pathlib import Path
 
 import httpx
 from guide_kit import Session
-
-sys.path.extend(
-    str(Path(__file__).resolve().parents[1] / step / "tests")
-    for step in ("dagger/generate", "dagger/retrieve", "service")
-)
-
 from llm_stub import LLMStub
 from service_kit import Collector
 from superlinked_double import SuperlinkedDouble
 from superlinked_kit import superlinked_process
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GUIDES = [
     *sorted((ROOT / "docs/guides").glob("[!R]*.md")),
     ROOT / "docs/evaluation.md",

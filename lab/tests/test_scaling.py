@@ -14,23 +14,11 @@ from typing import Any
 import pytest
 
 pytest.importorskip("simpy", reason="the simulation needs simpy: scripts/setup --group bench")
-ROOT = Path(__file__).resolve().parent.parent
-BENCH = str(ROOT / "bench")
+import scaling
+import simulation
+
+ROOT = Path(__file__).resolve().parents[2]
 FOREVER = 1e9
-
-
-def imported() -> tuple[Any, Any]:
-    """Import from bench/, a folder of scripts: its names are in the way of nobody afterwards."""
-    sys.path.insert(0, BENCH)
-    try:
-        import scaling
-        import simulation
-    finally:
-        sys.path.remove(BENCH)
-    return scaling, simulation
-
-
-scaling, simulation = imported()
 LIMITLESS = simulation.Limits(places=10**6, queue=0, wait_s=FOREVER, computing=10**6, waiting=10**6)
 
 
@@ -257,7 +245,7 @@ def test_the_document_holds_what_the_command_prints() -> None:
 
 def test_the_command_says_what_it_does_and_what_is_wrong() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "bench" / "scaling.py"), *arguments]
+        command = [sys.executable, str(ROOT / "lab/scaling.py"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     told = run("--help")

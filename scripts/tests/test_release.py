@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VERSION = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
 TAGS = [
     f"dagger/augment/v{VERSION}",
@@ -153,6 +153,7 @@ def test_what_is_not_committed_would_not_be_in_the_tag(clone: Clone) -> None:
 
 
 WRONG = {
+    "dagger/kit/pyproject.toml": (f'version = "{VERSION}"', 'version = "9.9.9"'),
     "dagger/augment/pyproject.toml": (f'version = "{VERSION}"', 'version = "9.9.9"'),
     "dagger/rag/uv.lock": (
         f'name = "rag-pipeline"\nversion = "{VERSION}"',
@@ -225,16 +226,14 @@ def test_the_chart_has_the_version_of_the_release(clone: Clone) -> None:
     assert chart.read_text().endswith(f'version: {VERSION}\nappVersion: "{VERSION}"\n')
 
 
-def test_one_engine_and_one_base_image_everywhere(clone: Clone) -> None:
-    """What runs the modules, and what they are built on, is the same wherever it is named."""
+def test_one_engine_everywhere(clone: Clone) -> None:
+    """The engine and its SDK have the same version wherever they are named."""
     clone.edit(
         "examples/team-catalog/dagger.json", '"engineVersion": "v0.', '"engineVersion": "v9.'
     )
     clone.edit("dagger/rag/pyproject.toml", "dagger-io==0.", "dagger-io==9.")
     locked = 'name = "dagger-io"\nversion = "'
     clone.edit("dagger/rag/uv.lock", f"{locked}0.", f"{locked}9.")
-    image = "dagger/rag/src/rag_kit/container.py"
-    clone.edit(image, "@sha256:", f"@sha256:{'0' * 64} was ")
 
     refused = clone.release()
 
@@ -242,7 +241,6 @@ def test_one_engine_and_one_base_image_everywhere(clone: Clone) -> None:
     assert "examples/team-catalog/dagger.json has Dagger 9." in refused.stderr
     assert "dagger/rag/pyproject.toml has Dagger 9." in refused.stderr
     assert "dagger/rag/uv.lock has Dagger 9." in refused.stderr
-    assert f"2 digests, in dagger/augment/src/rag_kit/container.py and {image}" in refused.stderr
 
 
 def test_the_next_version_is_written_everywhere_and_released(clone: Clone) -> None:

@@ -1,8 +1,8 @@
 """What a question costs, how far one process goes, and how many of each it takes.
 
-    python bench/scaling.py [--measure] [--write]
+    python lab/scaling.py [--measure] [--write]
 
-Reads the measured times in bench/scaling_samples.json, lets the simulation (bench/simulation.py)
+Reads the measured times in lab/scaling_samples.json, lets the simulation (lab/simulation.py)
 answer the same load and says how far it is off, then lets it answer what was not measured: other
 rates, many replicas, slow models. `--measure` measures anew first, on this machine, which must be
 quiet: about four minutes. `--write` puts the tables into docs/scaling.md.
@@ -23,10 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from report import write_section
 from simulation import Balance, Draw, Limits, Question, Record, World, poisson
 
 HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / folder) for folder in ("bench", "scripts")]
+from projects import STEPS
+from report import write_section
+
 SAMPLES = HERE / "scaling_samples.json"
 DOCUMENT = HERE.parent / "docs" / "scaling.md"
 RATES = (10, 1_000, 100_000)  # questions a second to plan for
@@ -34,7 +37,7 @@ CELL = 1_000  # questions a second behind one balancer; more are more cells
 ROUNDS = 12  # simulated for each load that was measured
 SETTLE_S = 2.0  # simulated seconds at the beginning that do not count
 PER_S, P95 = 0.15, 0.25  # how far the simulation may be off
-PARTS = ("service", "composite", "retrieve", "augment", "generate")
+PARTS = ("service", "composite", *STEPS)
 Found = dict[str, Any]
 
 
@@ -452,9 +455,7 @@ def plan(found: Found) -> str:
         return [name, f"{ms:.2f}", *(f"{replicas(rate, ms / 1000):,}" for rate in RATES)]
 
     sent = found["steps"]["bytes"]
-    question, passages, prompt, answer = (
-        sent[name] for name in ("question", "retrieve", "augment", "generate")
-    )
+    question, passages, prompt, answer = (sent[name] for name in ("question", *STEPS))
     outside = question + answer
     inside = 2 * (question + answer) + 2 * passages + 2 * prompt  # composite and steps
     head = ("", "processor ms", *(f"{rate:,}/s" for rate in RATES))
@@ -577,7 +578,7 @@ def main() -> None:
     """Measure if asked to, simulate, print, and with --write put it into docs/scaling.md."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="Without --measure it simulates from bench/scaling_samples.json, in about a minute.",
+        epilog="Without --measure it simulates from lab/scaling_samples.json, in about a minute.",
     )
     parser.add_argument(
         "--measure", action="store_true", help="take new samples on this machine first"

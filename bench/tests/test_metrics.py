@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import random
-import sys
-from pathlib import Path
-from types import ModuleType
 
+import metrics
 import pytest
-
-
-def load(name: str) -> ModuleType:
-    """Load a file of bench/, which is a folder of scripts and not a package."""
-    path = Path(__file__).parent.parent / "bench" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-metrics = load("metrics")
 
 
 def test_spans_that_overlap_or_touch_count_each_character_once() -> None:

@@ -1,8 +1,8 @@
 """A small discrete-event simulation of the service: cores, admission, a language model, a balancer.
 
 Time is in seconds. A question takes its turns on a core, step by step; while it waits for the
-language model it holds its place and a thread, but no core. `bench/scaling.py` feeds it with
-measured times, `tests/test_scaling.py` holds it to queueing theory and to what was measured.
+language model it holds its place and a thread, but no core. `lab/scaling.py` feeds it with
+measured times, `lab/tests/test_scaling.py` holds it to queueing theory and to what was measured.
 """
 
 from __future__ import annotations

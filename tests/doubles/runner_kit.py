@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 from graphql_double import Cli, EngineDouble
+from rag_doubles import BODIES, StepDouble
 
 from rag_kit.errors import StepError
 from rag_kit.handler import Event, Handler, message_event
@@ -27,9 +27,6 @@ from rag_service.dagger_engine.call import CallRunner
 from rag_service.dagger_engine.containers import ContainersRunner
 from rag_service.dagger_engine.resident import ResidentRunner
 from rag_service.dagger_engine.session import EngineOptions
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/rag/tests"))
-from rag_doubles import BODIES, StepDouble
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON = 20.0  # seconds; far more than anything here takes

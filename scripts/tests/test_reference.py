@@ -16,7 +16,7 @@ from test_modules import FUNCTIONS
 
 from rag_kit.errors import CODES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "contract/reference"
 RAG = Path(sys.executable).with_name("rag")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from projects import STEPS
+
 Manifest = dict[str, Any]
 Manifests = list[Manifest]
 Edge = tuple[str, str]
 
 USER = 10001  # of the images
-PARTS = ("service", "composite", "retrieve", "augment", "generate")
-CHAIN = {("service", "composite"), *(("composite", step) for step in PARTS[2:])}
+PARTS = ("service", "composite", *STEPS)
+CHAIN = {("service", "composite"), *(("composite", step) for step in STEPS)}
 # Who may call whom besides: `anyone` is another pod of the namespace.
 WRITERS = {(part, "qdrant") for part in ("retrieve", "service", "ingest")}
 ALLOWED = CHAIN | WRITERS | {("anyone", "service")}

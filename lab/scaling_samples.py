@@ -1,4 +1,4 @@
-"""What `bench/scaling.py --measure` measures, and the file it is kept in.
+"""What `lab/scaling.py --measure` measures, and the file it is kept in.
 
 The service has the first core, the load generator and the language model's stub the second. Every
 question is a new one, unless a line says otherwise. All times are milliseconds.
@@ -32,12 +32,12 @@ from http_service import (
     serving,
 )
 from overload import MODEL_S, model, on_core
+from projects import STEPS
 from report import machine
 
 from rag_pipeline.steps.local import open_local
 
 SAMPLES = Path(__file__).resolve().with_name("scaling_samples.json")
-STEPS = ("retrieve", "augment", "generate")
 CLIENTS = (1, 2, 4, 8, 16)
 MODEL_CLIENTS = (1, 4, 8, 16)
 WIDE = 32  # places, and clients, of the service that is told to wait for many models at once

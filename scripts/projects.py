@@ -1,0 +1,30 @@
+"""The projects of this repository, read from its folders: nothing lists them by hand.
+
+A folder of dagger/ with a dagger.json is a Dagger module. The composite's dagger.json names the steps
+in the order of the pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPOSITE = "rag"
+MODULES = sorted(path.parent.name for path in ROOT.glob("dagger/*/dagger.json"))
+STEPS: list[str] = [
+    each["name"]
+    for each in json.loads((ROOT / f"dagger/{COMPOSITE}/dagger.json").read_bytes())["dependencies"]
+]
+# Every folder with a version and a lock of the release's own; "." is the root.
+PROJECTS = sorted(
+    path.parent.relative_to(ROOT).as_posix()
+    for pattern in ("", "service/", "dagger/*/", "dagger/*/*/")
+    for path in ROOT.glob(f"{pattern}pyproject.toml")
+)
+# Package -> the folder it is in.
+PACKAGES = {
+    path.name: path.parent
+    for pattern in ("service", "dagger/*")
+    for path in sorted(ROOT.glob(f"{pattern}/src/rag_*"))
+}
