@@ -25,8 +25,8 @@ from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 from rag_pipeline.step import answer, search, stream
 from rag_service.dagger_engine.call import CallRunner
 from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.options import EngineOptions
 from rag_service.dagger_engine.resident import ResidentRunner
-from rag_service.dagger_engine.session import EngineOptions
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/rag/tests"))
 from rag_doubles import BODIES, StepDouble

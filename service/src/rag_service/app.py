@@ -24,6 +24,7 @@ from .api import openai_vector_stores as vector_stores
 from .api import questions as answers
 from .api.mcp import add_mcp
 from .api.page import add_page
+from .dagger_engine.options import options_of
 from .http.errors import on_http_error, on_step_error
 from .http.fair_queue import Admission, Rates
 from .http.metrics import Metrics
@@ -31,7 +32,7 @@ from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .http.openapi import describe
 from .http.tracing import open_traces
 from .library.library import Library, open_library
-from .runners.base import Runner, open_runner
+from .runners.base import Runner
 from .service import Service
 from .settings import ServiceSettings, read_settings
 
@@ -120,13 +121,44 @@ def create_app(
     return app
 
 
+def open_runner(settings: ServiceSettings) -> Runner:
+    """Return the configured runner, not started; only its own modules are imported.
+
+    Raises:
+        StepError: `misconfigured`, a setting it needs is missing.
+    """
+    match settings.runner:
+        case "local":
+            from .runners.local import LocalRunner
+
+            return LocalRunner()
+        case "remote":
+            from .runners.remote import RemoteRunner
+
+            return RemoteRunner(settings)
+        case "resident":
+            from .dagger_engine.resident import ResidentRunner
+
+            return ResidentRunner(options_of(settings))
+        case "call":
+            from .dagger_engine.call import CallRunner
+
+            return CallRunner(options_of(settings))
+        case "containers":
+            return _open_containers(settings)
+
+
+def _open_containers(settings: ServiceSettings) -> Runner:
+    from .dagger_engine.containers import ContainersRunner
+
+    return ContainersRunner(options_of(settings))
+
+
 def _containers(settings: ServiceSettings, runner: Runner) -> Runner | None:
     """Return who answers `POST /rag`: the runner, another one on its engine, or nobody."""
-    if runner.name in ("resident", "call"):
-        from .dagger_engine.open import open_containers
-
-        return open_containers(settings)
-    return runner if runner.name == "containers" else None
+    if runner.runs_containers:
+        return runner
+    return _open_containers(settings) if runner.on_engine else None
 
 
 async def _gone(_: Request, error: Exception) -> Response:

@@ -20,6 +20,7 @@ from rag_kit.errors import StepError
 from rag_kit.passages import COLLECTION
 from rag_kit.request import explain, parse
 
+from ..steps import STEPS
 from .openapi import failures
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,7 +30,7 @@ FLAG_ALSO = ("1", "0", "")  # beside true and false
 HOST = re.compile(r"(host|hostname|url|uri|endpoint|apibase|apikey|proxy|secret|password)$")
 SECRET_URI = re.compile(r"\s*(env|file|cmd|op|vault)://", re.IGNORECASE)
 Name = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]  # of a collection
-OPTIONS = ("retrieve.", "augment.", "generate.")
+OPTIONS = tuple(f"{step}." for step in STEPS)
 # Fields of data, where any name is the caller's own, and fields that are refused in words of their own.
 DATA = frozenset({"filters", "messages", "metadata", "metadata_condition", "response_format"}) | {
     *("documents.metadata", "functions", "tools"),

@@ -34,7 +34,6 @@ from rag_pipeline.settings import read_settings as rag_settings
 
 from ..http.metrics import Metrics
 from ..runners.base import Runner
-from ..runners.local import LocalRunner
 from ..settings import ServiceSettings
 from .idempotency import Replays
 
@@ -384,13 +383,7 @@ def open_library(settings: ServiceSettings, runner: Runner, metrics: Metrics) ->
 
     None when they are not to be managed here: they came with the runner's build.
     """
-    if isinstance(runner, LocalRunner):
-
-        def retriever() -> Retriever:
-            if runner.pipeline is None:
-                raise StepError("not_ready", "the service is starting")
-            return runner.pipeline.retriever
-
+    if (retriever := runner.documents()) is not None:
         return Library(retriever, _replays(metrics))
     if settings.qdrant_url:
         server = _ServerRetriever(settings)
