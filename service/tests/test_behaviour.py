@@ -19,6 +19,7 @@ from rag_kit.errors import StepError
 from rag_kit.server import application
 from rag_pipeline.wire import open_step
 from rag_service.http.fair_queue import Rates
+from rag_service.runners.base import Runner
 
 BEGINNING = (
     "The finance director signs travel requests above that amount. The "  # part is held back
@@ -268,7 +269,7 @@ def test_ready_only_after_a_question_passed(home: Path, tmp_path: Path) -> None:
     assert answered.json()["citations"]
 
 
-class Slow:
+class Slow(Runner):
     """A runner that says what it does and never comes to an end. A test double."""
 
     name = "remote"

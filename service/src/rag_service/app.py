@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -18,14 +19,11 @@ from starlette.responses import Response
 
 from rag_kit.errors import CODES, StepError
 
-from .api import dify, documents, health
-from .api import openai_chat as openai_api
-from .api import openai_vector_stores as vector_stores
-from .api import questions as answers
+from .api import dify, documents, health, openai_chat, openai_vector_stores, questions
 from .api.mcp import add_mcp
 from .api.page import add_page
 from .dagger_engine.options import options_of
-from .http.errors import on_http_error, on_step_error
+from .http.errors import on_http_error, on_step_error, on_validation_error
 from .http.fair_queue import Admission, Rates
 from .http.metrics import Metrics
 from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
@@ -101,15 +99,16 @@ def create_app(
         ],
         exception_handlers={
             StepError: on_step_error,
+            RequestValidationError: on_validation_error,
             HTTPException: on_http_error,
             ClientDisconnect: _gone,
         },
     )
     app.state.service = service
     app.state.routes = []
-    for routes in (answers, dify, documents, health, openai_api, vector_stores):
-        app.include_router(routes.router)
-        app.state.routes += routes.router.routes
+    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores):
+        app.include_router(part.router)
+        app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)
     add_page(app)
     app.state.routes += app.router.routes

@@ -10,16 +10,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from prometheus_client import CollectorRegistry, Counter
 
 from rag_kit.errors import StepError
+from rag_kit.reports import IngestReport
 
-if TYPE_CHECKING:
-    from rag_kit.reports import IngestReport
-
-    from .library import Job
+from .jobs import Job
 
 LOG = logging.getLogger(__name__)
 KEPT_S = 24 * 3600.0
@@ -172,10 +170,6 @@ def _line(who: str, key: str, digest: bytes, job_id: str, at: float, report: Ing
 
 
 def _entry(line: str) -> tuple[str, str, bytes, Job, float]:
-    from rag_kit.reports import IngestReport
-
-    from .library import Job
-
     kept = json.loads(line)
     report = IngestReport.model_validate(kept["report"])
     job = Job(report.collection, 0, id=kept["job"])

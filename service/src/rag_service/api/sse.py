@@ -12,9 +12,9 @@ from rag_kit.errors import StepError
 from rag_kit.handler import EVENTS, Event
 from rag_kit.server import DONE, Pump, sse, while_connected
 
+from ..http.context import context_of
+from ..http.errors import to_body
 from ..service import Service
-from .context import context_of
-from .errors import to_body
 
 PING = b": ping\n\n"
 EARLY = ("search_results",)  # not worth a 200 yet: the answer may still fail
