@@ -33,7 +33,7 @@ from ..http.openapi import EVENT_STREAM, FAILURES
 from ..http.requests import otherwise, takes
 from ..service import Service
 from .dependencies import Caller, ServiceDep, json_body
-from .sse import streamed
+from .sse import streamed, unnamed
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
@@ -445,7 +445,7 @@ class Chunks:
             return self._content(data["delta"]["content"])
         if event.name == "final_answer":
             return self._end(data)
-        return _line(data) if event.name == "error" else b""
+        return unnamed(data) if event.name == "error" else b""
 
     def _content(self, text: str) -> bytes:
         if self._began:
@@ -459,13 +459,9 @@ class Chunks:
         text = b"" if self._began else self._content(answer["answer"])
         text += self._chunk({}, finish_reason(answer), answer=answer["answer"], **extras(answer))
         if self._usage:
-            text += _line({**self._common, "choices": [], "usage": usage(answer)})
+            text += unnamed({**self._common, "choices": [], "usage": usage(answer)})
         return text
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return _line({**self._common, "choices": [choice], **more})
-
-
-def _line(data: dict[str, Any]) -> bytes:
-    return b"data: " + pydantic_core.to_json(data) + b"\n\n"
+        return unnamed({**self._common, "choices": [choice], **more})

@@ -1,10 +1,12 @@
-"""An answer as server-sent events: early failures keep their status, silence is filled with pings."""
+"""Answers as server-sent events: early failures keep their status, silence is filled with pings."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
+import pydantic_core
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -17,29 +19,26 @@ from ..http.errors import to_body
 from ..service import Service
 
 PING = b": ping\n\n"
-EARLY = ("search_results",)  # not worth a 200 yet: the answer may still fail
+PROVISIONAL = ("search_results",)  # the answer may still fail, so no status is sent yet
 Write = Callable[[Event], bytes]
 """Turns an event into bytes; b"" leaves it out."""
 
-__all__ = ["DONE", "EVENTS", "Write", "sse", "streamed"]
+
+def unnamed(data: Any) -> bytes:
+    """Return a value as a server-sent event without a name, as OpenAI's clients read them."""
+    return b"data: " + pydantic_core.to_json(data) + b"\n\n"
 
 
 async def streamed(
-    service: Service,
-    http: Request,
-    events: AsyncGenerator[Event, None],
-    *,
-    write: Write = sse,
-    done: bytes = DONE,
+    service: Service, request: Request, events: AsyncGenerator[Event, None], write: Write = sse
 ) -> StreamingResponse:
-    """Return a response that sends events as they come.
+    """Return a response that sends events as they come, and `data: [DONE]` after the last.
 
     Args:
-        service: For the heartbeat and what is counted.
-        http: The request; when its client goes away, the events are given up.
-        events: Its errors are raised here as long as nothing was sent, and are an event after that.
+        service: Has the heartbeat and the metrics.
+        request: When its client goes away, the events are given up.
+        events: Errors before the first piece of the answer are raised here, later ones are sent.
         write: Writes one event.
-        done: Sent after the last event, not after an error.
 
     Raises:
         StepError: What failed before the first piece of the answer.
@@ -48,44 +47,40 @@ async def streamed(
     pump = Pump(events)
     first: list[Event] = []
     try:
-        while not first or first[-1].name in EARLY:
-            event = await while_connected(http, pump.next())
+        while not first or first[-1].name in PROVISIONAL:
+            event = await while_connected(request, pump.next())
             if event is None:
                 break
             first.append(event)
     except BaseException:
         pump.stop()
         raise
-    return StreamingResponse(_blocks(service, http, pump, first, write, done), media_type=EVENTS)
+    blocks = _blocks(service, request, pump, first, write)
+    return StreamingResponse(blocks, media_type=EVENTS)
 
 
 async def _blocks(
-    service: Service,
-    http: Request,
-    pump: Pump,
-    first: list[Event],
-    write: Write,
-    done: bytes,
+    service: Service, request: Request, pump: Pump, first: list[Event], write: Write
 ) -> AsyncIterator[bytes]:
-    waiting: asyncio.Future[Event | None] | None = None
+    pending: asyncio.Future[Event | None] | None = None
     try:
         for event in first:
             yield write(event)
         while True:
-            waiting = waiting or asyncio.ensure_future(pump.next())
-            ready, _ = await asyncio.wait((waiting,), timeout=service.settings.heartbeat_s)
+            pending = pending or asyncio.ensure_future(pump.next())
+            ready, _ = await asyncio.wait((pending,), timeout=service.settings.heartbeat_s)
             if not ready:
                 yield PING
                 continue
-            following, waiting = waiting.result(), None
+            following, pending = pending.result(), None
             if following is None:
                 break
             yield write(following)
-        yield done
+        yield DONE
     except StepError as error:
         service.metrics.stream_aborts.inc()
-        yield write(Event("error", to_body(error, context_of(http.scope)).decode()))
+        yield write(Event("error", to_body(error, context_of(request.scope)).decode()))
     finally:
         pump.stop()
-        if waiting is not None:
-            waiting.cancel()
+        if pending is not None:
+            pending.cancel()
