@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rag_kit.errors import StepError
 from rag_kit.server import application
 from rag_pipeline.wire import open_step
 from rag_service.http.fair_queue import Rates
+from rag_service.runners.base import Runner
 
 BEGINNING = (
     "The finance director signs travel requests above that amount. The "  # part is held back
@@ -27,10 +28,12 @@ ANSWER = "The finance director signs as well [1]."
 
 
 @contextmanager
-def with_model(llm: LLMStub, home: Path, **given: Any) -> Iterator[str]:
+def with_model(
+    llm: LLMStub, home: Path, env: Mapping[str, str] | None = None, **given: Any
+) -> Iterator[str]:
     """Serve with a language model that answers as scripted."""
-    env = {"RAG_LLM_BASE_URL": llm.url, "RAG_LLM_MODEL": "stub", "RAG_LLM_ATTEMPTS": "1"}
-    with serving(settings(**given), home=home, env=env) as url:
+    model = {"RAG_LLM_BASE_URL": llm.url, "RAG_LLM_MODEL": "stub", "RAG_LLM_ATTEMPTS": "1"}
+    with serving(settings(**given), home=home, env={**model, **(env or {})}) as url:
         yield url
 
 
@@ -86,6 +89,20 @@ def test_the_steps_are_told_the_time_that_is_left(llm: LLMStub, home: Path) -> N
         late = ask(url, generate={"deadline_s": 60})
 
     assert late.status_code == 504
+
+
+def test_the_operators_limit_for_the_model_holds_within_a_longer_deadline(
+    llm: LLMStub, home: Path
+) -> None:
+    """RAG_LLM_TOTAL_S ends the call before the request's own time is over, and is named."""
+    llm.script = [llm.hang]
+    with with_model(llm, home, {"RAG_LLM_TOTAL_S": "0.5"}, deadline_s=10) as url:
+        late = ask(url)
+        asked_for = ask(url, generate={"deadline_s": 5})
+
+    assert code(late) == code(asked_for) == (504, "llm_timeout")
+    assert "(total: 0.5 s)" in late.json()["error"]["message"]
+    assert "(total: 0.5 s)" in asked_for.json()["error"]["message"]
 
 
 def test_fault_overloaded_or_draining_more_than_fit_are_refused_at_once(
@@ -268,7 +285,7 @@ def test_ready_only_after_a_question_passed(home: Path, tmp_path: Path) -> None:
     assert answered.json()["citations"]
 
 
-class Slow:
+class Slow(Runner):
     """A runner that says what it does and never comes to an end. A test double."""
 
     name = "remote"

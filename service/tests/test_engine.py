@@ -56,17 +56,17 @@ from runner_kit import (
 import rag_service
 from rag_kit.errors import StepError, envelope
 from rag_pipeline.models import RagRequest
-from rag_service.dagger_engine import call, containers, resident
-from rag_service.dagger_engine import session as engine
+from rag_service.dagger_engine import call, containers, queries, resident, session
 from rag_service.dagger_engine.call import CallRunner
 from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.options import EngineOptions
 from rag_service.dagger_engine.resident import ResidentRunner
-from rag_service.dagger_engine.session import EngineOptions, Session
+from rag_service.dagger_engine.session import Session
 
 SOURCES = sorted((Path(rag_service.__file__).parent / "dagger_engine").glob("*.py"))
 QUERIES = {
     f"{module.__name__}.{name}": text
-    for module in (engine, call, containers, resident)
+    for module in (session, queries, call, containers, resident)
     for name, text in vars(module).items()
     if name.isupper() and isinstance(text, str) and text.lstrip().startswith(("query", "{"))
 }
@@ -138,12 +138,14 @@ def test_threat_graphql_injection_values_travel_as_variables_only(
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_threat_graphql_injection_no_query_text_is_built(path: Path) -> None:
-    """A query is a module constant that is one literal, and `ask` takes it by its name."""
+    """A query is a module constant, one literal or built of STEPS alone; `ask` takes it by its name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    of_steps = ("images(*STEPS)", "chain(*STEPS)", "chain(STEPS[0])")
     constants = {
         target.id
         for statement in tree.body
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        if isinstance(statement, ast.Assign)
+        and (isinstance(statement.value, ast.Constant) or ast.unparse(statement.value) in of_steps)
         for target in statement.targets
         if isinstance(target, ast.Name)
     }
@@ -155,7 +157,7 @@ def test_threat_graphql_injection_no_query_text_is_built(path: Path) -> None:
         and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id)
         in ("ask", "extend")
     ]
-    names = constants | {"query", "RUN", "SEARCH"}
+    names = constants | {"query"}
     for query in asked:
         by_name = isinstance(query, ast.Name) and query.id in names
         held = isinstance(query, ast.Attribute) and query.attr == "_query"
@@ -551,7 +553,7 @@ def test_what_the_pipeline_is_over_is_handed_on(double: EngineDouble, cli: Cli) 
     forwards = [each.variables for each in double.asked_with("service(host:")]
     assert {"frontend": 7333, "backend": 7333, "protocol": "TCP"} in forwards[0]["ports"]
     holders = [each.query for each in double.asked if "canary" in json.dumps(each.variables)]
-    assert set(holders) == {engine.HIDE}
+    assert set(holders) == {queries.HIDE}
     set_up = [each.variables["name"] for each in double.asked_with("with:")]
     assert set_up == ["RAG_STORE", "RAG_QDRANT_URL", "RAG_QDRANT_API_KEY", "qdrant", "llm"]
 
@@ -611,7 +613,7 @@ def test_the_sessions_are_told_of_one_by_one(double: EngineDouble, cli: Cli) -> 
     async def main() -> list[str]:
         told: list[str] = []
         runner = CallRunner(options(cli, rotate_calls=3, retry_s=0.01))
-        runner.report(told.append)
+        runner.on_session_event(told.append)
         try:
             async with asyncio.timeout(SOON):
                 await runner.start(lambda line: None)

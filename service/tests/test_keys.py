@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from service_kit import QUESTION, serving, settings
 
 from rag_kit.errors import StepError
-from rag_service.dagger_engine.open import options_of
+from rag_service.dagger_engine.options import options_of
 from rag_service.http.middleware import Keyring
 from rag_service.settings import ServiceSettings, is_loopback
 

@@ -21,7 +21,8 @@ from rag_kit.workers import NICE
 from rag_pipeline.steps.local import open_retriever
 from rag_retrieve.documents import LoadedDocument, load
 from rag_service.library.idempotency import KEPT_S, MAX_KEYS, Replays
-from rag_service.library.library import MAX_WAITING, REMEMBERED, Job, Library
+from rag_service.library.jobs import Job
+from rag_service.library.library import MAX_WAITING, REMEMBERED, Library
 
 
 class Text:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from rag_kit.errors import StepError
 from rag_kit.server import application
 from rag_pipeline.wire import open_step
-from rag_service.runners.base import open_runner
+from rag_service.app import open_runner
 
 
 def timeless(data: dict[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Annotated, Any
 
+import httpx
 import pytest
+from fastapi import FastAPI, Query
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from rag_kit.errors import StepError
+from rag_service.api.dependencies import Flag
+from rag_service.http.context import Context
+from rag_service.http.errors import on_validation_error
 from rag_service.http.requests import (
     MAX_DEPTH,
-    flag,
-    flag_query,
     otherwise,
     read,
     refuse_hosts,
@@ -197,58 +201,83 @@ def test_threat_request_forgery_by_the_address_of_a_secret(scheme: str, step: st
     refuse_hosts({"query": value, "filters": {"a": value}, step: {"system": f"x {value}", "n": 3}})
 
 
+def flagged(query: str, *, default: bool = False) -> httpx.Response:
+    """What a route answers that takes the flags `wait` and `stream`."""
+    app = FastAPI(exception_handlers={RequestValidationError: on_validation_error})
+
+    @app.middleware("http")
+    async def with_context(http: Request, call_next: Any) -> Any:
+        http.scope.setdefault("state", {})["rag"] = Context("r-1", 0)
+        return await call_next(http)
+
+    @app.get("/")
+    async def route(
+        wait: Annotated[Flag, Query(description="Whether.")] = default, stream: Flag = default
+    ) -> list[bool]:
+        return [wait, stream]
+
+    return asyncio.run(_get(app, query))
+
+
+async def _get(app: FastAPI, query: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(f"/?{query}" if query != "openapi" else "/openapi.json")
+
+
 @pytest.mark.parametrize(
     ("query", "default", "found"),
     [
         ("", False, False),
         ("", True, True),
-        ("a", False, True),
-        ("a=", False, True),
-        ("a=true", False, True),
-        ("a=1", False, True),
-        ("a=false", True, False),
-        ("a=0", True, False),
+        ("wait", False, True),
+        ("wait=", False, True),
+        ("wait=true", False, True),
+        ("wait=1", False, True),
+        ("wait=false", True, False),
+        ("wait=0", True, False),
         ("b=1", False, False),
     ],
 )
 def test_a_flag_of_the_address(query: str, default: bool, found: bool) -> None:
     """Its name alone is yes."""
-    assert flag(request(query=query), "a", default=default) is found
+    assert flagged(query, default=default).json() == [found, default]
 
 
-def test_a_flag_that_is_neither_is_refused() -> None:
+@pytest.mark.parametrize("value", ["y" * 50, "yes", "on", "True", "2", "null"])
+def test_a_flag_that_is_neither_is_refused(value: str) -> None:
     """With its value, cut."""
-    with pytest.raises(StepError) as error:
-        flag(request(query="stream=" + "y" * 50), "stream", default=False)
+    answer = flagged(f"stream={value}")
+    error = answer.json()["error"]
 
-    assert (error.value.code, error.value.param) == ("invalid_request", "stream")
-    assert error.value.message == f"stream: send true or false, but got '{'y' * 40}'"
+    assert answer.status_code == 422
+    assert (error["code"], error["param"]) == ("invalid_request", "stream")
+    assert error["message"] == f"stream: send true or false, but got {value[:40]!r}"
 
 
 @pytest.mark.parametrize("default", [True, False])
 def test_openapi_says_what_a_flag_takes(default: bool) -> None:
     """A boolean, or one of the texts that stand for it; all of them are read."""
-    told = flag_query("wait", "Whether.", default=default)
+    document = flagged("openapi", default=default).json()
+    told = document["paths"]["/"]["get"]["parameters"][0]
 
     assert told == {
         "name": "wait",
         "in": "query",
         "description": "Whether.",
+        "required": False,
         "schema": {
             "anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["1", "0", ""]}],
             "default": default,
+            "title": "Wait",
         },
     }
     meant = {"true": True, "false": False, "1": True, "0": False, "": True}
-    assert {
-        text: flag(request(query=f"wait={text}"), "wait", default=default) for text in meant
-    } == meant
+    assert {text: flagged(f"wait={text}", default=default).json()[0] for text in meant} == meant
 
 
 def test_a_field_of_several_kinds_says_what_it_takes() -> None:
     """In one sentence instead of one error a kind."""
-    from typing import Annotated
-
     from pydantic import TypeAdapter, ValidationError
 
     kinds = TypeAdapter(Annotated[int | bool, otherwise("send a number")])

@@ -26,16 +26,19 @@ from rag_pipeline.models import RagRequest
 from rag_service.http.context import Context, Principal
 from rag_service.http.fair_queue import Admission
 from rag_service.http.metrics import Metrics
-from rag_service.service import LOOK_S, Service
+from rag_service.runners.base import Runner
+from rag_service.service import Service
 
 CONTRACT = Path(__file__).resolve().parents[2] / "contract/examples/rag"
 ANSWER: dict[str, Any] = json.loads((CONTRACT / "ok-question.response.json").read_text())
 
 
-class Told:
+class Told(Runner):
     """A runner that notes what it is asked. A test double."""
 
     name = "told"
+    breakers: tuple[Breaker, ...] = ()
+    max_concurrency: int | None = None
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -358,8 +361,8 @@ def test_fault_overloaded_or_draining_ends_what_is_under_way() -> None:
 class OnAnEngine(Told):
     """One whose sessions come and go."""
 
-    def report(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
+    def on_session_event(self, notify: Callable[[str], None]) -> None:
+        self.tell = notify
 
     async def start(self, say: Callable[[str], None]) -> None:
         for event in ("failed", "failed", "open"):
@@ -517,7 +520,7 @@ def test_it_looks_less_often_while_a_probe_fails(pauses: list[float]) -> None:
     runner.ready = ready  # type: ignore[method-assign]
     said = asyncio.run(get_ready(made, lambda: len(pauses) >= 5))
 
-    assert pauses[:5] == [7, LOOK_S, LOOK_S, 7, LOOK_S]
+    assert pauses[:5] == [7, Runner.poll_s, Runner.poll_s, 7, Runner.poll_s]
     trouble = "not ready: Qdrant is away"
     assert said == ["loading", trouble, "ready", trouble, "ready"]
 
@@ -564,7 +567,7 @@ def test_places_are_no_more_than_the_runner_can_use(asked: int | None, places: i
     """What it says once it has started, and never more than what is configured."""
     runner = Told()
     if asked is not None:
-        runner.at_once = asked  # type: ignore[attr-defined]
+        runner.max_concurrency = asked
     made = service(runner, ready=False)
     made.admission = Admission(8, 2, 0.5, made.metrics)
     asyncio.run(get_ready(made, lambda: made.missing is None))
@@ -581,7 +584,7 @@ def test_the_calls_of_what_the_steps_depend_on_are_timed() -> None:
 
     runner = Told()
     breakers = [Breaker(name, BreakerSettings()) for name in ("qdrant", "llm")]
-    runner.breakers = breakers  # type: ignore[attr-defined]
+    runner.breakers = tuple(breakers)
     made = service(runner, ready=False)
     asyncio.run(get_ready(made, lambda: made.missing is None))
     breakers[0].on_call(0.5)
@@ -605,7 +608,7 @@ def test_it_looks_as_often_as_the_runner_says(
     """Every quarter of a second whether the runner is there, or when the runner says so itself."""
     runner = Told()
     if own is not None:
-        runner.look_s = own  # type: ignore[attr-defined]
+        runner.poll_s = own
     made = service(runner, ready=False)
 
     asyncio.run(get_ready(made, lambda: within_s in pauses))
@@ -613,9 +616,9 @@ def test_it_looks_as_often_as_the_runner_says(
     assert set(pauses) == {within_s}
 
 
-@pytest.mark.parametrize(("breakers", "at_once"), [((), 4 * 3), (("llm",), None)])
+@pytest.mark.parametrize(("breakers", "max_concurrency"), [((), 4 * 3), (("llm",), None)])
 def test_the_local_runner_computes_or_waits(
-    breakers: tuple[str, ...], at_once: int | None, monkeypatch: pytest.MonkeyPatch
+    breakers: tuple[str, ...], max_concurrency: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four a processor, or as many as are wanted where a server is waited for."""
     from rag_service.runners import local
@@ -623,4 +626,4 @@ def test_the_local_runner_computes_or_waits(
     monkeypatch.setattr(local, "processors", lambda: 3)
     monkeypatch.setattr(local.LocalRunner, "breakers", breakers)
 
-    assert local.LocalRunner().at_once == at_once
+    assert local.LocalRunner().max_concurrency == max_concurrency

@@ -25,8 +25,8 @@ from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 from rag_pipeline.step import answer, search, stream
 from rag_service.dagger_engine.call import CallRunner
 from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.options import EngineOptions
 from rag_service.dagger_engine.resident import ResidentRunner
-from rag_service.dagger_engine.session import EngineOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON = 20.0  # seconds; far more than anything here takes

@@ -18,8 +18,8 @@ from rag_kit.errors import StepError
 from rag_pipeline.steps.local import open_local
 from rag_service.dagger_engine.call import CallRunner
 from rag_service.dagger_engine.containers import ContainersRunner
+from rag_service.dagger_engine.options import EngineOptions
 from rag_service.dagger_engine.resident import ResidentRunner
-from rag_service.dagger_engine.session import EngineOptions
 
 QUESTIONS = ["How much does the kettle on the third floor hold?", "Where are bicycles parked?"]
 HOSTILE = 'Kettle """ } { host { directory(path: "/") } } cmd://touch PWNED \\u0000 $rag ${HOME}?'

@@ -12,7 +12,7 @@ from runner_kit import ROOT, RUNNERS, composite, request
 
 from rag_kit.errors import StepError
 from rag_service.dagger_engine import call, containers
-from rag_service.dagger_engine.session import EngineOptions
+from rag_service.dagger_engine.options import EngineOptions
 
 QUERIES = {"call": (call.RUN, call.SEARCH), "containers": (containers.RUN, containers.SEARCH)}
 CORPUS = [

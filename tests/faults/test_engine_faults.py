@@ -45,7 +45,8 @@ from rag_pipeline.models import RagRequest
 from rag_pipeline.steps.local import open_local
 from rag_service.dagger_engine.call import CallRunner
 from rag_service.dagger_engine.containers import ContainersRunner
-from rag_service.dagger_engine.session import RUNNER_HOST, EngineOptions, check_pin
+from rag_service.dagger_engine.options import RUNNER_HOST, EngineOptions
+from rag_service.dagger_engine.queries import check_pin
 
 RAG = Path(sys.executable).with_name("rag")
 TYPED = {"engine_lost", "engine_unavailable", "deadline_exceeded"}

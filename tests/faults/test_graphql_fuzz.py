@@ -17,13 +17,12 @@ from pydantic import SecretStr
 from runner_kit import ROOT, RUNNERS, composite, composite_server
 
 from rag_kit.errors import StepError
-from rag_service.dagger_engine import call, containers, resident
-from rag_service.dagger_engine import session as engine
-from rag_service.dagger_engine.session import EngineOptions
+from rag_service.dagger_engine import call, containers, queries, resident, session
+from rag_service.dagger_engine.options import EngineOptions
 
 CONSTANTS = {
     text
-    for module in (engine, call, containers, resident)
+    for module in (session, queries, call, containers, resident)
     for name, text in vars(module).items()
     if name.isupper() and isinstance(text, str)
 }

@@ -25,6 +25,7 @@ from rag_kit.handler import Event
 from rag_service.app import create_app
 from rag_service.http.fair_queue import COMING_S, IDLE, KEEP_S, Admission
 from rag_service.http.metrics import Metrics
+from rag_service.runners.base import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER = json.loads((ROOT / "contract/examples/rag/ok-question.response.json").read_text())
@@ -33,7 +34,7 @@ KEYS = json.dumps(
 )
 
 
-class Held:
+class Held(Runner):
     """A runner whose answers wait until they are let go. A test double."""
 
     name = "remote"

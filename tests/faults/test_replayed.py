@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from rag_kit.errors import StepError
+from rag_kit.reports import IngestReport
 from rag_retrieve import Retriever, RetrieveSettings
 from rag_retrieve.documents import LoadedDocument, load
-from rag_service.library.idempotency import Replays
-from rag_service.library.library import Library
+from rag_service.library import idempotency
+from rag_service.library.idempotency import KEPT_S, MAX_KEYS, Replays
+from rag_service.library.jobs import Job
+from rag_service.library.library import OUTCOMES, Library
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Service:
 
     def start(self) -> None:
         self.retriever = Retriever(RetrieveSettings(home=self.home), embedder=HashedWords())
-        replays = Replays(CollectorRegistry(), path=self.home / "idempotency.jsonl")
+        replays = Replays(CollectorRegistry(), path=self.home / OUTCOMES)
         self.library = Library(lambda: self.retriever, replays)
 
     async def crash(self) -> None:
@@ -137,25 +141,110 @@ def test_threat_replayed_ingestion_counts_once(lane: Any) -> None:
     assert tried >= lane(12, 200)
 
 
-@pytest.mark.parametrize("keep", [0, 1, -1])
-def test_threat_replayed_ingestion_forgets_only_what_a_crash_cut_off(keep: int) -> None:
-    """A line that was being written when the power went is left out; those before it count."""
+@pytest.mark.parametrize("spilled", [False, True])
+def test_threat_replayed_ingestion_forgets_only_what_a_crash_cut_off(
+    spilled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut before the second commit, its pages written or not: the first key still counts."""
+    left: dict[str, bytes] = {}
+
+    @contextmanager
+    def cut_off(path: Path) -> Iterator[sqlite3.Connection]:
+        """Give a transaction whose files are kept as they are before its commit."""
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA cache_size = 1")
+            yield database
+            if spilled:  # more than fits into memory: pages go to the file before the commit
+                rows = [("bob", f"{n}", b"", "", 0.0, "x" * 4096) for n in range(100)]
+                database.executemany(idempotency.INSERT, rows)
+            left.update(
+                {file.name: file.read_bytes() for file in path.parent.glob(f"{path.name}*")}
+            )
+            database.rollback()
 
     async def work(folder: Path) -> None:
         service = Service(folder)
-        for number in range(2):
-            assert await service.upload(f"key {number}", Text(f"{number}.txt", "Text.")) == "done"
+        assert await service.upload("key 0", Text("0.txt", "Text.")) == "done"
+        file = folder / OUTCOMES
+        assert file.stat().st_mode & 0o777 == 0o600
+        with monkeypatch.context() as patch:
+            patch.setattr(idempotency, "_transaction", cut_off)
+            assert await service.upload("key 1", Text("1.txt", "Text.")) == "done"
+        assert left.keys() == {OUTCOMES, f"{OUTCOMES}-journal"}
         await service.library.close()
         service.retriever.close()
-        file = folder / "idempotency.jsonl"
-        assert file.stat().st_mode & 0o777 == 0o600
-        first = file.read_bytes().index(b"\n") + 1
-        file.write_bytes(file.read_bytes()[: (0, first, len(file.read_bytes()) - 10)[keep]])
+        for name, content in left.items():
+            (folder / name).write_bytes(content)
         service.start()
         known = [await service.upload(f"key {n}", Text(f"{n}.txt", "Text.")) for n in range(2)]
-        assert known == [["done", "done"], ["replayed", "done"], ["replayed", "done"]][keep]
+        assert known == ["replayed", "done"]
         await service.library.close()
         service.retriever.close()
 
     with home() as folder:
         asyncio.run(work(folder))
+
+
+def test_fault_storage_that_cannot_be_read_costs_only_the_keys(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A database that is none: a warning at the start and at each key, and uploads go on."""
+
+    async def work(folder: Path) -> None:
+        (folder / OUTCOMES).write_bytes(b"no database at all" * 100)
+        service = Service(folder)
+        assert await service.upload("key 0", Text("0.txt", "Text.")) == "done"
+        assert await service.upload("key 0", Text("0.txt", "Text.")) == "replayed"
+        await service.library.close()
+        service.retriever.close()
+
+    with home() as folder:
+        asyncio.run(work(folder))
+
+    assert [record.getMessage().partition("; ")[2] for record in caplog.records] == [
+        "earlier idempotency keys are not known",
+        "a restart will forget this key",
+    ]
+
+
+def test_the_number_of_keys_on_the_disk_is_bounded() -> None:
+    """By age and by number, whenever one is added."""
+    now = 0.0
+
+    async def work(folder: Path) -> None:
+        nonlocal now
+        path = folder / OUTCOMES
+        replays = Replays(CollectorRegistry(), clock=lambda: now, path=path)
+        report = IngestReport(collection="c")
+
+        def add(key: str) -> None:
+            job = Job("c", 1)
+            replays.keep("ann", key, b"1", job)
+            replays.record(job, report)
+
+        for number in range(4):
+            now = float(number)
+            add(f"key {number}")
+        database = sqlite3.connect(path)
+        with closing(database), database:
+            keys = [key for (key,) in database.execute("SELECT key FROM outcomes ORDER BY at")]
+            database.executemany(
+                idempotency.INSERT,
+                [("bob", f"{n}", b"", "j", 4.0, report.model_dump_json()) for n in range(MAX_KEYS)],
+            )
+        assert keys == ["key 0", "key 1", "key 2", "key 3"]
+        now = 5.0
+        add("last")
+        assert _keys(path)[0] == MAX_KEYS
+        now = 4.0 + KEPT_S
+        add("the next day")
+        assert _keys(path) == (2, {"last", "the next day"})
+
+    with home() as folder:
+        asyncio.run(work(folder))
+
+
+def _keys(path: Path) -> tuple[int, set[str]]:
+    with closing(sqlite3.connect(path)) as database:
+        found = [key for (key,) in database.execute("SELECT key FROM outcomes")]
+    return len(found), set(found)

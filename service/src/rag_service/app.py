@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -18,20 +19,18 @@ from starlette.responses import Response
 
 from rag_kit.errors import CODES, StepError
 
-from .api import dify, documents, health
-from .api import openai_chat as openai_api
-from .api import openai_vector_stores as vector_stores
-from .api import questions as answers
+from .api import dify, documents, health, openai_chat, openai_vector_stores, questions
 from .api.mcp import add_mcp
 from .api.page import add_page
-from .http.errors import on_http_error, on_step_error
+from .dagger_engine.options import options_of
+from .http.errors import on_http_error, on_step_error, on_validation_error
 from .http.fair_queue import Admission, Rates
 from .http.metrics import Metrics
 from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .http.openapi import describe
 from .http.tracing import open_traces
 from .library.library import Library, open_library
-from .runners.base import Runner, open_runner
+from .runners.base import Runner
 from .service import Service
 from .settings import ServiceSettings, read_settings
 
@@ -100,15 +99,16 @@ def create_app(
         ],
         exception_handlers={
             StepError: on_step_error,
+            RequestValidationError: on_validation_error,
             HTTPException: on_http_error,
             ClientDisconnect: _gone,
         },
     )
     app.state.service = service
     app.state.routes = []
-    for routes in (answers, dify, documents, health, openai_api, vector_stores):
-        app.include_router(routes.router)
-        app.state.routes += routes.router.routes
+    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores):
+        app.include_router(part.router)
+        app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)
     add_page(app)
     app.state.routes += app.router.routes
@@ -120,13 +120,44 @@ def create_app(
     return app
 
 
+def open_runner(settings: ServiceSettings) -> Runner:
+    """Return the configured runner, not started; only its own modules are imported.
+
+    Raises:
+        StepError: `misconfigured`, a setting it needs is missing.
+    """
+    match settings.runner:
+        case "local":
+            from .runners.local import LocalRunner
+
+            return LocalRunner()
+        case "remote":
+            from .runners.remote import RemoteRunner
+
+            return RemoteRunner(settings)
+        case "resident":
+            from .dagger_engine.resident import ResidentRunner
+
+            return ResidentRunner(options_of(settings))
+        case "call":
+            from .dagger_engine.call import CallRunner
+
+            return CallRunner(options_of(settings))
+        case "containers":
+            return _open_containers(settings)
+
+
+def _open_containers(settings: ServiceSettings) -> Runner:
+    from .dagger_engine.containers import ContainersRunner
+
+    return ContainersRunner(options_of(settings))
+
+
 def _containers(settings: ServiceSettings, runner: Runner) -> Runner | None:
     """Return who answers `POST /rag`: the runner, another one on its engine, or nobody."""
-    if runner.name in ("resident", "call"):
-        from .dagger_engine.open import open_containers
-
-        return open_containers(settings)
-    return runner if runner.name == "containers" else None
+    if runner.runs_containers:
+        return runner
+    return _open_containers(settings) if runner.on_engine else None
 
 
 async def _gone(_: Request, error: Exception) -> Response:

@@ -7,12 +7,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 from starlette.requests import Request
 
+from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 from rag_kit.server import while_connected
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 # What a dependency lacks: a request finds that out itself, and whether it is over. `/readyz` tells.
 FOUND_OUT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
-LOOK_S = 0.25  # seconds between two looks whether the runner is there
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -218,19 +217,16 @@ class Service:
             self._count_sessions(self.runner)
             await self.runner.start(progress)
             starting = False
-            for breaker in getattr(self.runner, "breakers", ()):
-                breaker.on_call = self.metrics.dep_seconds.labels(breaker.name).observe
-                state = self.metrics.breaker_state.labels(breaker.name)
-                state.set_function(partial(getattr, breaker, "open"))
-            at_once = getattr(self.runner, "at_once", None)  # not every runner knows
-            if at_once is not None:
-                self.admission.narrow(at_once)
+            for breaker in self.runner.breakers:
+                self._observe(breaker)
+            if self.runner.max_concurrency is not None:
+                self.admission.narrow(self.runner.max_concurrency)
         except StepError as error:
             self._set(error)
             say(f"cannot start: {error.message}")
             self.on_fatal()
             return
-        said, look_s = "", getattr(self.runner, "look_s", LOOK_S)
+        said = ""
         while True:
             try:
                 await self._probe()
@@ -245,7 +241,7 @@ class Service:
                     self.on_ready()
                 said = ""
                 self._set(None)
-            await asyncio.sleep(self.settings.probe_retry_s if said else look_s)
+            await asyncio.sleep(self.settings.probe_retry_s if said else self.runner.poll_s)
 
     async def start_containers(self, say: Callable[[str], None]) -> None:
         """Start the container pipeline beside another runner when it is first asked for.
@@ -279,9 +275,12 @@ class Service:
         self.metrics.ready.set(0 if missing else 1)
 
     def _count_sessions(self, runner: Runner) -> None:
-        report = getattr(runner, "report", None)  # only those on an engine have sessions
-        if report is not None:
-            report(lambda event: self.metrics.engine_session.labels(event).inc())
+        runner.on_session_event(lambda event: self.metrics.engine_session.labels(event).inc())
+
+    def _observe(self, breaker: Breaker) -> None:
+        """Time the calls of a dependency, and show whether its breaker is open."""
+        breaker.on_call = self.metrics.dep_seconds.labels(breaker.name).observe
+        self.metrics.breaker_state.labels(breaker.name).set_function(lambda: breaker.open)
 
     async def _probe(self) -> None:
         """Ask a real question once it is needed; afterwards only whether the runner is there."""

@@ -9,24 +9,18 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import pydantic_core
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from rag_kit.errors import StepError
+from rag_kit.errors import ErrorEnvelope, StepError
 from rag_kit.passages import COLLECTION
 from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
-from ..http import openapi as replies
-from ..http.errors import DIFY, JSON
-from ..http.requests import FAILURES, SAID, otherwise, read, takes
-from .questions import service_of
-
-router = APIRouter(tags=["Dify"])
-DIFY_FAILURES = replies.failures(
-    {int(status): told["description"] for status, told in FAILURES.items() if status != 401},
-    replies.DifyFailure,
-)
+from ..http.errors import DIFY
+from ..http.openapi import USUAL, failures
+from ..http.requests import NOT_BLANK, otherwise, takes
+from .dependencies import ServiceDep, json_body
 
 TEXT = {"is": "$eq", "is not": "$ne"}
 LISTS = {"in": "$in", "not in": "$nin"}
@@ -88,31 +82,63 @@ class RetrievalRequest(BaseModel):
     metadata_condition: MetadataCondition | None = None
 
 
+class Record(BaseModel):
+    """A passage as Dify takes it."""
+
+    content: str
+    score: float
+    title: str
+    metadata: dict[str, JsonValue]
+
+
+class Records(BaseModel):
+    """What was found, for Dify."""
+
+    records: list[Record]
+
+
+class DifyFailure(ErrorEnvelope):
+    """The envelope, with what Dify shows."""
+
+    error_code: int
+    error_msg: str
+
+
+router = APIRouter(
+    tags=["Dify"],
+    responses=failures(
+        {status: text for status, text in USUAL.items() if status != 401}, DifyFailure
+    ),
+)
+
+
 @router.post(
     DIFY,
     summary="Find passages, for Dify",
-    responses={200: replies.answers(replies.Records), **DIFY_FAILURES},
-    openapi_extra=takes(RetrievalRequest, query=SAID, knowledge_id={"pattern": COLLECTION}),
+    openapi_extra=takes(RetrievalRequest, query=NOT_BLANK, knowledge_id={"pattern": COLLECTION}),
 )
-async def retrieval(request: Request) -> Response:
+async def retrieval(
+    request: Request,
+    service: ServiceDep,
+    body: Annotated[RetrievalRequest, Depends(json_body(RetrievalRequest))],
+) -> Records:
     """Find the passages of a collection that fit a question."""
-    asked = await read(request, RetrievalRequest)
-    found = await service_of(request).search(request, to_question(asked))
+    found = await service.search(request, to_question(body))
     records = [to_record(result) for result in pydantic_core.from_json(found)["results"]]
-    return Response(pydantic_core.to_json({"records": records}), media_type=JSON)
+    return Records(records=records)
 
 
-def to_question(asked: RetrievalRequest) -> RagRequest:
-    """Return what Dify asks of the service.
+def to_question(body: RetrievalRequest) -> RagRequest:
+    """Return Dify's request as a question to the service.
 
     Raises:
         StepError: `invalid_request`.
     """
-    setting = asked.retrieval_setting
+    setting = body.retrieval_setting
     question: dict[str, Any] = {
-        "query": asked.query,
-        "collection": asked.knowledge_id,
-        "filters": to_filters(asked.metadata_condition),
+        "query": body.query,
+        "collection": body.knowledge_id,
+        "filters": to_filters(body.metadata_condition),
         "min_score": setting.score_threshold or None,
     }
     if setting.top_k is not None:
@@ -189,12 +215,12 @@ def _wrong(where: str, text: str, field: str = "value") -> StepError:
     return StepError("invalid_request", f"{param}: {text}", param=param)
 
 
-def to_record(result: dict[str, Any]) -> dict[str, Any]:
+def to_record(result: dict[str, Any]) -> Record:
     """Return a passage as Dify's record; Dify fails on metadata that is no object."""
     place = {name: result[name] for name in ("document_id", "chunk_id", "source", "page", "span")}
-    return {
-        "content": result["text"],
-        "score": result["score"],
-        "title": result["title"],
-        "metadata": {**result["metadata"], **place},
-    }
+    return Record(
+        content=result["text"],
+        score=result["score"],
+        title=result["title"],
+        metadata={**result["metadata"], **place},
+    )

@@ -3,51 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic_core
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from rag_kit.errors import CODES, StepError, envelope
-from rag_kit.handler import Event
-from rag_kit.passages import COLLECTION
+from rag_kit import reports
+from rag_kit.errors import CODES, ErrorBody, StepError, envelope
+from rag_kit.handler import EVENTS, Event
+from rag_kit.reports import CollectionInfo, DocumentInfo, StoredDocument
 from rag_kit.server import while_connected
 
-from ..http import openapi as replies
-from ..http.context import context_of
+from ..http.context import Context, context_of
 from ..http.errors import JSON
-from ..http.requests import FAILURES, Name, flag, flag_query, in_query, takes
-from ..http.sse import EVENTS, streamed
-from ..library.library import Job, Library
+from ..http.openapi import EVENT_STREAM, FAILURES, Responses, failures
+from ..http.requests import takes
+from ..library.jobs import Job
+from ..library.library import Library
 from ..library.uploads import FORM, DocumentsRequest, Items, digest_of, form_schema, read_items
-from .questions import service_of
+from ..service import Service
+from .dependencies import (
+    Caller,
+    Flag,
+    ReadableCollection,
+    ServiceDep,
+    WritableCollection,
+    WritableCollectionInPath,
+    authorized,
+)
+from .sse import streamed
 
-router = APIRouter(tags=["documents"])
 MAX_PAGE = 1000
 HINT = (
     "documents of the runner {} come with its build (`dagger call rag ingest`, RAG_DOCS) or are "
     "kept by whoever runs it (`rag index`); set RAG_QDRANT_URL, as for the runner, to manage them "
     "here"
 )
-RESPONSES = {
-    **FAILURES,
-    **replies.failures(
-        {
-            409: "It is being done already, or the collection was built with other settings.",
-            501: "This runner's documents are not managed here.",
-            507: "The disk is full.",
-        }
-    ),
-}
-INGESTED: replies.Responses = {
-    200: replies.answers(replies.IngestReport, "The report of the ingest.", streams=True),
-    202: replies.answers(replies.Accepted, "It goes on; `events` tells when it ends."),
-    **RESPONSES,
-}
 ADDED = {
     f"{what}_added": {
         "operationId": f"{what}_document",
@@ -58,54 +53,157 @@ ADDED = {
     }
     for what in ("show", "delete")
 }
+"""Links from an ingest's report to a document it added."""
 Result = TypeVar("Result")
 
-
-COLLECTION_QUERY = in_query(
-    "collection", "Where; default: RAG_COLLECTION.", type="string", pattern=COLLECTION
+router = APIRouter(
+    tags=["documents"],
+    responses={
+        **FAILURES,
+        **failures(
+            {
+                409: "It is being done already, or the collection was built with other settings.",
+                501: "This runner's documents are not managed here.",
+                507: "The disk is full.",
+            }
+        ),
+    },
 )
-WAIT_QUERY = flag_query("wait", "false: answer 202 at once.", default=True)
 
 
-# -- what every route asks ------------------------------------------------------------------
+# -- responses ------------------------------------------------------------------------------
 
 
-def _library(request: Request) -> Library:
-    service = service_of(request)
+class Report(reports.IngestReport):
+    """What a change did, by document id."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class IngestReport(Report):
+    """How an ingest ended."""
+
+    id: str = Field(description="As in `/v1/ingests/{id}`.")
+
+
+class Accepted(BaseModel):
+    """An ingest that goes on."""
+
+    id: str
+    status: Literal["queued", "running", "done", "failed"]
+    events: str = Field(description="Path of its events.")
+
+
+class Ingest(Accepted):
+    """An ingest, under way or ended."""
+
+    collection: str
+    progress: reports.Progress
+    report: Report | None
+    error: ErrorBody | None
+
+
+class Documents(BaseModel):
+    """A page of documents."""
+
+    documents: list[DocumentInfo]
+    next: str | None = Field(description="For `after`; null on the last page.")
+
+
+class Collections(BaseModel):
+    """The collections a key may use."""
+
+    collections: list[CollectionInfo]
+
+
+class DeletedCollection(BaseModel):
+    """What was deleted."""
+
+    collection: str
+    deleted: Literal[True]
+
+
+INGESTED: Responses = {
+    200: {"description": "The report of the ingest.", **EVENT_STREAM},
+    202: {"model": Accepted, "description": "It goes on; `events` tells when it ends."},
+}
+
+
+# -- parameters -----------------------------------------------------------------------------
+
+
+async def library_of(service: ServiceDep) -> Library:
+    """Return who keeps the documents; raises `not_supported` where they are kept elsewhere."""
     if service.library is None:
         raise StepError("not_supported", HINT.format(service.runner.name))
     return service.library
 
 
-def _collection(request: Request, name: str | None = None, *, write: bool = False) -> str:
-    """Return the collection that is meant, which the key may use."""
-    service = service_of(request)
-    if write and service.admission.draining:
-        raise StepError("draining", "the service is shutting down; ask another one")
-    if name is None:
-        name = request.query_params.get("collection", service.settings.collection)
-    if not re.fullmatch(COLLECTION, name):
-        raise StepError(
-            "invalid_request",
-            f"collection: {name[:80]!r} is no name of a collection; it matches {COLLECTION}",
-            param="collection",
-        )
-    service.authorize(context_of(request.scope), name, write=write)
-    return name
+LibraryDep = Annotated[Library, Depends(library_of)]
 
 
-def _limit(request: Request) -> int:
-    value = request.query_params.get("limit", str(MAX_PAGE))
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE):
-        text = f"limit: send a number from 1 to {MAX_PAGE}, but got {value[:40]!r}"
-        raise StepError("invalid_request", text, param="limit")
-    return int(value)
+def _to_limit(value: object) -> object:
+    if isinstance(value, str) and not (
+        value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE
+    ):
+        raise ValueError(f"send a number from 1 to {MAX_PAGE}, but got {value[:40]!r}")
+    return value
 
 
-async def _in_time(request: Request, work: Awaitable[Result]) -> Result:
-    context = context_of(request.scope)
+Limit = Annotated[
+    int,
+    Query(description="How many."),
+    BeforeValidator(_to_limit),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
+]
+Wait = Annotated[Flag, Query(description="false: answer 202 at once.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Within a day, a second request with this key gets the first one's report.",
+    ),
+    WithJsonSchema({"type": "string", "maxLength": 255}),
+]
+
+
+def _job(
+    service: Service, library: Library, caller: Context, ingest_id: str, *, write: bool
+) -> Job:
+    """Return a job whose collection the key may use; another's looks as if it did not exist."""
+    job = library.job(ingest_id)
+    if not caller.principal.may_use(job.collection):
+        job = library.job("")
+    authorized(service, caller, job.collection, write=write)
+    return job
+
+
+async def readable_job(
+    service: ServiceDep, library: LibraryDep, caller: Caller, ingest_id: str
+) -> Job:
+    """Return the job of the path, which the key may see."""
+    return _job(service, library, caller, ingest_id, write=False)
+
+
+async def writable_job(
+    service: ServiceDep, library: LibraryDep, caller: Caller, ingest_id: str
+) -> Job:
+    """Return the job of the path, which the key may stop."""
+    return _job(service, library, caller, ingest_id, write=True)
+
+
+ReadableJob = Annotated[Job, Depends(readable_job)]
+WritableJob = Annotated[Job, Depends(writable_job)]
+
+
+async def _in_time(caller: Context, work: Awaitable[Result]) -> Result:
+    """Return what the work gives.
+
+    Raises:
+        StepError: `deadline_exceeded`, other changes were in its way until the deadline.
+    """
     try:
-        async with asyncio.timeout(context.remaining_s()):
+        async with asyncio.timeout(caller.remaining_s()):
             return await work
     except TimeoutError:
         raise StepError(
@@ -114,104 +212,85 @@ async def _in_time(request: Request, work: Awaitable[Result]) -> Result:
         ) from None
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(pydantic_core.to_json(value), status, headers, media_type=JSON)
-
-
 # -- collections ----------------------------------------------------------------------------
 
 
-@router.get(
-    "/v1/collections",
-    summary="List the collections",
-    responses={200: replies.answers(replies.Collections), **RESPONSES},
-)
-async def collections(request: Request) -> Response:
+@router.get("/v1/collections", summary="List the collections")
+async def collections(library: LibraryDep, caller: Caller) -> Collections:
     """List the collections this key may use, with how many documents and passages they hold."""
-    principal = context_of(request.scope).principal
-    found = await _in_time(request, _library(request).collections())
-    return _json({"collections": [one for one in found if principal.may_use(one.name)]})
+    found = await _in_time(caller, library.collections())
+    return Collections(collections=[one for one in found if caller.principal.may_use(one.name)])
 
 
-@router.delete(
-    "/v1/collections/{name}",
-    summary="Delete a collection",
-    responses={200: replies.answers(replies.DeletedCollection), **RESPONSES},
-)
-async def delete_collection(request: Request, name: Name) -> Response:
+@router.delete("/v1/collections/{name}", summary="Delete a collection")
+async def delete_collection(
+    library: LibraryDep, collection: WritableCollectionInPath, caller: Caller
+) -> DeletedCollection:
     """Delete a collection and all it holds."""
-    library = _library(request)
-    collection = _collection(request, name, write=True)
-    await _in_time(request, library.delete_collection(collection))
-    return _json({"collection": collection, "deleted": True})
+    await _in_time(caller, library.delete_collection(collection))
+    return DeletedCollection(collection=collection, deleted=True)
 
 
 @router.post(
     "/v1/collections/{name}/reindex",
     summary="Build a collection anew",
+    response_model=IngestReport,
     responses=INGESTED,
-    openapi_extra={"parameters": [WAIT_QUERY]},
 )
-async def reindex(request: Request, name: Name) -> Response:
+async def reindex(
+    request: Request,
+    service: ServiceDep,
+    library: LibraryDep,
+    collection: WritableCollectionInPath,
+    wait: Wait = True,
+) -> Response:
     """Build a collection anew from its documents, with the settings of now; answers as an ingest.
 
     Questions are answered from the old one until the new one is whole.
     """
-    library = _library(request)
-    collection = _collection(request, name, write=True)
-    await request.body()  # there is none, and what follows it is that the client went away
-    return await _followed(request, library.reindex(collection))
+    await request.body()  # it is empty; the next message is that the client went away
+    return await _followed(service, request, library.reindex(collection), wait=wait)
 
 
 # -- documents ------------------------------------------------------------------------------
 
 
-@router.get(
-    "/v1/documents",
-    summary="List the documents of a collection",
-    responses={200: replies.answers(replies.Documents), **RESPONSES},
-    openapi_extra={
-        "parameters": [
-            COLLECTION_QUERY,
-            in_query("limit", "How many.", type="integer", minimum=1, maximum=MAX_PAGE),
-            in_query("after", "The `next` of the page before.", type="string"),
-        ]
-    },
-)
-async def documents(request: Request) -> Response:
+@router.get("/v1/documents", summary="List the documents of a collection")
+async def documents(
+    library: LibraryDep,
+    collection: ReadableCollection,
+    caller: Caller,
+    limit: Limit = MAX_PAGE,
+    after: Annotated[str, Query(description="The `next` of the page before.")] = "",
+) -> Documents:
     """List documents by id, a page at a time; `next` is null on the last page."""
-    library, collection, limit = _library(request), _collection(request), _limit(request)
-    after = request.query_params.get("after") or ""
-    found = await _in_time(request, library.documents(collection))
+    found = await _in_time(caller, library.documents(collection))
     page = [info for info in found if info.document_id > after][: limit + 1]
     more = page[limit - 1].document_id if len(page) > limit else None
-    return _json({"documents": page[:limit], "next": more})
+    return Documents(documents=page[:limit], next=more)
 
 
 @router.get(
-    "/v1/documents/{document_id:path}",
-    summary="Show a document",
-    operation_id="show_document",
-    responses={200: replies.answers(replies.StoredDocument), **RESPONSES},
-    openapi_extra={"parameters": [COLLECTION_QUERY]},
+    "/v1/documents/{document_id:path}", summary="Show a document", operation_id="show_document"
 )
-async def document(request: Request, document_id: str) -> Response:
+async def document(
+    library: LibraryDep, collection: ReadableCollection, caller: Caller, document_id: str
+) -> StoredDocument:
     """Show a document with its text; its id may hold slashes, as a path does."""
-    library, collection = _library(request), _collection(request)
-    return _json(await _in_time(request, library.document(collection, document_id)))
+    return await _in_time(caller, library.document(collection, document_id))
 
 
 @router.delete(
     "/v1/documents/{document_id:path}",
     summary="Delete a document",
     operation_id="delete_document",
-    responses={200: replies.answers(replies.Report), **RESPONSES},
-    openapi_extra={"parameters": [COLLECTION_QUERY]},
+    response_model=Report,
 )
-async def delete_document(request: Request, document_id: str) -> Response:
+async def delete_document(
+    library: LibraryDep, collection: WritableCollection, caller: Caller, document_id: str
+) -> reports.IngestReport:
     """Delete a document; no answer finds it from then on."""
-    library, collection = _library(request), _collection(request, write=True)
-    report = await _in_time(request, library.delete_documents(collection, [document_id]))
+    report = await _in_time(caller, library.delete_documents(collection, [document_id]))
     if report.missing:
         raise StepError(
             "document_not_found",
@@ -219,25 +298,15 @@ async def delete_document(request: Request, document_id: str) -> Response:
             param="document_id",
             step="retrieve",
         )
-    return _json(report)
+    return report
 
 
 @router.post(
     "/v1/documents",
     summary="Add documents to a collection",
+    response_model=IngestReport,
     responses={**INGESTED, 200: {**INGESTED[200], "links": ADDED}},
     openapi_extra={
-        "parameters": [
-            COLLECTION_QUERY,
-            WAIT_QUERY,
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": "Within a day, a second request with this key gets the first one's "
-                "report.",
-                "schema": {"type": "string", "maxLength": 255},
-            },
-        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -247,7 +316,14 @@ async def delete_document(request: Request, document_id: str) -> Response:
         },
     },
 )
-async def add_documents(request: Request) -> Response:
+async def add_documents(
+    request: Request,
+    service: ServiceDep,
+    library: LibraryDep,
+    collection: WritableCollection,
+    wait: Wait = True,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """Add files or texts; a document whose content did not change costs nothing.
 
     Answers with the report once it is done, with 202 when that takes longer than a request may,
@@ -255,27 +331,24 @@ async def add_documents(request: Request) -> Response:
     report's `failed`; when nothing can be read, the status is that of the first failure. The
     ingest goes on when the client goes away; `DELETE /v1/ingests/{id}` stops it.
     """
-    library, collection = _library(request), _collection(request, write=True)
-    flag(request, "wait", default=True)
     items = await read_items(request)
-    job, replayed = await _begin(request, library, collection, items)
-    response = await _followed(request, job)
+    if idempotency_key is None:
+        return await _followed(service, request, library.ingest(collection, items), wait=wait)
+    key_name = context_of(request.scope).principal.name
+    job, replayed = await _begin_once(library, key_name, idempotency_key, collection, items)
+    response = await _followed(service, request, job, wait=wait)
     if replayed:
         response.headers["idempotency-replayed"] = "true"
     return response
 
 
-async def _begin(
-    request: Request, library: Library, collection: str, items: Items
+async def _begin_once(
+    library: Library, tenant: str, key: str, collection: str, items: Items
 ) -> tuple[Job, bool]:
-    """Start the ingest, or return that of an equal request before."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return library.ingest(collection, items), False
-    who = context_of(request.scope).principal.name
+    """Start the ingest, or return the job of an equal request before, and which of both it is."""
     try:
         digest = await asyncio.to_thread(digest_of, collection, items)
-        job = library.replays.find(who, key, digest)
+        job = library.replays.find(tenant, key, digest)
     except BaseException:
         _close(items)
         raise
@@ -283,7 +356,7 @@ async def _begin(
         _close(items)
         return job, True
     job = library.ingest(collection, items)
-    library.replays.keep(who, key, digest, job)
+    library.replays.keep(tenant, key, digest, job)
     return job, False
 
 
@@ -295,51 +368,34 @@ def _close(items: Items) -> None:
 # -- ingests --------------------------------------------------------------------------------
 
 
-@router.get(
-    "/v1/ingests/{ingest_id}",
-    summary="Show an ingest",
-    responses={200: replies.answers(replies.Ingest), **RESPONSES},
-)
-async def ingest(request: Request, ingest_id: str) -> Response:
+@router.get("/v1/ingests/{ingest_id}", summary="Show an ingest", response_model=Ingest)
+async def ingest(job: ReadableJob) -> dict[str, Any]:
     """Show how far an ingest is, or how it ended."""
-    return _json(_state(_job(request, ingest_id)))
+    return _state(job)
 
 
 @router.delete(
     "/v1/ingests/{ingest_id}",
     summary="Stop an ingest",
     status_code=202,
-    responses={202: replies.answers(replies.Ingest), **RESPONSES},
+    response_model=Ingest,
 )
-async def stop_ingest(request: Request, ingest_id: str) -> Response:
+async def stop_ingest(job: WritableJob) -> dict[str, Any]:
     """Stop an ingest after its current commit; what was committed until then stays."""
-    job = _job(request, ingest_id, write=True)
     job.stopped.set()
-    return _json(_state(job), 202)
+    return _state(job)
 
 
 @router.get(
     "/v1/ingests/{ingest_id}/events",
     summary="Follow an ingest",
     response_class=StreamingResponse,
-    responses={200: {**replies.STREAM, "description": "Its events."}, **RESPONSES},
+    responses={200: {**EVENT_STREAM, "description": "Its events."}},
 )
-async def ingest_events(request: Request, ingest_id: str) -> Response:
+async def ingest_events(request: Request, service: ServiceDep, job: ReadableJob) -> Response:
     """Follow an ingest from where it is: `progress`…, then `report` or `error`."""
-    job = _job(request, ingest_id)
     await request.body()
-    events = _events(request, job, len(job.progress) - 1)
-    return await streamed(service_of(request), request, events)
-
-
-def _job(request: Request, ingest_id: str, *, write: bool = False) -> Job:
-    """Return a job whose collection the key may use; another's looks as if it did not exist."""
-    library = _library(request)
-    job = library.job(ingest_id)
-    if not context_of(request.scope).principal.may_use(job.collection):
-        job = library.job("")
-    _collection(request, job.collection, write=write)
-    return job
+    return await streamed(service, request, _events(job, len(job.progress) - 1))
 
 
 def _state(job: Job) -> dict[str, Any]:
@@ -360,35 +416,34 @@ def _report(job: Job) -> dict[str, Any]:
     return {"id": job.id, **job.report.model_dump()}
 
 
-async def _events(request: Request, job: Job, seen: int) -> AsyncGenerator[Event, None]:
+async def _events(job: Job, seen: int) -> AsyncGenerator[Event, None]:
     async for progress in job.follow(seen):
         yield Event("progress", pydantic_core.to_json({"id": job.id, **progress}).decode())
     await job.wait()  # raises what made it fail
     yield Event("report", pydantic_core.to_json(_report(job)).decode())
 
 
-async def _followed(request: Request, job: Job) -> Response:
-    """Return a job's end, its events, or where to find it, as the client asked."""
-    service, headers = service_of(request), {"location": f"/v1/ingests/{job.id}"}
-    if not flag(request, "wait", default=True):
+async def _followed(service: Service, request: Request, job: Job, *, wait: bool) -> Response:
+    """Return a job's end, its events, or where to find it, as the client wishes."""
+    headers = {"location": f"/v1/ingests/{job.id}"}
+    if not wait:
         return _json(_accepted(job), 202, headers)
     if EVENTS in request.headers.get("accept", ""):
-        response = await streamed(service, request, _events(request, job, 0))
+        response = await streamed(service, request, _events(job, 0))
         response.headers.update(headers)
         return response
     left = max(0.0, context_of(request.scope).deadline - time.monotonic())
     try:
         async with asyncio.timeout(left):
-            await while_connected(request, _ended(job))
+            await while_connected(request, job.wait())
     except TimeoutError:
         return _json(_accepted(job), 202, headers)
     _refuse_nothing_read(job)
     return _json(_report(job), 200, headers)
 
 
-async def _ended(job: Job) -> str:
-    await job.wait()
-    return job.id
+def _json(value: Any, status: int, headers: dict[str, str]) -> Response:
+    return Response(pydantic_core.to_json(value), status, headers, media_type=JSON)
 
 
 def _accepted(job: Job) -> dict[str, str]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pydantic_core
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from rag_kit.errors import StepError
@@ -27,15 +27,15 @@ from rag_kit.passages import COLLECTION
 from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
-from ..http import openapi as replies
-from ..http.context import Principal, context_of
+from ..http.context import Principal
 from ..http.errors import JSON
-from ..http.requests import FAILURES, otherwise, read, takes
-from ..http.sse import streamed
+from ..http.openapi import EVENT_STREAM, FAILURES
+from ..http.requests import otherwise, takes
 from ..service import Service
-from .questions import service_of
+from .dependencies import Caller, ServiceDep, json_body
+from .sse import streamed, unnamed
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
 MODEL = "rag"
 MOST_TOKENS = 32768  # of an answer; what `generate` takes at most
@@ -154,44 +154,77 @@ class ChatRequest(BaseModel):
     generate: dict[str, JsonValue] | None = None
 
 
+class Completion(BaseModel):
+    """OpenAI's chat completion, with citations beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[dict[str, JsonValue]] = Field(min_length=1, max_length=1)
+    usage: dict[str, int]
+    citations: list[dict[str, JsonValue]]
+
+
+class Model(BaseModel):
+    """A collection as OpenAI describes a model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class Models(BaseModel):
+    """The models a key may use."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
 @router.post(
     "/chat/completions",
     summary="Answer a conversation, as OpenAI's API",
-    responses={200: replies.answers(replies.Completion, streams=True), **FAILURES},
+    response_model=Completion,
+    responses={200: EVENT_STREAM},
     openapi_extra=takes(ChatRequest),
 )
-async def chat_completions(request: Request) -> Response:
+async def chat_completions(
+    request: Request,
+    service: ServiceDep,
+    caller: Caller,
+    body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
+) -> Response:
     """Answer the last message from the documents, with citations."""
-    service = service_of(request)
-    asked = await read(request, ChatRequest)
-    question = to_question(asked, service.settings.collection)
-    if asked.stream:
-        usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        chunks = Chunks(asked.model, context_of(request.scope).request_id, usage=usage)
+    question = to_question(body, service.settings.collection)
+    if body.stream:
+        usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        chunks = Chunks(body.model, caller.request_id, usage=usage)
         return await streamed(
             service, request, service.events(request, question), write=chunks.write
         )
     answer = pydantic_core.from_json(await service.answer(request, question))
-    return Response(pydantic_core.to_json(to_completion(answer, asked.model)), media_type=JSON)
+    return Response(pydantic_core.to_json(to_completion(answer, body.model)), media_type=JSON)
 
 
-@router.get("/models", responses={200: replies.answers(replies.Models), **FAILURES})
-async def models(request: Request) -> dict[str, Any]:
+@router.get("/models")
+async def models(service: ServiceDep, caller: Caller) -> Models:
     """List a model for each collection the key may use."""
-    names = await model_names(service_of(request), context_of(request.scope).principal)
-    return {"object": "list", "data": [to_model(name) for name in names]}
+    names = await model_names(service, caller.principal)
+    return Models(object="list", data=[to_model(name) for name in names])
 
 
-@router.get("/models/{name:path}", responses={200: replies.answers(replies.Model), **FAILURES})
-async def model(request: Request, name: str) -> dict[str, Any]:
+@router.get("/models/{name:path}")
+async def model(service: ServiceDep, caller: Caller, name: str) -> Model:
     """Describe one model."""
-    service, context = service_of(request), context_of(request.scope)
     collection = to_collection(name, None, service.settings.collection)
-    names = await model_names(service, context.principal)
-    # without a library nobody knows what there is
+    names = await model_names(service, caller.principal)
+    # without a library it is not known which collections exist
     if name not in names and (service.library is not None or name == MODEL):
         raise unknown_model(name)
-    service.authorize(context, collection)
+    service.authorize(caller, collection)
     return to_model(name)
 
 
@@ -204,13 +237,13 @@ async def model_names(service: Service, principal: Principal) -> list[str]:
     return names
 
 
-def to_model(name: str) -> dict[str, Any]:
+def to_model(name: str) -> Model:
     """Return a model as OpenAI describes one; when it was made is not known."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": MODEL}
+    return Model(id=name, object="model", created=0, owned_by=MODEL)
 
 
 def unknown_model(name: str) -> StepError:
-    """Return the error for a model there is not."""
+    """Return the error for a model that does not exist."""
     text = f"model {name[:100]!r} does not exist; use {MODEL}, or {MODEL}/<collection>"
     return StepError("not_found", text, param="model")
 
@@ -230,37 +263,37 @@ def to_collection(model: str, given: str | None, default: str) -> str:
     return given or named or default
 
 
-def to_question(asked: ChatRequest, default: str) -> RagRequest:
-    """Return what a chat asks of the service.
+def to_question(body: ChatRequest, default: str) -> RagRequest:
+    """Return the question of a chat.
 
     Args:
-        asked: The request.
+        body: The request.
         default: Collection of the model `rag`.
 
     Raises:
-        StepError: `invalid_request` for what cannot be asked, `param` names it; `not_found`.
+        StepError: `invalid_request` for what cannot be body, `param` names it; `not_found`.
     """
-    refuse_unsupported(asked.model_extra or {})
-    *earlier, last = [to_message(message, at) for at, message in enumerate(asked.messages)]
+    refuse_unsupported(body.model_extra or {})
+    *earlier, last = [to_message(message, at) for at, message in enumerate(body.messages)]
     if last["role"] != "user":
         where = f"messages.{len(earlier)}.role"
         text = f"{where}: the last message asks the question, so its role must be user"
         raise StepError("invalid_request", text, param=where)
-    longest = asked.max_completion_tokens or asked.max_tokens
+    longest = body.max_completion_tokens or body.max_tokens
     options = {
-        "temperature": asked.temperature,
-        "seed": asked.seed,
+        "temperature": body.temperature,
+        "seed": body.seed,
         "max_answer_tokens": min(longest, MOST_TOKENS) if longest else None,
-        **(asked.generate or {}),
+        **(body.generate or {}),
     }
     question = {
         "query": last["content"],
         "messages": earlier,
-        "collection": to_collection(asked.model, asked.collection, default),
+        "collection": to_collection(body.model, body.collection, default),
         "generate": {name: value for name, value in options.items() if value is not None},
     }
     for name in ("top_k", "filters", "min_score", "no_context", "retrieve", "augment"):
-        if (value := getattr(asked, name)) is not None:
+        if (value := getattr(body, name)) is not None:
             question[name] = value
     try:
         return RagRequest.model_validate(question, strict=True)
@@ -412,7 +445,7 @@ class Chunks:
             return self._content(data["delta"]["content"])
         if event.name == "final_answer":
             return self._end(data)
-        return _line(data) if event.name == "error" else b""
+        return unnamed(data) if event.name == "error" else b""
 
     def _content(self, text: str) -> bytes:
         if self._began:
@@ -426,13 +459,9 @@ class Chunks:
         text = b"" if self._began else self._content(answer["answer"])
         text += self._chunk({}, finish_reason(answer), answer=answer["answer"], **extras(answer))
         if self._usage:
-            text += _line({**self._common, "choices": [], "usage": usage(answer)})
+            text += unnamed({**self._common, "choices": [], "usage": usage(answer)})
         return text
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return _line({**self._common, "choices": [choice], **more})
-
-
-def _line(data: dict[str, Any]) -> bytes:
-    return b"data: " + pydantic_core.to_json(data) + b"\n\n"
+        return unnamed({**self._common, "choices": [choice], **more})

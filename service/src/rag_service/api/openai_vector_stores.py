@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic_core
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from rag_kit.errors import StepError
 from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
-from ..http import openapi as replies
-from ..http.errors import JSON
-from ..http.requests import FAILURES, SAID, Name, otherwise, read, takes
-from .questions import service_of
+from ..http.openapi import FAILURES
+from ..http.requests import NOT_BLANK, CollectionName, otherwise, takes
+from .dependencies import ServiceDep, json_body
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
 COMPARISONS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin")
 QUERIES = 8  # in one request
-Text = Annotated[str, Field(json_schema_extra=SAID)]
+Text = Annotated[str, Field(json_schema_extra=NOT_BLANK)]
 
 
 class RankingOptions(BaseModel):
@@ -54,43 +53,54 @@ class VectorSearchRequest(BaseModel):
     rewrite_query: bool | None = Field(None, description="Ignored: queries stay as they are.")
 
 
+class VectorSearch(BaseModel):
+    """OpenAI's page of search results."""
+
+    object: Literal["vector_store.search_results.page"]
+    search_query: list[str]
+    data: list[dict[str, JsonValue]]
+    has_more: Literal[False]
+    next_page: None
+
+
 @router.post(
     "/vector_stores/{collection}/search",
     summary="Find passages, as OpenAI's API",
-    responses={200: replies.answers(replies.VectorSearch), **FAILURES},
     openapi_extra=takes(VectorSearchRequest),
 )
-async def search_vector_store(request: Request, collection: Name) -> Response:
+async def search_vector_store(
+    request: Request,
+    service: ServiceDep,
+    collection: CollectionName,
+    body: Annotated[VectorSearchRequest, Depends(json_body(VectorSearchRequest))],
+) -> VectorSearch:
     """Find the passages of a collection that fit a query."""
-    service = service_of(request)
-    asked = await read(request, VectorSearchRequest)
-    queries = [asked.query] if isinstance(asked.query, str) else asked.query
-    limit = asked.max_num_results or 10
+    queries = [body.query] if isinstance(body.query, str) else body.query
+    limit = body.max_num_results or 10
     best: dict[str, dict[str, Any]] = {}
     for query in queries:
-        found = await service.search(request, _question(asked, query, collection, limit))
+        found = await service.search(request, _question(body, query, collection, limit))
         for result in pydantic_core.from_json(found)["results"]:
             known = best.get(result["chunk_id"])
             if known is None or known["score"] < result["score"]:
                 best[result["chunk_id"]] = result
     results = sorted(best.values(), key=lambda result: -result["score"])[:limit]
-    page = {
-        "object": "vector_store.search_results.page",
-        "search_query": queries,
-        "data": [to_item(result) for result in results],
-        "has_more": False,
-        "next_page": None,
-    }
-    return Response(pydantic_core.to_json(page), media_type=JSON)
+    return VectorSearch(
+        object="vector_store.search_results.page",
+        search_query=queries,
+        data=[to_item(result) for result in results],
+        has_more=False,
+        next_page=None,
+    )
 
 
-def _question(asked: VectorSearchRequest, query: str, collection: str, limit: int) -> RagRequest:
-    ranking = asked.ranking_options or RankingOptions()
+def _question(body: VectorSearchRequest, query: str, collection: str, limit: int) -> RagRequest:
+    ranking = body.ranking_options or RankingOptions()
     question = {
         "query": query,
         "collection": collection,
         "top_k": limit,
-        "filters": to_filters(asked.filters, "filters") if asked.filters else None,
+        "filters": to_filters(body.filters, "filters") if body.filters else None,
         "min_score": ranking.score_threshold,
     }
     try:

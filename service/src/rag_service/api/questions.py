@@ -1,21 +1,25 @@
-"""The two questions of the RFC, and search: `POST /rag_modules`, `POST /rag`, `POST /v1/search`."""
+"""Questions and search: `POST /rag_modules`, `POST /rag`, `POST /v1/search`."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from rag_kit.errors import StepError
+from rag_kit.handler import EVENTS
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 
-from ..http import openapi as replies
 from ..http.errors import JSON
-from ..http.requests import FAILURES, SAID, flag, flag_query, read, takes
-from ..http.sse import EVENTS, streamed
+from ..http.openapi import EVENT_STREAM, FAILURES
+from ..http.requests import NOT_BLANK, takes
 from ..runners.base import Runner
 from ..service import Service
+from .dependencies import Flag, ServiceDep, json_body
+from .sse import streamed
 
-router = APIRouter(tags=["questions"])
+router = APIRouter(tags=["questions"], responses=FAILURES)
 
 
 class AskRequest(RagRequest):
@@ -28,37 +32,50 @@ class AskRequest(RagRequest):
     )
 
 
-ASKS = {
-    **takes(AskRequest, query=SAID),
-    "parameters": [flag_query("stream", "true: answer as events.", default=False)],
-}
+AskBody = Annotated[AskRequest, Depends(json_body(AskRequest))]
 
 
-def service_of(request: Request) -> Service:
-    """Return the service behind the application."""
-    service: Service = request.app.state.service
-    return service
+async def question(service: ServiceDep, body: AskBody) -> RagRequest:
+    """Return the question of a request; without a collection it is the configured one's."""
+    values = {name: getattr(body, name) for name in RagRequest.model_fields}
+    if "collection" not in body.model_fields_set:
+        values["collection"] = service.settings.collection
+    return RagRequest.model_construct(**values)
 
 
-async def question_of(request: Request, service: Service) -> tuple[RagRequest, bool]:
-    """Return the question of a request, and whether its answer is to be streamed.
+async def wants_stream(
+    request: Request,
+    body: AskBody,
+    stream: Annotated[Flag, Query(description="true: answer as events.")] = False,
+) -> bool:
+    """Whether the answer is wanted piece by piece, by parameter, body or Accept header."""
+    return stream or body.stream or EVENTS in request.headers.get("accept", "")
+
+
+async def containers(service: ServiceDep) -> Runner:
+    """Return the container pipeline, and have it started when it is not.
 
     Raises:
-        StepError: `invalid_request` and the like.
+        StepError: `engine_unavailable`, there is no engine.
     """
-    asked = await read(request, AskRequest)
-    if "collection" not in asked.model_fields_set:
-        asked.collection = service.settings.collection
-    wanted = flag(request, "stream", default=False) or asked.stream
-    wanted = wanted or EVENTS in request.headers.get("accept", "")
-    return RagRequest.model_construct(
-        **{name: getattr(asked, name) for name in RagRequest.model_fields}
-    ), wanted
+    if service.containers is None:
+        raise StepError(
+            "engine_unavailable",
+            f"/rag runs three containers on a Dagger engine, and this service runs without one "
+            f"(runner {service.runner.name}); start it with `rag serve --runner containers` (or "
+            "resident, or call), or ask /rag_modules, which gives the same answer",
+        )
+    service.containers_wanted.set()
+    return service.containers
 
 
-async def _answered(request: Request, runner: Runner | None) -> Response:
-    service = service_of(request)
-    question, stream = await question_of(request, service)
+Question = Annotated[RagRequest, Depends(question)]
+Stream = Annotated[bool, Depends(wants_stream)]
+
+
+async def _answered(
+    service: Service, request: Request, question: RagRequest, runner: Runner, *, stream: bool
+) -> Response:
     if stream:
         events = service.events(request, question, runner=runner)
         return await streamed(service, request, events)
@@ -69,45 +86,44 @@ async def _answered(request: Request, runner: Runner | None) -> Response:
 @router.post(
     "/rag_modules",
     summary="Answer a question by the configured runner",
-    responses={200: replies.answers(RagResponse, streams=True), **FAILURES},
-    openapi_extra=ASKS,
+    response_model=RagResponse,
+    responses={200: EVENT_STREAM},
+    openapi_extra=takes(AskRequest, query=NOT_BLANK),
 )
-async def rag_modules(request: Request) -> Response:
+async def rag_modules(
+    request: Request, service: ServiceDep, question: Question, stream: Stream
+) -> Response:
     """Answer a question from the documents, with verified citations."""
-    return await _answered(request, None)
+    return await _answered(service, request, question, service.runner, stream=stream)
 
 
 @router.post(
     "/rag",
     summary="Answer a question by three container steps",
-    responses={200: replies.answers(RagResponse, streams=True), **FAILURES},
-    openapi_extra=ASKS,
+    response_model=RagResponse,
+    responses={200: EVENT_STREAM},
+    openapi_extra=takes(AskRequest, query=NOT_BLANK),
 )
-async def rag(request: Request) -> Response:
+async def rag(
+    request: Request,
+    service: ServiceDep,
+    runner: Annotated[Runner, Depends(containers)],
+    question: Question,
+    stream: Stream,
+) -> Response:
     """Answer as `/rag_modules` does, by the container pipeline: retrieve, augment, generate.
 
     Beside another Dagger runner it starts with the first request, which is told to come back.
     """
-    service = service_of(request)
-    if service.containers is None:
-        raise StepError(
-            "engine_unavailable",
-            f"/rag runs three containers on a Dagger engine, and this service runs without one "
-            f"(runner {service.runner.name}); start it with `rag serve --runner containers` (or "
-            "resident, or call), or ask /rag_modules, which gives the same answer",
-        )
-    service.containers_wanted.set()
-    return await _answered(request, service.containers)
+    return await _answered(service, request, question, runner, stream=stream)
 
 
 @router.post(
     "/v1/search",
     summary="Find passages, without an answer",
-    responses={200: replies.answers(SearchResponse), **FAILURES},
-    openapi_extra=takes(RagRequest, query=SAID),
+    response_model=SearchResponse,
+    openapi_extra=takes(RagRequest, query=NOT_BLANK),
 )
-async def search(request: Request) -> Response:
+async def search(request: Request, service: ServiceDep, question: Question) -> Response:
     """Find the passages that fit a question."""
-    service = service_of(request)
-    question, _ = await question_of(request, service)
     return Response(await service.search(request, question), media_type=JSON)

@@ -1,30 +1,31 @@
-"""What the runners on a Dagger engine have in common: one supervised session."""
+"""What the runners on a Dagger engine share: one supervised session."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Generic
 
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 
-from ..runners.base import Say
-from ..runners.whole import whole_as_events
-from .session import EngineOptions, Session
+from ..runners.base import Runner, Say
+from ..runners.responses import response_events
+from .options import EngineOptions
+from .session import Session
 from .supervisor import Started, Supervisor
 
 
-class OnEngine(ABC, Generic[Started]):
+class EngineRunner(Runner, Generic[Started]):
     """A runner whose requests lease the session of a supervisor.
 
     Args:
         options: The engine and its limits.
     """
 
-    name: str
-    look_s = 0.1  # seconds between two looks whether it is there, which cost nothing
+    poll_s = 0.1  # `ready` asks the supervisor, not the engine, and costs nothing
+    on_engine = True
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
@@ -34,12 +35,12 @@ class OnEngine(ABC, Generic[Started]):
     async def _start(self, session: Session, say: Say) -> Started:
         """Load, start and probe in a new session what requests need."""
 
-    def report(self, tell: Callable[[str], None]) -> None:
-        """Tell of each session that is open, failed to open, was lost, or was replaced by another."""
-        self._supervisor.on_event = tell
+    def on_session_event(self, notify: Callable[[str], None]) -> None:
+        """Call `notify` with `open`, `failed`, `lost` or `replaced`."""
+        self._supervisor.on_event = notify
 
     async def start(self, say: Say) -> None:
-        """Return when a question was answered."""
+        """Return when the probe was answered in a first session."""
         await self._supervisor.start(say)
 
     @abstractmethod
@@ -51,8 +52,8 @@ class OnEngine(ABC, Generic[Started]):
         """Find passages for a request."""
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
-        """Give the whole answer as events, where there are no pieces."""
-        for event in whole_as_events(await self.answer(text)):
+        """Answer as events, written from the complete answer."""
+        for event in response_events(await self.answer(text)):
             yield event
 
     async def ready(self) -> None:

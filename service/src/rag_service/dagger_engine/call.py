@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from rag_pipeline.models import RagResponse, SearchResponse
 
 from ..runners.base import Say
-from ..runners.whole import check_whole
-from .base import OnEngine, probed
-from .session import Session, configured, dependencies, load_module
+from ..runners.responses import check_response
+from .base import EngineRunner, probed
+from .queries import configured, dependencies, load_module
+from .session import Session
 
 RUN = """query ($rag: ID!, $request: String!) {
   node(id: $rag) { ... on Rag { run(inputJson: $request) } }
@@ -32,7 +33,7 @@ class Called:
         """Return: nothing is held here."""
 
 
-class CallRunner(OnEngine[Called]):
+class CallRunner(EngineRunner[Called]):
     """Every request is one GraphQL call of `rag.run`; it starts a process, so it takes seconds."""
 
     name = "call"
@@ -48,7 +49,7 @@ class CallRunner(OnEngine[Called]):
         async with self._supervisor.lease() as live:
             given = {"rag": live.started.rag, "request": text}
             data = await live.session.ask(SEARCH, given, deadline_s=self._options.deadline_s)
-            return check_whole(SearchResponse, text, data["node"]["search"])
+            return check_response(SearchResponse, text, data["node"]["search"])
 
     async def _start(self, session: Session, say: Say) -> Called:
         options = self._options
@@ -62,4 +63,4 @@ class CallRunner(OnEngine[Called]):
 async def _answer(session: Session, rag: str, text: str, limit_s: float) -> str:
     given = {"rag": rag, "request": text}
     data = await session.ask(RUN, given, deadline_s=limit_s)
-    return check_whole(RagResponse, text, data["node"]["run"])
+    return check_response(RagResponse, text, data["node"]["run"])

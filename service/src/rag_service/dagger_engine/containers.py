@@ -1,7 +1,7 @@
-"""The pipeline as three containers a question: retrieve, augment, generate, file to file.
+"""The runner `containers`: every request runs a container per step, which pass on files.
 
-One query runs all three. The files cross in a folder that stays mounted while the root file system
-under it is changed from one step's image to the next; ids would take one round trip a step.
+One query runs them all. The files are in a folder that stays mounted while the root file system
+is exchanged for the next step's image; to ask for a container's id would cost a round trip per step.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
@@ -20,15 +21,12 @@ from rag_pipeline.models import RagRequest
 from rag_pipeline.step import answer, search
 
 from ..runners.base import Say
-from .base import OnEngine, probed
-from .session import KILLED, Session, configured, dependencies, load_module, out_of_memory, secret
+from ..steps import STEPS
+from .base import EngineRunner, probed
+from .errors import KILLED, out_of_memory
+from .queries import configured, dependencies, load_module, secret
+from .session import Session
 
-IMAGES = """{
-  retrieve { container { id } }
-  augment { container { rootfs { id } } }
-  generate { container { rootfs { id } } }
-  directory { id }
-}"""
 INDEX = "query ($rag: ID!) { node(id: $rag) { ... on Rag { index { id } } } }"
 OVER_INDEX = """query ($container: ID!, $index: ID!) {
   node(id: $container) { ... on Container {
@@ -50,59 +48,61 @@ WITH_SERVICE = """query ($container: ID!, $name: String!, $value: ID!) {
     with: withServiceBinding(alias: $name, service: $value) { id }
   } }
 }"""
-# RAG_RUN is new each time, so no process is answered from what an equal one gave before. What is
-# retrieve's own (store, key) is taken away before the other steps run, and the model's key is there
-# for generate alone. A step that fails leaves its error envelope, one that is killed an empty file.
-RUN = """query (
-  $retrieve: ID!, $augment: ID!, $generate: ID!, $folder: ID!, $run: String!, $request: String!,
-  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID!
-) {
-  node(id: $retrieve) { ... on Container {
-    withEnvVariable(name: "RAG_RUN", value: $run) {
-    withMountedDirectory(path: "/carry", source: $folder, owner: "10001:10001") {
-    withNewFile(path: "/carry/request.json", contents: $request, owner: "10001:10001") {
-    withExec(
-      args: ["python", "-m", "rag_retrieve", "--input", "/carry/request.json"]
-      redirectStdout: "/carry/retrieve.json", expect: ANY
-    ) {
-      retrieveExit: exitCode
-    withoutMount(path: "/data") {
-    withoutSecretVariable(name: "RAG_QDRANT_API_KEY") {
-    withRootfs(directory: $augment) {
-    withExec(
-      args: ["python", "-m", "rag_augment", "--input", "/carry/retrieve.json"]
-      redirectStdout: "/carry/augment.json", expect: ANY
-    ) {
-      augmentExit: exitCode
-    withRootfs(directory: $generate) {
-    withEnvVariable(name: "RAG_LLM_BASE_URL", value: $llmBaseUrl) {
-    withEnvVariable(name: "RAG_LLM_MODEL", value: $llmModel) {
-    withSecretVariable(name: "RAG_LLM_API_KEY", secret: $llmApiKey) {
-    withExec(
-      args: ["python", "-m", "rag_generate", "--input", "/carry/augment.json"]
-      redirectStdout: "/carry/generate.json", expect: ANY
-    ) {
-      generateExit: exitCode
-      retrieve: file(path: "/carry/retrieve.json") { contents }
-      augment: file(path: "/carry/augment.json") { contents }
-      generate: file(path: "/carry/generate.json") { contents }
-    } } } } } } } } } } } } }
-  } }
-}"""
-SEARCH = """query ($retrieve: ID!, $folder: ID!, $run: String!, $request: String!) {
-  node(id: $retrieve) { ... on Container {
-    withEnvVariable(name: "RAG_RUN", value: $run) {
-    withMountedDirectory(path: "/carry", source: $folder, owner: "10001:10001") {
-    withNewFile(path: "/carry/request.json", contents: $request, owner: "10001:10001") {
-    withExec(
-      args: ["python", "-m", "rag_retrieve", "--input", "/carry/request.json"]
-      redirectStdout: "/carry/retrieve.json", expect: ANY
-    ) {
-      retrieveExit: exitCode
-      retrieve: file(path: "/carry/retrieve.json") { contents }
-    } } } }
-  } }
-}"""
+# RAG_RUN is new for each request, so the engine's cache never answers a step.
+ENTER = """) { node(id: $retrieve) { ... on Container {
+  withEnvVariable(name: "RAG_RUN", value: $run) {
+  withMountedDirectory(path: "/carry", source: $folder, owner: "10001:10001") {
+  withNewFile(path: "/carry/request.json", contents: $request, owner: "10001:10001") {"""
+LEAVE_STORE = """  withoutMount(path: "/data") {
+  withoutSecretVariable(name: "RAG_QDRANT_API_KEY") {"""  # both are retrieve's alone
+VARIABLES = {"generate": "  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID!"}
+SETTINGS = {
+    "generate": """  withEnvVariable(name: "RAG_LLM_BASE_URL", value: $llmBaseUrl) {
+  withEnvVariable(name: "RAG_LLM_MODEL", value: $llmModel) {
+  withSecretVariable(name: "RAG_LLM_API_KEY", secret: $llmApiKey) {"""
+}
+
+
+def chain(*steps: str) -> str:
+    """Return the query that runs steps in one container, each on the output file of the one before.
+
+    A step that fails leaves its error envelope as its output; one that is killed, an empty file.
+    """
+    lines = ["query (", "  $folder: ID!, $run: String!, $request: String!"]
+    lines += [f"  ${step}: ID!" for step in steps]
+    lines += [VARIABLES[step] for step in steps if step in VARIABLES]
+    lines.append(ENTER)
+    source = "request"
+    for index, step in enumerate(steps):
+        lines += [LEAVE_STORE] if index == 1 else []
+        lines += [f"  withRootfs(directory: ${step}) {{"] if index else []
+        lines += [SETTINGS[step]] if step in SETTINGS else []
+        lines.append(_execution(step, source))
+        source = step
+    lines += [f'  {step}: file(path: "/carry/{step}.json") {{ contents }}' for step in steps]
+    text = "\n".join(lines)
+    return f"{text}\n{'}' * (text.count('{') - text.count('}'))}"
+
+
+def _execution(step: str, source: str) -> str:
+    return f"""  withExec(
+    args: ["python", "-m", "rag_{step}", "--input", "/carry/{source}.json"]
+    redirectStdout: "/carry/{step}.json", expect: ANY
+  ) {{
+    {step}Exit: exitCode"""
+
+
+def images(first: str, *others: str) -> str:
+    """Return the query for the first step's container, the root file systems of the others, and a folder."""
+    lines = [f"  {step} {{ container {{ rootfs {{ id }} }} }}" for step in others]
+    return "\n".join(
+        ["{", f"  {first} {{ container {{ id }} }}", *lines, "  directory { id }", "}"]
+    )
+
+
+IMAGES = images(*STEPS)
+RUN = chain(*STEPS)
+SEARCH = chain(STEPS[0])
 
 
 @dataclass(frozen=True)
@@ -119,66 +119,67 @@ class Images:
         """Return: nothing is held here."""
 
 
-class ContainersRunner(OnEngine[Images]):
-    """Every request runs the three steps' containers; each loads its own parts, which takes seconds."""
+class ContainersRunner(EngineRunner[Images]):
+    """Every request runs each step in a container; each loads its own parts, which takes seconds."""
 
     name = "containers"
+    runs_containers = True
 
     async def answer(self, text: str) -> str:
         """Answer a request."""
-        request = _accepted(text)
+        request = _validated(text)
         async with self._supervisor.lease() as live:
-            ran = _Ran(live.session, RUN, live.started.for_answer, self._options.deadline_s)
-            return await ran.answer(request)
+            run = _Run(live.session, RUN, live.started.for_answer, self._options.deadline_s)
+            return await run.answer(request)
 
     async def search(self, text: str) -> str:
         """Find passages for a request."""
-        request = _accepted(text)
+        request = _validated(text)
         async with self._supervisor.lease() as live:
-            ran = _Ran(live.session, SEARCH, live.started.for_search, self._options.deadline_s)
-            found = await search(request, retrieve=ran.retrieve)
+            run = _Run(live.session, SEARCH, live.started.for_search, self._options.deadline_s)
+            found = await search(request, retrieve=run.retrieve)
             return found.model_dump_json()
 
     async def _start(self, session: Session, say: Say) -> Images:
         options, limit = self._options, self._options.load_s
         await load_module(session, options, say, steps=True)
-        given = await dependencies(session, options)
+        arguments = await dependencies(session, options)
         say("dagger: building the steps' images, indexing the documents …")
-        images = await session.ask(IMAGES, {}, deadline_s=limit)
-        retrieve = images["retrieve"]["container"]["id"]
+        built = await session.ask(IMAGES, {}, deadline_s=limit)
+        retrieve = built["retrieve"]["container"]["id"]
 
-        async def extend(query: str, **more: str) -> None:
+        async def extend(query: str, **values: str) -> None:
             nonlocal retrieve
-            data = await session.ask(query, {"container": retrieve, **more}, deadline_s=limit)
+            data = await session.ask(query, {"container": retrieve, **values}, deadline_s=limit)
             retrieve = data["node"]["with"]["id"]
 
-        if given["qdrantUrl"]:
+        if arguments["qdrantUrl"]:
             await extend(WITH_VARIABLE, name="RAG_STORE", value="qdrant")
-            await extend(WITH_VARIABLE, name="RAG_QDRANT_URL", value=given["qdrantUrl"])
+            await extend(WITH_VARIABLE, name="RAG_QDRANT_URL", value=arguments["qdrantUrl"])
         else:
-            rag = await configured(session, options, given)
-            made = await session.ask(INDEX, {"rag": rag}, deadline_s=limit)
-            await extend(OVER_INDEX, index=made["node"]["index"]["id"])
-        if given["qdrantApiKey"]:
-            await extend(WITH_HIDDEN, name="RAG_QDRANT_API_KEY", value=given["qdrantApiKey"])
+            rag = await configured(session, options, arguments)
+            data = await session.ask(INDEX, {"rag": rag}, deadline_s=limit)
+            await extend(OVER_INDEX, index=data["node"]["index"]["id"])
+        if arguments["qdrantApiKey"]:
+            await extend(WITH_HIDDEN, name="RAG_QDRANT_API_KEY", value=arguments["qdrantApiKey"])
         for name in ("qdrant", "llm"):
-            if given[name]:
-                await extend(WITH_SERVICE, name=name, value=given[name])
+            if arguments[name]:
+                await extend(WITH_SERVICE, name=name, value=arguments[name])
         no_key = await secret(session, options, "no-llm-api-key", SecretStr(""))
-        found = {"retrieve": retrieve, "folder": images["directory"]["id"]}
+        variables = {"retrieve": retrieve, "folder": built["directory"]["id"]}
         started = Images(
-            found,
-            found
-            | {step: images[step]["container"]["rootfs"]["id"] for step in ("augment", "generate")}
-            | {"llmBaseUrl": given["llmBaseUrl"], "llmModel": given["llmModel"]}
-            | {"llmApiKey": given["llmApiKey"] or no_key},
+            variables,
+            variables
+            | {step: built[step]["container"]["rootfs"]["id"] for step in STEPS[1:]}
+            | {"llmBaseUrl": arguments["llmBaseUrl"], "llmModel": arguments["llmModel"]}
+            | {"llmApiKey": arguments["llmApiKey"] or no_key},
         )
-        ran = _Ran(session, RUN, started.for_answer, limit)
-        await probed(ran.answer(_accepted(options.probe_request)), say)
+        run = _Run(session, RUN, started.for_answer, limit)
+        await probed(run.answer(_validated(options.probe_request)), say)
         return started
 
 
-def _accepted(text: str) -> RagRequest:
+def _validated(text: str) -> RagRequest:
     """Return the request, or raise what is wrong with it before a container is started."""
     try:
         return RagRequest.model_validate(parse(text), strict=True)
@@ -186,41 +187,37 @@ def _accepted(text: str) -> RagRequest:
         raise explain(error) from None
 
 
-class _Ran:
-    """One run of the chain: its query is sent when `retrieve` is asked, which gives all outputs."""
+class _Run:
+    """One run of the chain: the query is sent when `retrieve` is called, and has all outputs."""
 
     def __init__(
         self, session: Session, query: str, variables: dict[str, Any], deadline_s: float
     ) -> None:
         self._session, self._query, self._deadline_s = session, query, deadline_s
-        self._given = {**variables, "run": uuid.uuid4().hex}
+        self._variables = {**variables, "run": uuid.uuid4().hex}
         self._outputs: dict[str, Any] = {}
 
     async def answer(self, request: RagRequest) -> str:
-        """Return what the composite makes of the three outputs."""
+        """Return the response made of the outputs of all steps."""
         began = time.perf_counter()
-        response = await answer(
-            request, retrieve=self.retrieve, augment=self._augment, generate=self._generate
-        )
+        later: dict[str, Any] = {step: partial(self._reply, step) for step in STEPS[1:]}
+        response = await answer(request, retrieve=self.retrieve, **later)
         total = round((time.perf_counter() - began) * 1000, 3)  # one query: no step's own is known
         return response.model_copy(update={"timings_ms": {"total": total}}).model_dump_json()
 
     async def retrieve(self, text: str) -> str:
         """Run the containers; return the first output."""
-        given = {**self._given, "request": text}
+        variables = {**self._variables, "request": text}
         try:
-            data = await self._session.ask(self._query, given, deadline_s=self._deadline_s)
+            data = await self._session.ask(self._query, variables, deadline_s=self._deadline_s)
         except StepError as error:
             error.step = error.step or "rag"  # of the chain, not of retrieve
             raise
         self._outputs = dict(_leaves(data))
         return self._output("retrieve")
 
-    async def _augment(self, _: str) -> str:
-        return self._output("augment")
-
-    async def _generate(self, _: str) -> str:
-        return self._output("generate")
+    async def _reply(self, step: str, _: str) -> str:
+        return self._output(step)
 
     def _output(self, step: str) -> str:
         output, code = self._outputs.get(step), self._outputs.get(f"{step}Exit")
@@ -233,7 +230,7 @@ class _Ran:
 
 
 def _leaves(data: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the files' contents and the exit codes of a chain, by name, however deep they are."""
+    """Yield the contents of files and the exit codes in a chain's data, by name, at any depth."""
     for name, value in data.items():
         if not isinstance(value, dict):
             yield name, value

@@ -12,9 +12,10 @@ from rag_kit.errors import StepError
 from rag_kit.handler import Event
 
 from ..runners.base import Say
-from ..runners.composite import Composite
-from .base import OnEngine, probed
-from .session import Session, configured, dependencies, load_module
+from ..runners.pipeline_client import PipelineClient
+from .base import EngineRunner, probed
+from .queries import configured, dependencies, load_module
+from .session import Session
 from .supervisor import Live
 
 SERVE = "query ($rag: ID!) { node(id: $rag) { ... on Rag { serve { id } } } }"
@@ -32,18 +33,18 @@ POLL_S = 0.1  # seconds between two looks whether the started pipeline has loade
 class Resident:
     """The running composite, at this end of its tunnel."""
 
-    composite: Composite
+    pipeline: PipelineClient
 
     async def ping(self) -> None:
         """Return while it is ready; who asks has a limit of time."""
-        await self.composite.ready(limit_s=None)
+        await self.pipeline.ready(limit_s=None)
 
     async def close(self) -> None:
         """Close the connections; the composite ends with its session."""
-        await self.composite.close()
+        await self.pipeline.close()
 
 
-class ResidentRunner(OnEngine[Resident]):
+class ResidentRunner(EngineRunner[Resident]):
     """All steps stay loaded in the engine's containers; a request meets them over HTTP."""
 
     name = "resident"
@@ -51,17 +52,17 @@ class ResidentRunner(OnEngine[Resident]):
     async def answer(self, text: str) -> str:
         """Answer a request."""
         async with self._leased() as live:
-            return await live.session.guard(live.started.composite.answer(text))
+            return await live.session.guard(live.started.pipeline.answer(text))
 
     async def search(self, text: str) -> str:
         """Find passages for a request."""
         async with self._leased() as live:
-            return await live.session.guard(live.started.composite.search(text))
+            return await live.session.guard(live.started.pipeline.search(text))
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer a request piece by piece."""
         async with self._leased() as live:
-            pieces = live.session.relay(live.started.composite.stream(text))
+            pieces = live.session.relay(live.started.pipeline.stream(text))
             async with aclosing(pieces) as events:
                 async for event in events:
                     yield event
@@ -88,23 +89,23 @@ class ResidentRunner(OnEngine[Resident]):
         await session.ask(START, given, deadline_s=limit)
         data = await session.ask(ENDPOINT, given, deadline_s=limit)
         url = data["node"]["endpoint"]
-        composite = Composite(url, deadline_s=options.deadline_s)
+        pipeline = PipelineClient(url, deadline_s=options.deadline_s)
         try:
-            await _loaded(composite, limit, say)
+            await _loaded(pipeline, limit, say)
             say(f"dagger: pipeline started at {url}")
-            await probed(composite.answer(options.probe_request), say)
+            await probed(pipeline.answer(options.probe_request), say)
         except BaseException:
-            await composite.close()
+            await pipeline.close()
             raise
-        return Resident(composite)
+        return Resident(pipeline)
 
 
-async def _loaded(composite: Composite, limit_s: float, say: Say) -> None:
+async def _loaded(pipeline: PipelineClient, limit_s: float, say: Say) -> None:
     """Return when the composite is ready; what it says instead is passed on, and raised in the end."""
     ends, said = time.monotonic() + limit_s, ""
     while True:
         try:
-            return await composite.ready()
+            return await pipeline.ready()
         except StepError as error:
             if error.code != "not_ready" or time.monotonic() > ends:
                 raise

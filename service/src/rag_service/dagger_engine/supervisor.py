@@ -14,7 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from rag_kit.errors import StepError
 
 from ..runners.base import Say
-from .session import EngineOptions, Session, unavailable
+from .errors import unavailable
+from .options import EngineOptions
+from .session import Session
 
 LOG = logging.getLogger(__name__)
 NEVER = ("misconfigured", "module_pin_mismatch")  # waiting does not help

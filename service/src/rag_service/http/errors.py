@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 
 import pydantic_core
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
 from rag_kit.errors import StepError, envelope
+from rag_kit.request import explain
 
 from .context import Context, context_of
 
@@ -51,6 +55,19 @@ async def on_step_error(request: Request, error: Exception) -> Response:
     """Answer an error of a step or of ours."""
     assert isinstance(error, StepError)
     return refuse(request, error)
+
+
+async def on_validation_error(request: Request, error: Exception) -> Response:
+    """Answer a parameter that is wrong as a field of a body that is wrong."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    details = InitErrorDetails(
+        type=first["type"],
+        loc=first["loc"][1:],  # without "query", "path" or "header"
+        input=first["input"],
+        ctx=first.get("ctx", {}),
+    )
+    return refuse(request, explain(ValidationError.from_exception_data("request", [details])))
 
 
 def _methods(request: Request) -> set[str]:

@@ -20,16 +20,16 @@ from rag_kit.errors import StepError
 from rag_kit.passages import COLLECTION
 from rag_kit.request import explain, parse
 
-from .openapi import failures
+from ..steps import STEPS
 
 Model = TypeVar("Model", bound=BaseModel)
-SAID: dict[str, JsonValue] = {"pattern": r"\S"}  # a text that is not blank, in JSON Schema
+NOT_BLANK: dict[str, JsonValue] = {"pattern": r"\S"}  # JSON Schema of a text
 MAX_DEPTH = 16  # nesting of JSON containers
-FLAG_ALSO = ("1", "0", "")  # beside true and false
+FLAGS = {"1": True, "0": False, "": True}  # besides true and false
 HOST = re.compile(r"(host|hostname|url|uri|endpoint|apibase|apikey|proxy|secret|password)$")
 SECRET_URI = re.compile(r"\s*(env|file|cmd|op|vault)://", re.IGNORECASE)
-Name = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]  # of a collection
-OPTIONS = ("retrieve.", "augment.", "generate.")
+CollectionName = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]
+OPTIONS = tuple(f"{step}." for step in STEPS)
 # Fields of data, where any name is the caller's own, and fields that are refused in words of their own.
 DATA = frozenset({"filters", "messages", "metadata", "metadata_condition", "response_format"}) | {
     *("documents.metadata", "functions", "tools"),
@@ -95,28 +95,17 @@ def _options(value: Any, path: str) -> Iterator[tuple[str, Any]]:
                 yield from _options(inner, f"{where}.")
 
 
-def flag(request: Request, name: str, *, default: bool) -> bool:
-    """Return a parameter of the address that is true or false; its name alone means true.
+def to_flag(value: object) -> object:
+    """Return what a query parameter that is true or false means; its name alone means true.
 
     Raises:
-        StepError: `invalid_request`, it is neither.
+        ValueError: It is neither.
     """
-    value = request.query_params.get(name)
-    if value not in (None, "true", "false", *FLAG_ALSO):
-        text = f"{name}: send true or false, but got {value[:40]!r}"
-        raise StepError("invalid_request", text, param=name)
-    return default if value is None else value in ("", "true", "1")
-
-
-def in_query(name: str, about: str, **schema: Any) -> dict[str, Any]:
-    """Return what OpenAPI says of a parameter of the address."""
-    return {"name": name, "in": "query", "description": about, "schema": schema}
-
-
-def flag_query(name: str, about: str, *, default: bool) -> dict[str, Any]:
-    """Return what OpenAPI says of a parameter that `flag` reads."""
-    kinds = [{"type": "boolean"}, {"type": "string", "enum": list(FLAG_ALSO)}]
-    return in_query(name, about, anyOf=kinds, default=default)
+    if not isinstance(value, str) or value in ("true", "false"):
+        return value
+    if value not in FLAGS:
+        raise ValueError(f"send true or false, but got {value[:40]!r}")
+    return FLAGS[value]
 
 
 def otherwise(text: str) -> WrapValidator:
@@ -163,22 +152,3 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
     resolved: dict[str, Any] = resolve(schema)
     return resolved
-
-
-FAILURES = failures(
-    {
-        401: "No valid key.",
-        403: "The key may not do this; or without keys, another machine's name was asked.",
-        404: "No such collection for this key.",
-        413: "Too large.",
-        415: "Not JSON.",
-        422: "The request is wrong; `param` and `message` say where and why.",
-        429: "Over the rate; see Retry-After.",
-        500: "Ours, or the installation's.",
-        501: "Not with this runner.",
-        502: "A step answered badly.",
-        503: "Not ready, overloaded or a dependency is down; see Retry-After.",
-        504: "The time was over.",
-    }
-)
-"""What OpenAPI says of failures."""

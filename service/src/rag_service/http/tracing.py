@@ -12,9 +12,8 @@ from starlette.types import Scope
 
 from rag_kit.errors import StepError
 
+from ..steps import STEPS
 from .context import Context
-
-STEPS = ("retrieve", "augment", "generate")
 
 
 class Traces:

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter
 
 from rag_kit.errors import StepError
+from rag_kit.reports import IngestReport
 
-if TYPE_CHECKING:
-    from rag_kit.reports import IngestReport
-
-    from .library import Job
+from .jobs import Job
 
 LOG = logging.getLogger(__name__)
 KEPT_S = 24 * 3600.0
 MAX_KEYS = 1000
 MAX_KEY_CHARACTERS = 255
+TABLE = """CREATE TABLE IF NOT EXISTS outcomes (
+  tenant TEXT, key TEXT, digest BLOB, job TEXT, at REAL, report TEXT, PRIMARY KEY (tenant, key)
+)"""
+SELECT = "SELECT tenant, key, digest, job, at, report FROM outcomes ORDER BY at"
+INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)"
+EXPIRE = """DELETE FROM outcomes WHERE at <= ?
+  OR rowid NOT IN (SELECT rowid FROM outcomes ORDER BY at DESC LIMIT ?)"""
+
+
+class _Entry(NamedTuple):
+    digest: bytes  # of the request
+    job: Job
+    at: float  # seconds since the epoch
 
 
 class Replays:
@@ -33,7 +44,8 @@ class Replays:
     Args:
         registry: Where outcomes are counted.
         clock: Seconds since the epoch.
-        path: File that keeps outcomes over a restart; one that cannot be written is done without.
+        path: SQLite database that keeps outcomes over a restart; the service works without one
+            that cannot be written.
     """
 
     def __init__(
@@ -43,21 +55,20 @@ class Replays:
         path: Path | None = None,
     ) -> None:
         self._clock, self._path = clock, path
-        self._known: OrderedDict[tuple[str, str], tuple[bytes, Job, float]] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()  # oldest first
         self._lock = threading.Lock()
-        self._lines = 0  # in the file
         self._outcomes = Counter(
             "rag_idem_total", "Requests with an Idempotency-Key.", ("outcome",), registry=registry
         )
-        if path is not None:
+        if path is not None and path.exists():
             self._load(path)
 
-    def find(self, who: str, key: str, digest: bytes) -> Job | None:
+    def find(self, tenant: str, key: str, digest: bytes) -> Job | None:
         """Return the finished job of an equal request, or None when this is the first one.
 
         Args:
-            who: Name of the API key.
-            key: What the client sent.
+            tenant: Name of the API key.
+            key: The idempotency key.
             digest: Of all that the request asks for.
 
         Raises:
@@ -67,117 +78,78 @@ class Replays:
             text = f"Idempotency-Key: send 1 to {MAX_KEY_CHARACTERS} printable characters"
             raise StepError("invalid_request", text, param="Idempotency-Key")
         with self._lock:
-            self._forget()
-            known, job, _ = self._known.get((who, key), (b"", None, 0.0))
-        if job is None or job.error is not None:
+            self._expire()
+            entry = self._entries.get((tenant, key))
+        if entry is None or entry.job.error is not None:
             self._outcomes.labels("new").inc()
             return None
-        if known != digest:
+        if entry.digest != digest:
             self._outcomes.labels("mismatch").inc()
             raise StepError(
                 "idempotency_mismatch",
                 "this Idempotency-Key came with other documents before; use a new one",
                 param="Idempotency-Key",
             )
-        if not job.finished:
+        if not entry.job.finished:
             self._outcomes.labels("in_progress").inc()
             raise StepError(
                 "in_progress",
-                f"the first request with this Idempotency-Key is at work; see /v1/ingests/{job.id}",
+                "the first request with this Idempotency-Key is at work; see "
+                f"/v1/ingests/{entry.job.id}",
                 param="Idempotency-Key",
             )
         self._outcomes.labels("replay").inc()
-        return job
+        return entry.job
 
-    def keep(self, who: str, key: str, digest: bytes, job: Job) -> None:
-        """Remember what a key began."""
+    def keep(self, tenant: str, key: str, digest: bytes, job: Job) -> None:
+        """Remember the job that a key began."""
         with self._lock:
-            self._known[who, key] = (digest, job, self._clock())
-            self._known.move_to_end((who, key))
+            self._entries[tenant, key] = _Entry(digest, job, self._clock())
+            self._entries.move_to_end((tenant, key))
 
     def record(self, job: Job, report: IngestReport) -> None:
-        """Make the outcome of a key's job durable, before anybody is told of it; may block."""
-        if self._path is None:
-            return
+        """Make the outcome of a key's job durable, before any client learns of it; may block."""
         with self._lock:
-            known = ((name, entry) for name, entry in self._known.items() if entry[1] is job)
-            if (found := next(known, None)) is None:
+            keys = (key for key, entry in self._entries.items() if entry.job is job)
+            if self._path is None or (found := next(keys, None)) is None:
                 return
-            (who, key), (digest, _, at) = found
-            line = _line(who, key, digest, job.id, at, report)
+            entry = self._entries[found]
+            row = (*found, entry.digest, job.id, entry.at, report.model_dump_json())
             try:
-                if self._lines > 2 * MAX_KEYS:
-                    self._write(self._path, self._finished())
-                    self._lines = len(self._known)
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with _opened(self._path, os.O_APPEND) as file:
-                    file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._lines += 1
-            except OSError as error:
-                LOG.warning("%s: %s; a restart will forget this key", self._path, error.strerror)
+                with _transaction(self._path) as database:
+                    database.execute(INSERT, row)
+                    database.execute(EXPIRE, (self._clock() - KEPT_S, MAX_KEYS))
+            except (OSError, sqlite3.Error) as error:
+                LOG.warning("%s: %s; a restart will forget this key", self._path, error)
 
     def _load(self, path: Path) -> None:
-        """Read what is kept, and write it anew without what is old or was cut off by a crash."""
         try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, ValueError):
+            with _transaction(path) as database:
+                rows = database.execute(SELECT).fetchall()
+        except (OSError, sqlite3.Error) as error:
+            LOG.warning("%s: %s; earlier idempotency keys are not known", path, error)
             return
-        for line in lines:
-            try:
-                who, key, digest, job, at = _entry(line)
-            except (ValueError, KeyError, TypeError):
-                continue
-            self._known[who, key] = (digest, job, at)
-            self._known.move_to_end((who, key))
-        self._forget()
-        try:
-            self._write(path, self._finished())
-            self._lines = len(self._known)
-        except OSError as error:
-            LOG.warning("%s: %s", path, error.strerror)
+        for tenant, key, digest, job_id, at, text in rows:
+            report = IngestReport.model_validate_json(text)
+            job = Job(report.collection, 0, id=job_id)
+            job.finish(report)
+            self._entries[tenant, key] = _Entry(digest, job, at)
 
-    def _finished(self) -> Iterator[str]:
-        for (who, key), (digest, job, at) in self._known.items():
-            if job.report is not None:
-                yield _line(who, key, digest, job.id, at, job.report)
-
-    def _write(self, path: Path, lines: Iterator[str]) -> None:
-        partial = path.with_name(f"{path.name}.partial")
-        with _opened(partial, os.O_TRUNC) as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-    def _forget(self) -> None:
-        while self._known:
-            oldest = next(iter(self._known))
-            young = self._clock() - self._known[oldest][2] < KEPT_S
-            if young and len(self._known) <= MAX_KEYS:
+    def _expire(self) -> None:
+        """Forget keys that are older than a day, and the oldest of more than `MAX_KEYS`."""
+        while self._entries:
+            oldest = next(iter(self._entries))
+            young = self._clock() - self._entries[oldest].at < KEPT_S
+            if young and len(self._entries) <= MAX_KEYS:
                 return
-            del self._known[oldest]
+            del self._entries[oldest]
 
 
-def _opened(path: Path, flags: int) -> IO[str]:
-    """Open a file to write that only its owner may read."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600), "w", encoding="utf-8")
-
-
-def _line(who: str, key: str, digest: bytes, job_id: str, at: float, report: IngestReport) -> str:
-    kept: dict[str, Any] = {"who": who, "key": key, "digest": digest.hex(), "job": job_id, "at": at}
-    kept["report"] = report.model_dump(mode="json")
-    return f"{json.dumps(kept)}\n"
-
-
-def _entry(line: str) -> tuple[str, str, bytes, Job, float]:
-    from rag_kit.reports import IngestReport
-
-    from .library import Job
-
-    kept = json.loads(line)
-    report = IngestReport.model_validate(kept["report"])
-    job = Job(report.collection, 0, id=kept["job"])
-    job.finish(report)
-    return kept["who"], kept["key"], bytes.fromhex(kept["digest"]), job, float(kept["at"])
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database, which only its owner may read, and commit at the end."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(TABLE)
+        yield database

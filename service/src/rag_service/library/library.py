@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -34,9 +32,9 @@ from rag_pipeline.settings import read_settings as rag_settings
 
 from ..http.metrics import Metrics
 from ..runners.base import Runner
-from ..runners.local import LocalRunner
 from ..settings import ServiceSettings
 from .idempotency import Replays
+from .jobs import Job
 
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
@@ -46,7 +44,7 @@ LOG = logging.getLogger(__name__)
 READERS = 2  # threads that list and show
 MAX_WAITING = 8  # changes that may wait for their turn; each may hold an upload
 REMEMBERED = 100  # finished jobs
-OUTCOMES = "idempotency.jsonl"  # file in RAG_HOME
+OUTCOMES = "idempotency.sqlite3"  # file in RAG_HOME
 Result = TypeVar("Result")
 OnProgress = Callable[["Progress"], None]
 Work = Callable[["Retriever", OnProgress], "IngestReport"]
@@ -64,80 +62,6 @@ class Item(Protocol):
 
     def close(self) -> None:
         """Give back what it holds."""
-
-
-@dataclass
-class Job:
-    """One change that takes its time; lives on the event loop.
-
-    Args:
-        collection: What it changes.
-        total: Documents, as far as they are known.
-    """
-
-    collection: str
-    total: int
-    id: str = field(default_factory=lambda: f"ingest_{uuid.uuid4().hex}")
-    status: Literal["queued", "running", "done", "failed"] = "queued"
-    progress: list[dict[str, Any]] = field(default_factory=list)
-    report: IngestReport | None = None
-    error: StepError | None = None
-    stopped: threading.Event = field(default_factory=threading.Event)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.advance(0, self.total, "")
-
-    @property
-    def finished(self) -> bool:
-        """Whether it came to its end, good or bad."""
-        return self.status in ("done", "failed")
-
-    def begin(self) -> None:
-        """Note that its turn has come."""
-        self.status = "running"
-        self._tell()
-
-    def advance(self, done: int, total: int, document_id: str) -> None:
-        """Note how far it is."""
-        self.total = total
-        self.progress.append({"done": done, "total": total, "document_id": document_id})
-        self._tell()
-
-    def finish(self, result: IngestReport | StepError) -> None:
-        """Note how it ended."""
-        if isinstance(result, StepError):
-            self.status, self.error = "failed", result
-        else:
-            self.status, self.report = "done", result
-        self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def wait(self) -> IngestReport:
-        """Return the report once there is one.
-
-        Raises:
-            StepError: What made it fail.
-        """
-        while not self.finished:
-            await self._changed.wait()
-        if self.report is None:
-            assert self.error is not None
-            raise self.error
-        return self.report
-
-    async def follow(self, seen: int) -> AsyncIterator[dict[str, Any]]:
-        """Yield its progress from the entry `seen` on, until its end."""
-        while True:
-            while seen < len(self.progress):
-                yield self.progress[seen]
-                seen += 1
-            if self.finished:
-                return
-            await self._changed.wait()
 
 
 class _StoppedError(Exception):
@@ -384,13 +308,7 @@ def open_library(settings: ServiceSettings, runner: Runner, metrics: Metrics) ->
 
     None when they are not to be managed here: they came with the runner's build.
     """
-    if isinstance(runner, LocalRunner):
-
-        def retriever() -> Retriever:
-            if runner.pipeline is None:
-                raise StepError("not_ready", "the service is starting")
-            return runner.pipeline.retriever
-
+    if (retriever := runner.documents()) is not None:
         return Library(retriever, _replays(metrics))
     if settings.qdrant_url:
         server = _ServerRetriever(settings)

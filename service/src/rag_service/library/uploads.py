@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from rag_kit.errors import StepError
 
-from ..http.requests import SAID, read
+from ..http.requests import NOT_BLANK, read
 
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
@@ -94,7 +94,7 @@ class TextDocument(BaseModel):
         pattern=r"^[^\x00-\x1f\x7f]*$",
         description="Its id; a document with this id is replaced.",
     )
-    text: str = Field(json_schema_extra=SAID, description="All of its text.")
+    text: str = Field(json_schema_extra=NOT_BLANK, description="All of its text.")
     title: str | None = Field(None, max_length=200, description="null: its id.")
     metadata: dict[str, JsonValue] = Field(
         default_factory=dict, description="What can be filtered on."

@@ -1,25 +1,33 @@
-"""Who answers: one small protocol, five ways. The configuration chooses, never a request."""
+"""The protocol `Runner`: where the pipeline runs. The configuration chooses one, never a request."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from rag_kit.breaker import Breaker
 from rag_kit.handler import Event
 
-from ..settings import ServiceSettings
+if TYPE_CHECKING:
+    from rag_pipeline.steps.local import Retriever
 
 Say = Callable[[str], None]
 """Takes one line of progress."""
 
 
 class Runner(Protocol):
-    """The composite, wherever it runs: JSON text in, JSON text out.
+    """The pipeline, wherever it runs: JSON text in, JSON text out.
 
     Every method raises `StepError` for what it cannot do; a response is never an error envelope.
+    A runner inherits this class, and with it the defaults of what it does not have.
     """
 
     name: str
+    poll_s: float = 0.25  # seconds between two calls of `ready`
+    on_engine: bool = False  # whether it has sessions on a Dagger engine
+    runs_containers: bool = (
+        False  # whether a request starts a container per step, as `POST /rag` does
+    )
 
     async def start(self, say: Say) -> None:
         """Load everything a request needs; returns when a request may come."""
@@ -39,21 +47,20 @@ class Runner(Protocol):
     async def close(self) -> None:
         """Give back what it holds; never hangs."""
 
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Circuit breakers of the dependencies it calls itself; known once it has started."""
+        return ()
 
-def open_runner(settings: ServiceSettings) -> Runner:
-    """Return the configured runner, not started.
+    @property
+    def max_concurrency(self) -> int | None:
+        """Requests worth answering at the same time; None: any number."""
+        return None
 
-    Raises:
-        StepError: `misconfigured`, a setting it needs is missing.
-    """
-    if settings.runner == "local":
-        from .local import LocalRunner
+    def on_session_event(self, notify: Callable[[str], None]) -> None:
+        """Call `notify` with `open`, `failed`, `lost` or `replaced`, where there are sessions."""
+        return
 
-        return LocalRunner()
-    if settings.runner == "remote":
-        from .remote import RemoteRunner
-
-        return RemoteRunner(settings)
-    from ..dagger_engine.open import open_dagger_runner
-
-    return open_dagger_runner(settings)
+    def documents(self) -> Callable[[], Retriever] | None:
+        """Return what gives its retriever once it has started; None: documents are kept elsewhere."""
+        return None

@@ -1,26 +1,32 @@
-"""The composite in this process: the embedded default."""
+"""The runner `local`: the pipeline in this process, the default."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 
-from rag_kit.errors import errors_of
+from rag_kit.breaker import Breaker
+from rag_kit.errors import StepError, errors_of
 from rag_kit.handler import Event
 from rag_kit.workers import processors
 from rag_pipeline.settings import read_settings
 from rag_pipeline.step import read_reply
 from rag_pipeline.steps.local import LocalPipeline, open_local
 
-from .base import Say
+from .base import Runner, Say
+
+if TYPE_CHECKING:
+    from rag_pipeline.steps.local import Retriever
+
+PER_PROCESSOR = 4  # requests at the same time, where nothing but processors is waited for
 
 
-class LocalRunner:
-    """Holds model, collections and connections; a request meets them loaded."""
+class LocalRunner(Runner):
+    """Keeps model, collections and connections loaded between requests."""
 
     name = "local"
 
@@ -37,18 +43,26 @@ class LocalRunner:
         say(f"loaded in {time.perf_counter() - began:.1f} s")
 
     @property
-    def breakers(self) -> tuple[Any, ...]:
-        """Return those of what the steps depend on, by `name`: `open` or not, and `on_call`."""
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Circuit breakers of the store's and the model's server; none before it has started."""
         return self.pipeline.breakers if self.pipeline is not None else ()
 
     @property
-    def at_once(self) -> int | None:
-        """Return how many questions are worth answering at once; None: any number.
+    def max_concurrency(self) -> int | None:
+        """Four requests a processor where no server is waited for; else any number.
 
-        Where nothing is waited for, more than keep the processors busy only take longer each, and
-        whose turn is next is decided too early.
+        More would only make each of them slower, and take the order of turns out of the queue.
         """
-        return None if self.breakers else 4 * processors()
+        return None if self.breakers else PER_PROCESSOR * processors()
+
+    def documents(self) -> Callable[[], Retriever]:
+        """Return what gives the retriever; it raises `not_ready` until this runner has started."""
+        return self._retriever
+
+    def _retriever(self) -> Retriever:
+        if self.pipeline is None:
+            raise StepError("not_ready", "the service is starting")
+        return self.pipeline.retriever
 
     @property
     def _open(self) -> LocalPipeline:
@@ -72,7 +86,7 @@ class LocalRunner:
                 yield event
 
     async def ready(self) -> None:
-        """Return when the store answers; what is loaded stays."""
+        """Return when the store answers; what is loaded stays loaded."""
         await anyio.to_thread.run_sync(self._check)
 
     def _check(self) -> None:

@@ -1,16 +1,16 @@
-"""A composite that already runs elsewhere: compose, Kubernetes, `dagger call rag serve up`."""
+"""The runner `remote`: a pipeline served elsewhere: Compose, Kubernetes, `dagger call rag serve up`."""
 
 from __future__ import annotations
 
 from rag_kit.errors import StepError
 
 from ..settings import ServiceSettings
-from .base import Say
-from .composite import Composite
+from .base import Runner, Say
+from .pipeline_client import PipelineClient
 
 
-class RemoteRunner(Composite):
-    """The composite at RAG_COMPOSITE_URL."""
+class RemoteRunner(PipelineClient, Runner):
+    """The pipeline at RAG_COMPOSITE_URL."""
 
     name = "remote"
 
@@ -24,5 +24,5 @@ class RemoteRunner(Composite):
         super().__init__(settings.composite_url, deadline_s=settings.deadline_s)
 
     async def start(self, say: Say) -> None:
-        """Return at once: the composite is somebody else's to start."""
+        """Return at once: the pipeline is started elsewhere."""
         say(f"asking the composite at {self.url}")

@@ -1,4 +1,4 @@
-"""A composite behind a URL: the server of `python -m rag_pipeline serve`, wherever it runs."""
+"""A client of `python -m rag_pipeline serve`, wherever that server runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rag_pipeline.models import RagResponse, SearchResponse
 from rag_pipeline.step import read_reply
 from rag_pipeline.steps.remote import CONNECT_S, new_client
 
-from .whole import Whole, check_whole, whole_as_events
+from .responses import Response, check_response, response_events
 
-SHAPES: dict[str, type[Whole]] = {"search_results": SearchResponse, "final_answer": RagResponse}
+MODELS: dict[str, type[Response]] = {"search_results": SearchResponse, "final_answer": RagResponse}
 
 
-class Composite:
-    """One running composite, asked over connections that stay open.
+class PipelineClient:
+    """A running pipeline behind a URL, over connections that stay open.
 
     Args:
         url: Where it serves, e.g. http://127.0.0.1:8080.
@@ -36,14 +36,14 @@ class Composite:
         """Answer a request.
 
         Raises:
-            StepError: The composite's own; `not_ready` when it cannot be reached,
+            StepError: The pipeline's own; `not_ready` when it cannot be reached,
                 `deadline_exceeded`, `module_bad_output`.
         """
-        return check_whole(RagResponse, text, await self._post("run", text))
+        return check_response(RagResponse, text, await self._post("run", text))
 
     async def search(self, text: str) -> str:
         """Find passages; raises as `answer`."""
-        return check_whole(SearchResponse, text, await self._post("search", text))
+        return check_response(SearchResponse, text, await self._post("search", text))
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer piece by piece; raises as `answer`, and `llm_stream_broken` when it breaks off."""
@@ -57,15 +57,15 @@ class Composite:
                     await response.aread()
                     if response.status_code != 200:
                         raise _refusal(response)
-                    whole = check_whole(RagResponse, text, response.text)
-                    for piece in whole_as_events(whole):  # it does not stream
+                    answer = check_response(RagResponse, text, response.text)
+                    for piece in response_events(answer):  # the server does not stream
                         yield piece
                     return
                 async for event in EventSource(response).aiter_sse():
                     if event.event == "error":
                         read_reply("rag", event.data)
-                    if event.event in SHAPES:
-                        check_whole(SHAPES[event.event], text, event.data)
+                    if event.event in MODELS:
+                        check_response(MODELS[event.event], text, event.data)
                     if event.data != "[DONE]":
                         ended = event.event == "final_answer"
                         yield Event(event.event, event.data)
@@ -124,7 +124,7 @@ def _unreachable(error: Exception) -> StepError:
 
 
 def _refusal(response: httpx.Response) -> StepError:
-    """Return the error a response holds, or say that it is none of the composite."""
+    """Return the error a response holds, or `module_bad_output` when it holds none."""
     try:
         read_reply("rag", response.text)
     except StepError as error:

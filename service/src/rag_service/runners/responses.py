@@ -1,4 +1,4 @@
-"""A whole answer: whether it is one to the request, and as the events of a stream."""
+"""What a pipeline elsewhere answered: checked against its request, or written as the events of a stream."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from rag_kit.request import explain
 from rag_pipeline.models import RagResponse, SearchResponse
 from rag_pipeline.step import closing_events, read_reply
 
-Whole = RagResponse | SearchResponse
+Response = RagResponse | SearchResponse
 
 
-def check_whole(shape: type[Whole], request: str, reply: Any) -> str:
-    """Return what a pipeline elsewhere gave for a request; more fields than ours are welcome.
+def check_response(model: type[Response], request: str, response: Any) -> str:
+    """Return what a pipeline elsewhere gave for a request; fields beyond the model's are kept.
 
     Raises:
         StepError: The pipeline's own; `module_bad_output` when it is no such response, or one to
             another request.
     """
-    if not isinstance(reply, str):
+    if not isinstance(response, str):
         raise StepError("module_bad_output", "the module gave no text in place of a response")
-    data = read_reply("rag", reply)
+    data = read_reply("rag", response)
     try:
-        shape.model_validate({name: data[name] for name in shape.model_fields if name in data})
+        model.model_validate({name: data[name] for name in model.model_fields if name in data})
     except ValidationError as error:
         fault = explain(error)
         text = f"the pipeline's response is off contract: {fault.message}"
         raise StepError("module_bad_output", text, param=fault.param) from None
-    asked = json.loads(request).get("request_id")  # as lenient as it was sent
-    if asked is not None and data["id"] != asked:
+    request_id = json.loads(request).get("request_id")  # as lenient as it was sent
+    if request_id is not None and data["id"] != request_id:
         text = "the pipeline gave the response to another request; it was dropped"
         raise StepError("module_bad_output", text, param="id")
-    return reply
+    return response
 
 
-def whole_as_events(response: str) -> list[Event]:
+def response_events(response: str) -> list[Event]:
     """Return a `RagResponse` as `search_results`, one `message`, `citation`… and `final_answer`."""
-    whole = RagResponse.model_validate_json(response)
+    answer = RagResponse.model_validate_json(response)
     found = SearchResponse(
-        id=whole.id,
-        query=whole.query,
-        collection=whole.collection,
-        results=[Result.model_validate(each.model_dump()) for each in whole.contexts],
-        timings_ms=whole.timings_ms,
-        warnings=whole.warnings,
-        provenance=whole.provenance,
+        id=answer.id,
+        query=answer.query,
+        collection=answer.collection,
+        results=[Result.model_validate(each.model_dump()) for each in answer.contexts],
+        timings_ms=answer.timings_ms,
+        warnings=answer.warnings,
+        provenance=answer.provenance,
     )
-    text = [message_event(whole.answer, id=whole.id)] if whole.answer else []
+    messages = [message_event(answer.answer, id=answer.id)] if answer.answer else []
     first = Event("search_results", found.model_dump_json())
-    return [first, *text, *closing_events(whole)]
+    return [first, *messages, *closing_events(answer)]
