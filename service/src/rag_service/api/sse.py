@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from rag_kit.errors import StepError
 from rag_kit.handler import EVENTS, Event
-from rag_kit.server import DONE, Pump, sse, while_connected
+from rag_kit.server import DONE, EventQueue, sse, while_connected
 
 from ..http.context import context_of
 from ..http.errors import to_body
@@ -44,30 +44,30 @@ async def streamed(
         StepError: What failed before the first piece of the answer.
         ClientDisconnect: The client went away before it.
     """
-    pump = Pump(events)
+    queue = EventQueue(events)
     first: list[Event] = []
     try:
         while not first or first[-1].name in PROVISIONAL:
-            event = await while_connected(request, pump.next())
+            event = await while_connected(request, queue.next())
             if event is None:
                 break
             first.append(event)
     except BaseException:
-        pump.stop()
+        queue.stop()
         raise
-    blocks = _blocks(service, request, pump, first, write)
+    blocks = _blocks(service, request, queue, first, write)
     return StreamingResponse(blocks, media_type=EVENTS)
 
 
 async def _blocks(
-    service: Service, request: Request, pump: Pump, first: list[Event], write: Write
+    service: Service, request: Request, queue: EventQueue, first: list[Event], write: Write
 ) -> AsyncIterator[bytes]:
     pending: asyncio.Future[Event | None] | None = None
     try:
         for event in first:
             yield write(event)
         while True:
-            pending = pending or asyncio.ensure_future(pump.next())
+            pending = pending or asyncio.ensure_future(queue.next())
             ready, _ = await asyncio.wait((pending,), timeout=service.settings.heartbeat_s)
             if not ready:
                 yield PING
@@ -81,6 +81,6 @@ async def _blocks(
         service.metrics.stream_aborts.inc()
         yield write(Event("error", to_body(error, context_of(request.scope)).decode()))
     finally:
-        pump.stop()
+        queue.stop()
         if pending is not None:
             pending.cancel()
