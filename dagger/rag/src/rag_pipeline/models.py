@@ -10,6 +10,10 @@ from rag_kit.passages import COLLECTION, Citation, Context, Message, Result
 from rag_kit.request import check_query
 
 
+def _options(step: str, example: str) -> Any:
+    return Field(default_factory=dict, description=f"Options of `{step}`, e.g. {example}.")
+
+
 class RagRequest(BaseModel):
     """A question. Unknown fields are refused; a host, URL or key never belongs here."""
 
@@ -41,16 +45,10 @@ class RagRequest(BaseModel):
         max_length=128,
         description="Your id for this request; null: one is made.",
     )
-    retrieve: dict[str, JsonValue] = Field(
-        default_factory=dict, description='Options of `retrieve`, e.g. {"mode": "dense"}.'
-    )
-    augment: dict[str, JsonValue] = Field(
-        default_factory=dict,
-        description='Options of `augment`, e.g. {"max_context_tokens": 1024}.',
-    )
-    generate: dict[str, JsonValue] = Field(
-        default_factory=dict, description='Options of `generate`, e.g. {"target": "extractive"}.'
-    )
+    # The options of each step; the step itself checks them.
+    retrieve: dict[str, JsonValue] = _options("retrieve", '{"mode": "dense"}')
+    augment: dict[str, JsonValue] = _options("augment", '{"max_context_tokens": 1024}')
+    generate: dict[str, JsonValue] = _options("generate", '{"target": "extractive"}')
 
     @model_validator(mode="before")
     @classmethod

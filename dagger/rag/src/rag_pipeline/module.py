@@ -255,7 +255,7 @@ class Rag:
         from .steps.dagger import open_steps
 
         async with open_steps(self._retriever(retrieve_with)) as steps:
-            return await replay(await answer.contents(), **steps)
+            return await replay(await answer.contents(), steps)
 
     @function(cache=image.FRESH)
     async def conformance(

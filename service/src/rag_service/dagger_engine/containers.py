@@ -136,7 +136,7 @@ class ContainersRunner(OnEngine[Images]):
         request = _accepted(text)
         async with self._supervisor.lease() as live:
             ran = _Ran(live.session, SEARCH, live.started.for_search, self._options.deadline_s)
-            found = await search(request, retrieve=ran.retrieve)
+            found = await search(request, {"retrieve": ran.retrieve})
             return found.model_dump_json()
 
     async def _start(self, session: Session, say: Say) -> Images:
@@ -199,9 +199,12 @@ class _Ran:
     async def answer(self, request: RagRequest) -> str:
         """Return what the composite makes of the three outputs."""
         began = time.perf_counter()
-        response = await answer(
-            request, retrieve=self.retrieve, augment=self._augment, generate=self._generate
-        )
+        steps = {
+            "retrieve": self.retrieve,
+            "augment": self._augment,
+            "generate": self._generate,
+        }
+        response = await answer(request, steps)
         total = round((time.perf_counter() - began) * 1000, 3)  # one query: no step's own is known
         return response.model_copy(update={"timings_ms": {"total": total}}).model_dump_json()
 

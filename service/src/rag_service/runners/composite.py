@@ -1,27 +1,24 @@
-"""A composite behind a URL: the server of `python -m rag_pipeline serve`, wherever it runs."""
+"""A pipeline behind a URL: the server of `python -m rag_pipeline serve`, wherever it runs."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from contextlib import aclosing
 
-import httpx
-from httpx_sse import EventSource, SSEError
-
+from rag_kit.client import CONNECT_S, StepClient, Wording, new_client
 from rag_kit.errors import StepError
-from rag_kit.handler import EVENTS, Event
+from rag_kit.handler import Event
 from rag_pipeline.models import RagResponse, SearchResponse
-from rag_pipeline.step import read_reply
-from rag_pipeline.steps.remote import CONNECT_S, new_client
+from rag_pipeline.outputs import read_reply
 
 from .whole import Whole, check_whole, whole_as_events
 
-SHAPES: dict[str, type[Whole]] = {"search_results": SearchResponse, "final_answer": RagResponse}
+MODELS: dict[str, type[Whole]] = {"search_results": SearchResponse, "final_answer": RagResponse}
+WORDING = Wording("the composite", retry_after=2)
 
 
 class Composite:
-    """One running composite, asked over connections that stay open.
+    """One running pipeline, asked over connections that stay open.
 
     Args:
         url: Where it serves, e.g. http://127.0.0.1:8080.
@@ -29,51 +26,39 @@ class Composite:
     """
 
     def __init__(self, url: str, *, deadline_s: float) -> None:
-        self.url, self._deadline_s = url.rstrip("/"), deadline_s
-        self._client = new_client(deadline_s)
+        self.url = url.rstrip("/")
+        self._http = new_client(deadline_s)
+        self._client = StepClient(self.url, lambda: self._http, deadline_s, WORDING)
 
     async def answer(self, text: str) -> str:
         """Answer a request.
 
         Raises:
-            StepError: The composite's own; `not_ready` when it cannot be reached,
+            StepError: The pipeline's own; `not_ready` when it cannot be reached,
                 `deadline_exceeded`, `module_bad_output`.
         """
-        return check_whole(RagResponse, text, await self._post("run", text))
+        return check_whole(RagResponse, text, await self._client(text))
 
     async def search(self, text: str) -> str:
         """Find passages; raises as `answer`."""
-        return check_whole(SearchResponse, text, await self._post("search", text))
+        return check_whole(SearchResponse, text, await self._client(text, "search"))
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer piece by piece; raises as `answer`, and `llm_stream_broken` when it breaks off."""
-        ended = False
-        try:
-            async with (
-                asyncio.timeout(self._deadline_s),
-                self._client.stream("POST", **self._request("run", text, EVENTS)) as response,
-            ):
-                if not response.headers.get("content-type", "").startswith(EVENTS):
-                    await response.aread()
-                    if response.status_code != 200:
-                        raise _refusal(response)
-                    whole = check_whole(RagResponse, text, response.text)
-                    for piece in whole_as_events(whole):  # it does not stream
+        last = ""
+        async with aclosing(self._client.events(text)) as events:
+            async for event in events:
+                if event.name == "error":
+                    read_reply("rag", event.data)
+                if event.name in MODELS:
+                    check_whole(MODELS[event.name], text, event.data)
+                if event.name == "final_answer" and not last:  # the server does not stream
+                    for piece in whole_as_events(event.data):
                         yield piece
                     return
-                async for event in EventSource(response).aiter_sse():
-                    if event.event == "error":
-                        read_reply("rag", event.data)
-                    if event.event in SHAPES:
-                        check_whole(SHAPES[event.event], text, event.data)
-                    if event.data != "[DONE]":
-                        ended = event.event == "final_answer"
-                        yield Event(event.event, event.data)
-        except TimeoutError:
-            raise self._late() from None
-        except (httpx.TransportError, SSEError) as error:
-            raise _unreachable(error) from None
-        if not ended:
+                last = event.name
+                yield event
+        if last != "final_answer":
             raise StepError("llm_stream_broken", "the answer broke off before its end")
 
     async def ready(self, limit_s: float | None = CONNECT_S) -> None:
@@ -82,53 +67,10 @@ class Composite:
         Raises:
             StepError: What it says instead, or `not_ready`.
         """
-        try:
-            response = await self._client.get(f"{self.url}/readyz", timeout=limit_s)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from None
-        if response.status_code != 200:
-            raise _refusal(response)
+        refusal = await self._client.probe(limit_s)
+        if refusal is not None:
+            read_reply("rag", refusal)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
-
-    def _request(self, verb: str, text: str, accept: str) -> dict[str, Any]:
-        return {
-            "url": f"{self.url}/{verb}",
-            "content": text.encode(),
-            "headers": {"content-type": "application/json", "accept": accept},
-        }
-
-    async def _post(self, verb: str, text: str) -> str:
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                request = self._request(verb, text, "application/json")
-                response = await self._client.request("POST", **request)
-        except TimeoutError:
-            raise self._late() from None
-        except httpx.TransportError as error:
-            raise _unreachable(error) from None
-        if response.status_code != 200:
-            raise _refusal(response)
-        return response.text
-
-    def _late(self) -> StepError:
-        text = f"the composite did not answer within {self._deadline_s:g} s"
-        return StepError("deadline_exceeded", text)
-
-
-def _unreachable(error: Exception) -> StepError:
-    text = f"the composite cannot be reached ({type(error).__name__}); is it running?"
-    return StepError("not_ready", text, retry_after=2)
-
-
-def _refusal(response: httpx.Response) -> StepError:
-    """Return the error a response holds, or say that it is none of the composite."""
-    try:
-        read_reply("rag", response.text)
-    except StepError as error:
-        if error.code != "module_bad_output":
-            return error
-    text = f"the composite answered HTTP {response.status_code} without an error envelope"
-    return StepError("module_bad_output", text)
+        await self._http.aclose()

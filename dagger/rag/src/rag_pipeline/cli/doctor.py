@@ -20,12 +20,13 @@ from rich.text import Text
 from rag_kit.errors import StepError, error_of, errors_of
 
 from ..settings import RagSettings, read_settings
+from ..stages import PIPELINE
 from . import output as screen
 
 if TYPE_CHECKING:
     from ..steps.local import Retriever
 
-STEPS = ("rag-pipeline", "rag-retrieve", "rag-augment", "rag-generate")
+PACKAGES = ("rag-pipeline", *(stage.package.replace("_", "-") for stage in PIPELINE))
 EXTRAS = {"fastembed": "RAG_EMBEDDER=fastembed", "xllamacpp": "a model on this machine"}
 MIN_FREE_MB = 200  # a small corpus and its write-ahead log
 PROBE_S = 5.0  # seconds
@@ -83,7 +84,7 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    for name in STEPS:
+    for name in PACKAGES:
         try:
             yield Check(name, "works", version(name))
         except PackageNotFoundError:

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from rag_kit.errors import StepError
 from rag_kit.request import check_query, explain
 
-from ..outputs import Output
-from ..step import Step, check_reply, read_reply, with_fields
+from ..outputs import Output, check_reply, read_reply, with_fields
+from ..step import Step
 from .metrics import CUTOFF, Metric, measure, ndcg, percentile, recall, reciprocal_rank
 
 LOG = logging.getLogger(__name__)
