@@ -33,8 +33,8 @@ from .outputs import (
     RetrieveOutput,
     bad_output,
     check_reply,
-    read_reply,
 )
+from .outputs import read_reply as read_reply  # for those who hold the answer as JSON
 from .stages import PIPELINE, Stage, search_stages
 
 LOG = logging.getLogger(__name__)
@@ -272,14 +272,16 @@ class _Run:
 
     def provenance(self) -> dict[str, dict[str, JsonValue]]:
         """Return who made what, by step, with what a replay of the search needs."""
-        merged = {step: made for output in self.outputs for step, made in output.provenance.items()}
+        merged = {
+            step: fields for output in self.outputs for step, fields in output.provenance.items()
+        }
         options = {stage.name for stage in search_stages(self.stages)}
-        ours: dict[str, JsonValue] = {
+        own: dict[str, JsonValue] = {
             "version": __version__,
             "request": self.request.model_dump(include=SEARCH_FIELDS | options),
             "results_digest": digest_results(self.last(RetrieveOutput).results),
         }
-        return {**merged, "rag": ours}
+        return {**merged, "rag": own}
 
 
 def _content_of(step: str, event: Event) -> str:

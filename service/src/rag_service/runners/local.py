@@ -12,8 +12,8 @@ import anyio
 from rag_kit.errors import errors_of
 from rag_kit.handler import Event
 from rag_kit.workers import processors
-from rag_pipeline.outputs import read_reply
 from rag_pipeline.settings import read_settings
+from rag_pipeline.step import read_reply
 from rag_pipeline.steps.local import LocalPipeline, open_local
 
 from .base import Say
