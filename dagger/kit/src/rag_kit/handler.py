@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
     Args:
         name: `message` (`{"delta": {"content": …}}`), at the end `final_answer` (the response) or
-            `error` (an envelope); the composite has more.
+            `error` (an envelope); the pipeline has more.
         data: JSON text.
     """
 

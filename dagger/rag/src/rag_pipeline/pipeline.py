@@ -1,4 +1,4 @@
-"""The pipeline over given steps, as JSON handlers and as blocking calls."""
+"""The pipeline over its steps, as JSON handlers and as blocking calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rag eval`, `rag replay`, `rag conformance`: measure answers, repeat them, check foreign steps."""
+"""`rag eval`, `rag replay`, `rag conformance`: measure answers, repeat searches, check steps."""
 
 from __future__ import annotations
 

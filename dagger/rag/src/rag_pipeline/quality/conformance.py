@@ -87,7 +87,7 @@ class Check(BaseModel):
 
     id: str
     passed: bool
-    expected: str = Field(description="What the contract asks for.")
+    expected: str = Field(description="What the contract requires.")
     got: str = Field(description="What came instead; `as expected` when passed.")
     field: str | None = Field(description="The field at fault, dotted, or null.")
 
@@ -109,7 +109,7 @@ def samples(
     query: str = QUERY,
     stages: Sequence[Stage] = PIPELINE,
 ) -> dict[str, str]:
-    """Return the requests a step is sent, by kind, as JSON text; `invalid` is no JSON."""
+    """Return the requests a step is sent, by kind, as JSON text; `invalid` is not JSON."""
     before, following = _neighbours(name, stages)
     normal = {"request_id": REQUEST_ID, **UNKNOWN}
     if following:

@@ -114,8 +114,8 @@ async def search_with(sources: Mapping[str, Source], text: str) -> str:
     return await Handler("rag", RagRequest, run).serve(text)
 
 
-def request_of(input_json: str, *, default: dict[str, Any], given: dict[str, Any]) -> str:
-    """Return one request: `default`, overridden by `input_json`, overridden by `given`.
+def request_of(input_json: str, *, defaults: dict[str, Any], overrides: dict[str, Any]) -> str:
+    """Return one request: `defaults`, overridden by `input_json`, overridden by `overrides`.
 
     Text that is not a JSON object is returned unchanged, for the handler to report.
     """
@@ -123,4 +123,8 @@ def request_of(input_json: str, *, default: dict[str, Any], given: dict[str, Any
         request = json.loads(input_json or "{}")
     except ValueError:
         return input_json
-    return json.dumps({**default, **request, **given}) if isinstance(request, dict) else input_json
+    return (
+        json.dumps({**defaults, **request, **overrides})
+        if isinstance(request, dict)
+        else input_json
+    )
