@@ -79,9 +79,12 @@ def cli() -> Lines:
     import typer
 
     from rag_pipeline.cli.main import app
+    from rag_service.cli import app as serve
 
+    rag: Any = typer.main.get_command(app)
+    rag.commands["serve"] = typer.main.get_command(serve)  # what `rag serve` forwards to
     yield CLI_HEAD
-    yield from command("rag", typer.main.get_command(app), level=2)
+    yield from command("rag", rag, level=2)
     yield "## The steps as commands"
     yield ""
     yield "Each step is a command of its own, and needs only its own package."

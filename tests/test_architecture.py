@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import projects
@@ -144,3 +145,35 @@ def test_the_service_counts_every_rule_of_the_output_filter() -> None:
     listed = re.findall(r"^- `(\w+)`", inspect.getdoc(output_filter) or "", re.MULTILINE)
 
     assert sorted(RULES) == sorted(listed)
+
+
+def module_of(path: Path, folder: Path) -> str:
+    """Return a file's name as a module, e.g. rag_pipeline.cli.main."""
+    parts = path.relative_to(folder.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules_used(path: Path, module: str, known: set[str]) -> Iterator[str]:
+    """Yield the modules among `known` that a file imports, inside functions and for types, too."""
+    parents = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = parents[: len(parents) - node.level + 1] if node.level else []
+            base = ".".join(filter(None, [*above, node.module]))
+            below = [f"{base}.{alias.name}" for alias in node.names]
+            names = [name if name in known else base for name in below]
+        yield from (name for name in names if name in known and name != module)
+
+
+@pytest.mark.parametrize("folder", PACKAGES.values(), ids=lambda folder: str(folder.name))
+def test_no_package_has_an_import_cycle(folder: Path) -> None:
+    """A module never leads back to itself, by whatever import."""
+    files = {module_of(path, folder): path for path in folder.rglob("*.py")}
+    graph = {module: set(modules_used(path, module, set(files))) for module, path in files.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

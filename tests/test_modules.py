@@ -473,8 +473,8 @@ def test_a_foreign_step_off_contract_is_named_with_the_field(
 
 def test_a_request_that_is_no_object_is_handed_on_as_it_is() -> None:
     """The handler says what is wrong with it; nothing is guessed."""
-    assert services.request_of("[1]", default={"a": 1}, given={"b": 2}) == "[1]"
-    assert services.request_of("{", default={}, given={}) == "{"
+    assert services.request_of("[1]", defaults={"a": 1}, overrides={"b": 2}) == "[1]"
+    assert services.request_of("{", defaults={}, overrides={}) == "{"
 
 
 MANIFESTS = [

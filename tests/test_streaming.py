@@ -82,7 +82,7 @@ def servers(local: LocalPipeline) -> Iterator[str]:
     with ExitStack() as stack:
         urls = {}
         for name in STEPS:
-            step = getattr(local, name).__self__  # the handler behind the step
+            step = local.steps[name].__self__  # the handler behind the step
             urls[f"{name}_url"] = stack.enter_context(serving(application(opens(step), step=name)))
         app = application(lambda: open_step(RagSettings(**urls)), step="rag", verbs=VERBS)
         yield stack.enter_context(serving(app))

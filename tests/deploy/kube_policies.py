@@ -28,7 +28,7 @@ SECRET_NAME = re.compile(r"(KEYS?|TOKEN|PASSWORD|SECRET)$")
 RUNNER_HOST = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 SAFE_ENGINES = ("tls://", "unix://", "kube-pod://")
 UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-CLOSE_S = 5  # seconds a step takes to close its connections (rag_pipeline.steps.remote)
+CLOSE_S = 5  # seconds a step takes to close its connections (rag_kit.client)
 Rule = Callable[[Manifests], list[str]]
 
 

@@ -28,9 +28,9 @@ from qdrant_double import QdrantDouble
 
 from rag_augment.settings import AugmentSettings
 from rag_generate.settings import Settings as GenerateSettings
+from rag_kit.client import CLOSE_S, READY_S
 from rag_kit.passages import COLLECTION
 from rag_pipeline.settings import RagSettings
-from rag_pipeline.steps.remote import CLOSE_S, READY_S
 from rag_retrieve.settings import RetrieveSettings
 from rag_service.command import CLOSING_S
 from rag_service.settings import ServiceSettings

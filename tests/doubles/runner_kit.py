@@ -41,11 +41,11 @@ def request(query: str = "Who may sign?", **more: Any) -> str:
 
 
 async def pipeline_answer(asked: RagRequest) -> RagResponse:
-    return await answer(asked, **{step: StepDouble(body) for step, body in BODIES.items()})
+    return await answer(asked, {step: StepDouble(body) for step, body in BODIES.items()})
 
 
 async def pipeline_search(asked: RagRequest) -> SearchResponse:
-    return await search(asked, retrieve=StepDouble(BODIES["retrieve"]))
+    return await search(asked, {"retrieve": StepDouble(BODIES["retrieve"])})
 
 
 async def generate_events(text: str) -> AsyncGenerator[Event, None]:
@@ -56,8 +56,8 @@ async def generate_events(text: str) -> AsyncGenerator[Event, None]:
 
 
 async def pipeline_events(asked: RagRequest) -> AsyncGenerator[Event, None]:
-    retrieve, augment = StepDouble(BODIES["retrieve"]), StepDouble(BODIES["augment"])
-    async for event in stream(asked, retrieve=retrieve, augment=augment, generate=generate_events):
+    steps = {step: StepDouble(BODIES[step]) for step in ("retrieve", "augment")}
+    async for event in stream(asked, steps, generate_events):
         yield event
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-# In its own image the composite is alone; these tests are of the composite with the local steps.
+# In its own image the pipeline is alone; these tests need the local steps.
 WITH_STEPS = [
     *("test_cli_ask.py", "test_cli_index.py", "test_cli_superlinked.py", "test_conformance.py"),
-    *("test_evaluate.py", "test_local.py", "test_parity.py", "test_replay.py"),
+    *("test_evaluate.py", "test_local.py", "test_new_step.py", "test_parity.py", "test_replay.py"),
 ]
 collect_ignore = [] if find_spec("rag_retrieve") else WITH_STEPS
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from rag_command import BYLAWS, RAG, environment, run, write_documents
 
+from rag_kit.errors import StepError
+from rag_pipeline.cli.main import registered
+
 
 @pytest.fixture
 def papers(tmp_path: Path) -> Path:
@@ -20,7 +23,8 @@ def papers(tmp_path: Path) -> Path:
 def test_help_is_instant() -> None:
     """`rag --help` loads neither numpy nor onnxruntime, nor any other step."""
     heavy = (
-        "{'numpy', 'onnxruntime', 'tokenizers', 'openai', 'httpx', 'rag_retrieve', 'rag_generate'}"
+        "{'numpy', 'onnxruntime', 'tokenizers', 'openai', 'httpx', 'rag_retrieve', 'rag_generate',"
+        " 'rag_service'}"
     )
     code = (
         "import sys; from rag_pipeline.cli.main import app; app(['--help'], standalone_mode=False); "
@@ -30,6 +34,22 @@ def test_help_is_instant() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "index" in done.stdout
+    assert "serve" in done.stdout
+
+
+def test_serve_has_the_options_of_the_service(home: Path) -> None:
+    """`rag serve --help` is that of the package that registers it."""
+    ran = run("serve", "--help", home=home)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "Usage: rag serve" in ran.out
+    assert "--runner" in ran.out
+
+
+def test_a_command_of_a_package_that_is_not_installed_is_named() -> None:
+    """What is missing, and what to install."""
+    with pytest.raises(StepError, match="needs the package rag_service, which is not installed"):
+        registered("no-such-command")
 
 
 def test_the_version_is_printed(home: Path) -> None:

@@ -40,14 +40,15 @@ def retriever(*results: dict[str, Any], **made: str) -> StepDouble:
 
 def searched(*results: dict[str, Any]) -> dict[str, Any]:
     request = RagRequest.model_validate(REQUEST)
-    found = asyncio.run(search(request, retrieve=retriever(*results)))
+    found = asyncio.run(search(request, {"retrieve": retriever(*results)}))
     given: dict[str, Any] = json.loads(found.model_dump_json())
     return given
 
 
 def replayed(record: dict[str, Any], step: StepDouble) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(asyncio.run(replay(json.dumps(record), retrieve=step)))
-    return told
+    text = asyncio.run(replay(json.dumps(record), {"retrieve": step}))
+    report: dict[str, Any] = json.loads(text)
+    return report
 
 
 def differences(record: dict[str, Any], step: StepDouble) -> list[tuple[Any, ...]]:
@@ -94,9 +95,11 @@ def test_an_answer_is_replayed_as_a_search_is() -> None:
     given = asyncio.run(
         answer(
             RagRequest.model_validate(REQUEST),
-            retrieve=retriever(A, B, C),
-            augment=StepDouble(augment),
-            generate=generate,
+            {
+                "retrieve": retriever(A, B, C),
+                "augment": StepDouble(augment),
+                "generate": generate,
+            },
         )
     )
     record = json.loads(given.model_dump_json())
@@ -198,7 +201,7 @@ def test_an_answer_that_lacks_what_is_needed_is_refused(path: tuple[str, ...]) -
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_what_is_no_answer_is_an_envelope(text: str) -> None:
     """Whatever the file holds, the reply is JSON."""
-    error = json.loads(asyncio.run(replay(text, retrieve=retriever())))["error"]
+    error = json.loads(asyncio.run(replay(text, {"retrieve": retriever()})))["error"]
 
     assert error["code"] == "invalid_request"
 

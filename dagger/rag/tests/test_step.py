@@ -23,7 +23,7 @@ def ask(request: dict[str, Any], **bodies: Any) -> tuple[RagResponse, dict[str, 
     response = asyncio.run(
         answer(
             RagRequest.model_validate(request, strict=True),
-            **steps,
+            steps,
             clock=lambda: float(next(ticks)),
             new_id=lambda: "rag_new",
         )
@@ -240,7 +240,7 @@ def test_search_calls_retrieve_alone() -> None:
     found = asyncio.run(
         search(
             RagRequest(query="Who may sign?", top_k=2),
-            retrieve=retrieve,
+            {"retrieve": retrieve},
             clock=lambda: float(next(ticks)),
             new_id=lambda: "rag_new",
         )

@@ -1,4 +1,4 @@
-"""The composite of `retrieve`, `augment` and `generate`: one question in, one answer out."""
+"""The pipeline of `retrieve`, `augment` and `generate`: one question in, one answer out."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -1,12 +1,10 @@
-"""The composite as a command and as a server; `eval`, `replay` and `conformance` as commands."""
+"""The pipeline as a command and as a server; `eval`, `replay` and `conformance` as commands."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pydantic_core
@@ -14,6 +12,7 @@ import pydantic_core
 from rag_kit.command import command
 from rag_kit.errors import StepError, dump_error, error_of
 
+from .stages import STEPS
 from .wire import open_pipeline, open_step
 
 PROG = "python -m rag_pipeline"
@@ -26,7 +25,8 @@ COLLECTION = "where the documents are; default: %(default)s"
 
 def evaluate_command(arguments: list[str]) -> int:
     """Measure the answers to a dataset and write the report."""
-    from .quality.evaluate import below, evaluate, parse_floor, read_dataset
+    from .quality.blocking import evaluate_pipeline
+    from .quality.evaluate import below, parse_floor, read_dataset
 
     parser = _parser("eval", "Measure answers on questions whose answers are known.")
     parser.add_argument("--dataset", type=Path, required=True, metavar="FILE", help="JSON Lines")
@@ -56,16 +56,13 @@ def evaluate_command(arguments: list[str]) -> int:
     def report() -> str:
         questions = read_dataset(options.dataset.read_bytes())
         with open_pipeline(preload=True) as pipeline:
-            measured = pipeline.portal.call(
-                partial(
-                    evaluate,
-                    questions,
-                    answer=pipeline.handler.serve,
-                    top_k=options.top_k,
-                    request={"collection": options.collection},
-                    concurrency=options.concurrency,
-                    progress=lambda at: print(f"{at.done}/{at.total}", file=sys.stderr),
-                )
+            measured = evaluate_pipeline(
+                pipeline,
+                questions,
+                top_k=options.top_k,
+                request={"collection": options.collection},
+                concurrency=options.concurrency,
+                progress=lambda at: print(f"{at.done}/{at.total}", file=sys.stderr),
             )
         missed.extend(below(measured, floors))
         return measured.model_dump_json()
@@ -78,7 +75,7 @@ def evaluate_command(arguments: list[str]) -> int:
 
 def replay_command(arguments: list[str]) -> int:
     """Run an answer's retrieval again and write the report."""
-    from .quality.replay import replay
+    from .quality.blocking import replay_answer
 
     parser = _parser("replay", "Run an answer's retrieval again and compare.")
     parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="an answer")
@@ -86,19 +83,18 @@ def replay_command(arguments: list[str]) -> int:
 
     def report() -> str:
         with open_pipeline() as pipeline:
-            raw = options.input.read_bytes()
-            return pipeline.portal.call(partial(replay, raw, retrieve=pipeline.retrieve))
+            return replay_answer(pipeline, options.input.read_bytes())
 
     return _write("replay", report, options.output, passed="identical")
 
 
 def conformance_command(arguments: list[str]) -> int:
     """Check a step against the contract and write the report."""
-    from .quality.conformance import QUERY, check_url
-    from .quality.promises import OUTPUTS
+    from .quality.blocking import check_server
+    from .quality.conformance import QUERY
 
     parser = _parser("conformance", "Check a step of your own against the contract.")
-    parser.add_argument("step", choices=list(OUTPUTS))
+    parser.add_argument("step", choices=list(STEPS))
     parser.add_argument("--url", required=True, help="where it serves POST /run")
     parser.add_argument("--collection", default="default", help=COLLECTION)
     parser.add_argument(
@@ -109,10 +105,10 @@ def conformance_command(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     def report() -> str:
-        checked = check_url(
+        checked = check_server(
             options.step, options.url, collection=options.collection, query=options.query
         )
-        return asyncio.run(checked).model_dump_json()
+        return checked.model_dump_json()
 
     return _write("conformance", report, options.output, passed="passed")
 
@@ -155,7 +151,7 @@ COMMANDS = {"eval": evaluate_command, "replay": replay_command, "conformance": c
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of COMMANDS, `serve`, or answer one request."""
+    """Run one of COMMANDS, `serve`, or answer one request; returns the exit code."""
     own = COMMANDS.get(arguments[0]) if arguments else None
     return (
         own(arguments[1:])

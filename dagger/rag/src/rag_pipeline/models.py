@@ -1,4 +1,4 @@
-"""The contract of `rag`, the composite: one question in, one answer out, as JSON."""
+"""The contract of `rag`, the pipeline: one question in, one answer out, as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from rag_kit.passages import COLLECTION, Citation, Context, Message, Result
 from rag_kit.request import check_query
 
 
+def _options(step: str, example: str) -> Any:
+    return Field(default_factory=dict, description=f"Options of `{step}`, e.g. {example}.")
+
+
 class RagRequest(BaseModel):
     """A question. Unknown fields are refused; a host, URL or key never belongs here."""
 
@@ -18,10 +22,10 @@ class RagRequest(BaseModel):
     query: str = Field(
         "",
         validate_default=True,
-        description="The question, 1 character to 8 KiB of UTF-8; may be left out when the last "
-        "message asks it.",
+        description="The question, 1 character to 8 KiB of UTF-8; may be left out when it is the "
+        "last message.",
     )
-    collection: str = Field("default", pattern=COLLECTION, description="Where to search.")
+    collection: str = Field("default", pattern=COLLECTION, description="The collection to search.")
     top_k: int = Field(5, ge=1, le=100, description="How many passages at most.")
     filters: dict[str, JsonValue] | None = Field(
         None, description="Conditions on metadata, as in the request of `retrieve`."
@@ -34,23 +38,17 @@ class RagRequest(BaseModel):
         "abstain",
         description="When nothing supports an answer: say so, let a model answer anyway, or fail.",
     )
-    debug: bool = Field(False, description="Also give the prompt that was built.")
+    debug: bool = Field(False, description="Return the prompt, too.")
     request_id: str | None = Field(
         None,
         min_length=1,
         max_length=128,
-        description="Your id for this request; null: one is made.",
+        description="Your id for this request; null: a new one is made.",
     )
-    retrieve: dict[str, JsonValue] = Field(
-        default_factory=dict, description='Options of `retrieve`, e.g. {"mode": "dense"}.'
-    )
-    augment: dict[str, JsonValue] = Field(
-        default_factory=dict,
-        description='Options of `augment`, e.g. {"max_context_tokens": 1024}.',
-    )
-    generate: dict[str, JsonValue] = Field(
-        default_factory=dict, description='Options of `generate`, e.g. {"target": "extractive"}.'
-    )
+    # The options of each step; the step itself checks them.
+    retrieve: dict[str, JsonValue] = _options("retrieve", '{"mode": "dense"}')
+    augment: dict[str, JsonValue] = _options("augment", '{"max_context_tokens": 1024}')
+    generate: dict[str, JsonValue] = _options("generate", '{"target": "extractive"}')
 
     @model_validator(mode="before")
     @classmethod
@@ -72,13 +70,13 @@ class RagRequest(BaseModel):
 
 
 class RagResponse(BaseModel):
-    """An answer with verified citations, what it rests on, what it cost, and who made it."""
+    """An answer with verified citations, its passages, its cost, and its provenance."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(description="Id of this request: the caller's request_id, or a new one.")
     query: str = Field(description="The question as asked.")
-    collection: str = Field(description="Where was searched.")
+    collection: str = Field(description="The collection searched.")
     answer: str = Field(
         description="The answer with numbers in brackets, or the no-context or filtered text."
     )
@@ -93,7 +91,9 @@ class RagResponse(BaseModel):
         description="How well the passages support an answer, 0 to 1, or null."
     )
     citations: list[Citation] = Field(description="By number, ascending.")
-    citation_check: dict[str, JsonValue] = Field(description="What the check of citations mended.")
+    citation_check: dict[str, JsonValue] = Field(
+        description="What the check of citations corrected."
+    )
     contexts: list[Context] = Field(description="The passages in the prompt.")
     left_out: list[dict[str, JsonValue]] = Field(
         description="Passages found but not used, and why."
@@ -105,11 +105,11 @@ class RagResponse(BaseModel):
     warnings: list[str] = Field(description="What the caller should know.")
     provenance: dict[str, dict[str, JsonValue]] = Field(
         description="Who made what, by step: versions, corpus digest, model, template digest; "
-        "`rag` holds what `replay` needs: the retrieval part of the request, and a digest of what "
-        "was found."
+        "`rag` holds what `replay` needs: the search part of the request, and a digest of the "
+        "passages found."
     )
     prompt: list[Message] | None = Field(
-        None, description="The prompt built, when debug was asked."
+        None, description="The prompt, when the request sets `debug`."
     )
 
 
@@ -120,7 +120,7 @@ class SearchResponse(BaseModel):
 
     id: str = Field(description="Id of this request: the caller's request_id, or a new one.")
     query: str = Field(description="The question as asked.")
-    collection: str = Field(description="Where was searched.")
+    collection: str = Field(description="The collection searched.")
     results: list[Result] = Field(description="Best first.")
     timings_ms: dict[str, float] = Field(description="Milliseconds by step, and in total.")
     warnings: list[str] = Field(description="What the caller should know.")

@@ -1,6 +1,7 @@
-"""`rag` as a Dagger module: it composes the modules it depends on.
+"""`rag` as a Dagger module: the pipeline over the modules it depends on.
 
-The steps run in their own containers; this process starts them and hands a question through.
+The steps run in their own containers; this process starts them and passes a question through.
+`Retriever`, `Augmenter` and `Generator` are the interfaces of a step from another module.
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ class Rag:
         ] = None,
     ) -> dagger.Service:
         """Keep the pipeline resident, a container for each step: POST /run, POST /search on port 8080."""
-        return image.resident(self._composite(retrieve, augment, generate))
+        return image.resident(self._pipeline(retrieve, augment, generate))
 
     @function(cache=image.FRESH)
     async def eval(
@@ -234,7 +235,7 @@ class Rag:
     ) -> str:
         """Measure answers and retrieval on your own questions; returns metrics with intervals as JSON."""
         ran = (
-            image.fresh(self._composite())
+            image.fresh(self._pipeline())
             .with_mounted_file(image.INPUT, dataset, owner=image.USER)
             .with_exec(
                 [
@@ -258,7 +259,7 @@ class Rag:
         from .steps.dagger import open_steps
 
         async with open_steps(self._retriever(retrieve_with)) as steps:
-            return await replay(await answer.contents(), **steps)
+            return await replay(await answer.contents(), steps)
 
     @function(cache=image.FRESH)
     async def conformance(
@@ -272,8 +273,8 @@ class Rag:
         from .quality.conformance import check_step
         from .steps.dagger import open_steps
 
-        given = {"retrieve": retrieve_with, "augment": augment_with, "generate": generate_with}
-        async with open_steps({n: step for n, step in given.items() if step}) as steps:
+        checked = {"retrieve": retrieve_with, "augment": augment_with, "generate": generate_with}
+        async with open_steps({name: step for name, step in checked.items() if step}) as steps:
             reports = [
                 await check_step(name, step, collection=self.collection, query=query)
                 for name, step in steps.items()
@@ -282,7 +283,7 @@ class Rag:
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:
-        """The composite's slim image: it wants RAG_RETRIEVE_URL, RAG_AUGMENT_URL and RAG_GENERATE_URL."""
+        """The pipeline's slim image: it wants RAG_RETRIEVE_URL, RAG_AUGMENT_URL and RAG_GENERATE_URL."""
         return image.build(PACKAGE, image.sources(FOLDER), folder=FOLDER)
 
     @function(cache=image.PURE)
@@ -313,7 +314,7 @@ class Rag:
         username: image.Username = "",
         password: image.Password = None,
     ) -> str:
-        """Push the composite's image; returns its reference by digest."""
+        """Push the pipeline's image; returns its reference by digest."""
         return await image.push(self.container(), address, tag, username, password)
 
     @function(cache=image.FRESH)
@@ -333,28 +334,28 @@ class Rag:
     @function(cache=image.FRESH)
     @check
     async def check(self) -> str:
-        """Run the composite's own tests in its container; returns pytest's summary."""
+        """Run the pipeline's own tests in its container; returns pytest's summary."""
         return await image.run_tests(PACKAGE, image.sources(FOLDER), folder=FOLDER)
 
     def _request(self, query: str, top_k: int, filters: str, input_json: str) -> str:
         from .steps.dagger import request_of
 
-        given: dict[str, Any] = {"query": query} if query else {}
-        given |= {"top_k": top_k} if top_k else {}
+        overrides: dict[str, Any] = {"query": query} if query else {}
+        overrides |= {"top_k": top_k} if top_k else {}
         if filters:
-            given["filters"] = _json_or_text(filters)
-        return request_of(input_json, default={"collection": self.collection}, given=given)
+            overrides["filters"] = _json_or_text(filters)
+        return request_of(input_json, defaults={"collection": self.collection}, overrides=overrides)
 
     def _steps(self, retrieve: Any, augment: Any, generate: Any) -> dict[str, Any]:
-        """Return what runs each step: what was given, else a service of ours."""
+        """Return what runs each step: the argument, else our own service."""
         return {
             "retrieve": retrieve or image.resident(self._retrieve()),
             "augment": augment or image.resident(dag.augment().container()),
             "generate": generate or image.resident(self._generate()),
         }
 
-    def _retriever(self, given: Retriever | None) -> dict[str, Any]:
-        return {"retrieve": given or image.resident(self._retrieve())}
+    def _retriever(self, retrieve: Retriever | None) -> dict[str, Any]:
+        return {"retrieve": retrieve or image.resident(self._retrieve())}
 
     def _remote_store(self) -> bool:
         return bool(self.qdrant_url) or self.qdrant is not None
@@ -384,23 +385,23 @@ class Rag:
         ).container()
         return container
 
-    def _composite(
+    def _pipeline(
         self,
         retrieve: dagger.Service | None = None,
         augment: dagger.Service | None = None,
         generate: dagger.Service | None = None,
     ) -> dagger.Container:
-        composite: dagger.Container = self.container()
+        pipeline: dagger.Container = self.container()
         for step, service in self._steps(retrieve, augment, generate).items():
-            composite = composite.with_service_binding(step, service)
-            composite = composite.with_env_variable(
+            pipeline = pipeline.with_service_binding(step, service)
+            pipeline = pipeline.with_env_variable(
                 f"RAG_{step.upper()}_URL", f"http://{step}:{image.PORT}"
             )
-        return composite
+        return pipeline
 
 
 def _json_or_text(text: str) -> Any:
-    """Return JSON as what it is, and anything else as text, for the handler to refuse."""
+    """Return parsed JSON, and anything else as text, for the handler to refuse."""
     try:
         return json.loads(text)
     except ValueError:

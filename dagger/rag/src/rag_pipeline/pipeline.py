@@ -1,9 +1,9 @@
-"""The composite over three given steps, as JSON handlers and as a Python function."""
+"""The pipeline over its steps, as JSON handlers and as blocking calls."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -13,26 +13,25 @@ from anyio.from_thread import BlockingPortal
 from rag_kit.handler import Event, Handler
 
 from .models import RagRequest, RagResponse, SearchResponse
+from .stages import PIPELINE, Stage
 from .step import Step, StreamingStep, answer, search, stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Three steps composed.
+    """The steps, composed.
 
     Args:
-        retrieve: The step, from JSON text to JSON text.
-        augment: The same.
-        generate: The same.
-        streaming: `generate` as a step that gives its answer piece by piece.
+        steps: What runs each stage, by its name: JSON text to JSON text.
+        streaming: What runs the last stage piece by piece.
         portal: The event loop that blocking calls run on, so they work inside a notebook too.
+        stages: The stages in their order.
     """
 
-    retrieve: Step
-    augment: Step
-    generate: Step
+    steps: Mapping[str, Step]
     streaming: StreamingStep
     portal: BlockingPortal
+    stages: Sequence[Stage] = PIPELINE
 
     @property
     def handler(self) -> Handler:
@@ -46,7 +45,7 @@ class Pipeline:
         return Handler("rag", RagRequest, self._search)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request, blocking: a response, or an error envelope as in every shape."""
+        """Answer one request, blocking: a response, or an error envelope."""
         return self._block(self.handler, request)
 
     def search(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -59,17 +58,13 @@ class Pipeline:
         return response
 
     async def _answer(self, request: RagRequest) -> RagResponse:
-        return await answer(
-            request, retrieve=self.retrieve, augment=self.augment, generate=self.generate
-        )
+        return await answer(request, self.steps, stages=self.stages)
 
     async def _stream(self, request: RagRequest) -> AsyncGenerator[Event, None]:
-        answering = stream(
-            request, retrieve=self.retrieve, augment=self.augment, generate=self.streaming
-        )
+        answering = stream(request, self.steps, self.streaming, stages=self.stages)
         async with aclosing(answering) as events:
             async for event in events:
                 yield event
 
     async def _search(self, request: RagRequest) -> SearchResponse:
-        return await search(request, retrieve=self.retrieve)
+        return await search(request, self.steps, stages=self.stages)

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, create_model
 
 from rag_kit.errors import StepError
 from rag_kit.settings import StepSettings
 
+from .stages import PIPELINE
+
 URL = r"^https?://[^\s/]+"
 
 
-class RagSettings(StepSettings):
+if TYPE_CHECKING:
+    StepUrls = StepSettings
+else:
+    StepUrls = create_model(
+        "StepUrls",
+        __base__=StepSettings,
+        **{
+            f"{stage.name}_url": (
+                str | None,
+                Field(
+                    None,
+                    pattern=URL,
+                    description=f"URL of a running `{stage.name}`; set that of every step, or of none.",
+                ),
+            )
+            for stage in PIPELINE
+        },
+    )
+
+
+class RagSettings(StepUrls):
     """Settings of `rag`, from arguments or `RAG_…` environment variables.
 
     The steps have settings of their own; in one process they read the same environment.
@@ -23,33 +46,24 @@ class RagSettings(StepSettings):
         default_factory=lambda: Path(platformdirs.user_data_dir("rag", appauthor=False)),
         description="Folder of the embedded store.",
     )
-    retrieve_url: str | None = Field(
-        None, pattern=URL, description="A running `retrieve`; with the other two: no local steps."
-    )
-    augment_url: str | None = Field(None, pattern=URL, description="A running `augment`.")
-    generate_url: str | None = Field(None, pattern=URL, description="A running `generate`.")
     step_deadline_s: float = Field(
         60.0, gt=0, description="Seconds one call of a step behind a URL may take."
     )
 
     def step_urls(self) -> dict[str, str]:
-        """Return the URLs by step: all three, or none when the steps are local.
+        """Return the URLs by step: of all, or none when the steps are local.
 
         Raises:
-            StepError: `misconfigured`, only some of the three are set.
+            StepError: `misconfigured`, only some of them are set.
         """
-        urls = {
-            "retrieve": self.retrieve_url,
-            "augment": self.augment_url,
-            "generate": self.generate_url,
-        }
+        urls = {stage.name: getattr(self, f"{stage.name}_url") for stage in PIPELINE}
         known = {step: url for step, url in urls.items() if url}
-        missing = [f"RAG_{step.upper()}_URL" for step in urls if step not in known]
+        missing = [stage.url_variable for stage in PIPELINE if stage.name not in known]
         if known and missing:
             raise StepError(
                 "misconfigured",
-                f"{' and '.join(missing)} not set although {len(known)} of the three step URLs "
-                "is; set all three, or none for local steps",
+                f"{' and '.join(missing)} not set although {len(known)} of the {len(urls)} step "
+                "URLs are; set all of them, or none for local steps",
             )
         return known
 

@@ -1,7 +1,7 @@
-"""The composite: three steps as one question and one answer.
+"""The pipeline as pure functions: its steps one after the other, as one question and one answer.
 
-Each step's response is the next step's request. Where the steps run is not known here: they are
-given as functions from JSON text to JSON text.
+Each step's response is the request of the next one. Where a step runs is not known here: it is a
+function from JSON text to JSON text.
 """
 
 from __future__ import annotations
@@ -11,22 +11,31 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pydantic_core
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from rag_kit.errors import CODES, StepError, error_of
+from rag_kit.errors import StepError
 from rag_kit.handler import Event, message_event
 from rag_kit.passages import Result
-from rag_kit.request import explain
 
 from .models import RagRequest, RagResponse, SearchResponse
-from .outputs import AugmentOutput, GenerateOutput, Output, RetrieveOutput
+from .outputs import (
+    AugmentOutput,
+    GenerateOutput,
+    Output,
+    OutputType,
+    RetrieveOutput,
+    bad_output,
+    check_reply,
+)
+from .outputs import read_reply as read_reply  # for those who hold the answer as JSON
+from .stages import PIPELINE, Stage, search_stages
 
 LOG = logging.getLogger(__name__)
 __version__ = version("rag-pipeline")
@@ -35,9 +44,8 @@ Step = Callable[[str], Awaitable[str]]
 """A step as JSON text in, JSON text out."""
 StreamingStep = Callable[[str], AsyncGenerator[Event, None]]
 """A step as JSON text in, events out: `message`, then `final_answer` (its response) or `error`."""
-Shape = TypeVar("Shape", bound=Output)
 SCORE_DIGITS = 6  # decimals of a score that count in a digest
-ASKED = {"top_k", "filters", "min_score", "retrieve"}  # what retrieval depends on besides the query
+SEARCH_FIELDS = {"top_k", "filters", "min_score"}  # with the options of its steps: what a search is
 
 
 def new_request_id() -> str:
@@ -47,20 +55,18 @@ def new_request_id() -> str:
 
 async def answer(
     request: RagRequest,
+    steps: Mapping[str, Step],
     *,
-    retrieve: Step,
-    augment: Step,
-    generate: Step,
+    stages: Sequence[Stage] = PIPELINE,
     clock: Callable[[], float] = time.perf_counter,
     new_id: Callable[[], str] = new_request_id,
 ) -> RagResponse:
-    """Answer one question with the three steps, one after the other.
+    """Answer one question with the steps, one after the other.
 
     Args:
         request: The question and the options of each step.
-        retrieve: Finds passages.
-        augment: Builds a prompt from them.
-        generate: Answers it with citations.
+        steps: What runs each stage, by its name.
+        stages: The stages in their order.
         clock: Seconds since any fixed moment, for `timings_ms`.
         new_id: Makes an id when the request has none.
 
@@ -68,44 +74,51 @@ async def answer(
         StepError: A step's own error; `module_bad_output` when a step's response is off contract
             (`step` and `param` name the place); `module_error` when a step raised.
     """
-    run = _Run(request, clock, new_id)
-    found = await run.ask("retrieve", retrieve, run.first, RetrieveOutput)
-    built = await run.ask("augment", augment, found.next, AugmentOutput)
-    written = await run.ask("generate", generate, built.next, GenerateOutput)
-    return run.answer(found.output, built.output, written.output)
+    run = _Run(request, stages, clock, new_id)
+    for stage in stages:
+        await run.ask(stage, steps[stage.name])
+    return run.response()
 
 
 async def stream(
     request: RagRequest,
+    steps: Mapping[str, Step],
+    last: StreamingStep,
     *,
-    retrieve: Step,
-    augment: Step,
-    generate: StreamingStep,
+    stages: Sequence[Stage] = PIPELINE,
     clock: Callable[[], float] = time.perf_counter,
     new_id: Callable[[], str] = new_request_id,
 ) -> AsyncGenerator[Event, None]:
-    """Answer one question as it goes; arguments and errors as for `answer`.
+    """Answer one question piece by piece; arguments and errors as for `answer`.
+
+    Args:
+        request: The question and the options of each step.
+        steps: What runs each stage but the last one.
+        last: What runs the last one.
+        stages: The stages in their order.
+        clock: As for `answer`.
+        new_id: As for `answer`.
 
     Yields:
         `search_results` (a `SearchResponse`), `message` for each piece of text, not verified yet;
         `citation` for each one verified, and `final_answer`, the `RagResponse`.
     """
-    run = _Run(request, clock, new_id)
-    found = await run.ask("retrieve", retrieve, run.first, RetrieveOutput)
-    yield Event("search_results", run.found(found.output).model_dump_json())
-    built = await run.ask("augment", augment, found.next, AugmentOutput)
-    replies: list[str] = []
-    async with aclosing(run.listen("generate", generate, built.next, replies)) as pieces:
+    run = _Run(request, stages, clock, new_id)
+    searching = len(search_stages(stages))
+    for stage in stages[:searching]:
+        await run.ask(stage, steps[stage.name])
+    yield Event("search_results", run.search_response().model_dump_json())
+    for stage in stages[searching:-1]:
+        await run.ask(stage, steps[stage.name])
+    async with aclosing(run.listen(stages[-1], last)) as pieces:
         async for piece in pieces:
             yield piece
-    written = run.reply("generate", replies[0], GenerateOutput)
-    response = run.answer(found.output, built.output, written.output)
-    for event in closing_events(response):
+    for event in closing_events(run.response()):
         yield event
 
 
 def closing_events(response: RagResponse) -> Iterator[Event]:
-    """Yield what ends a streamed answer: its citations, then the whole of it."""
+    """Yield the last events of a streamed answer: each citation, then the complete response."""
     for citation in response.citations:
         data = {"id": response.id, "citation": citation.model_dump()}
         yield Event("citation", _dump(data))
@@ -114,64 +127,64 @@ def closing_events(response: RagResponse) -> Iterator[Event]:
 
 async def search(
     request: RagRequest,
+    steps: Mapping[str, Step],
     *,
-    retrieve: Step,
+    stages: Sequence[Stage] = PIPELINE,
     clock: Callable[[], float] = time.perf_counter,
     new_id: Callable[[], str] = new_request_id,
 ) -> SearchResponse:
-    """Find passages only; arguments and errors as for `answer`."""
-    run = _Run(request, clock, new_id)
-    return run.found((await run.ask("retrieve", retrieve, run.first, RetrieveOutput)).output)
-
-
-@dataclass(frozen=True)
-class _Reply(Generic[Shape]):
-    output: Shape
-    next: str  # the next step's request
+    """Find passages only; arguments and errors as for `answer`, of the steps that search."""
+    run = _Run(request, stages, clock, new_id)
+    for stage in search_stages(stages):
+        await run.ask(stage, steps[stage.name])
+    return run.search_response()
 
 
 @dataclass
 class _Run:
-    """One question on its way through the steps."""
+    """One question on its way through the stages."""
 
     request: RagRequest
+    stages: Sequence[Stage]
     clock: Callable[[], float]
     new_id: Callable[[], str]
-    spent: dict[str, float] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.began = self.clock()
         self.id = self.request.request_id or self.new_id()
-        self.sent = {**self.request.model_dump(), "request_id": self.id}
-        self.first = _dump(self.sent)
+        self.fields = {**self.request.model_dump(), "request_id": self.id}
+        self.text = _dump(self.fields)  # the next step's request
 
-    async def ask(self, name: str, step: Step, text: str, shape: type[Shape]) -> _Reply[Shape]:
-        with self.timed(name):
-            reply = await step(text)
-        return self.reply(name, reply, shape)
+    async def ask(self, stage: Stage, step: Step) -> None:
+        """Send a step its request, and keep its response."""
+        with self.timed(stage.name):
+            reply = await step(self.text)
+        self.accept(stage, reply)
 
-    async def listen(
-        self, name: str, step: StreamingStep, text: str, replies: list[str]
-    ) -> AsyncGenerator[Event, None]:
-        """Yield a step's messages under this request's id; its reply is appended to `replies`."""
-        with self.timed(name):
-            async with aclosing(step(text)) as events:
+    async def listen(self, stage: Stage, step: StreamingStep) -> AsyncGenerator[Event, None]:
+        """Yield a step's messages under this request's id, and keep its response."""
+        replies: list[str] = []
+        with self.timed(stage.name):
+            async with aclosing(step(self.text)) as events:
                 async for event in events:
                     if event.name == "message":
-                        yield message_event(_content_of(name, event), id=self.id)
+                        yield message_event(_content_of(stage.name, event), id=self.id)
                     elif event.name in ("final_answer", "error"):
                         replies.append(event.data)
         if len(replies) != 1:
-            raise _bad_output(name, f"ended with {len(replies)} final events in place of one")
+            raise bad_output(stage.name, f"ended with {len(replies)} final events in place of one")
+        self.accept(stage, replies[0])
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Count the seconds of a step, and name the step in what it raises."""
+        """Measure the seconds of a step, and name the step in what it raises."""
         began = self.clock()
         try:
             yield
         except asyncio.CancelledError as error:
-            raise asyncio.CancelledError(name) from error  # what a deadline then names
+            raise asyncio.CancelledError(name) from error  # for the message of a deadline
         except StepError as error:
             error.step = error.step or name
             raise
@@ -182,34 +195,40 @@ class _Run:
                 f"the step {name} failed with {type(error).__name__}; the log has the details",
                 step=name,
             ) from error
-        self.spent[name] = self.clock() - began
+        self.seconds[name] = self.clock() - began
 
-    def reply(self, name: str, reply: str, shape: type[Shape]) -> _Reply[Shape]:
-        """Return what a step replied, checked, and the next step's request."""
-        data = read_reply(name, reply)
+    def accept(self, stage: Stage, reply: str) -> None:
+        """Check a step's response and make it the next step's request.
+
+        Fields of the caller's request that the response lacks are added again.
+        """
+        data = read_reply(stage.name, reply)
         if data.get("request_id", self.id) != self.id:
-            raise _bad_output(name, "is one to another request", "request_id")
-        output = check_reply(name, shape, data)
-        dropped = {key: value for key, value in self.sent.items() if key not in data}
-        return _Reply(output, _dump({**data, **dropped}) if dropped else reply)
+            raise bad_output(stage.name, "is one to another request", "request_id")
+        self.outputs.append(check_reply(stage.name, stage.output, data))
+        missing = {key: value for key, value in self.fields.items() if key not in data}
+        self.text = _dump({**data, **missing}) if missing else reply
 
-    def found(self, found: RetrieveOutput) -> SearchResponse:
-        """Return the passages as a response."""
+    def last(self, model: type[OutputType]) -> OutputType:
+        """Return the newest output of a kind: two stages may give passages."""
+        return next(output for output in reversed(self.outputs) if isinstance(output, model))
+
+    def search_response(self) -> SearchResponse:
+        """Return the passages found."""
         return SearchResponse(
             id=self.id,
             query=self.request.query,
             collection=self.request.collection,
-            results=found.results,
+            results=self.last(RetrieveOutput).results,
             timings_ms=self.timings(),
-            warnings=_merge_warnings(found),
-            provenance=_merge_provenance(self.request, found),
+            warnings=self.warnings(),
+            provenance=self.provenance(),
         )
 
-    def answer(
-        self, found: RetrieveOutput, prompt: AugmentOutput, reply: GenerateOutput
-    ) -> RagResponse:
-        """Return the answer made of what the three steps gave."""
-        _check_citations(reply, {context.marker: context.chunk_id for context in prompt.contexts})
+    def response(self) -> RagResponse:
+        """Return the answer, put together from the outputs of all stages."""
+        prompt, reply = self.last(AugmentOutput), self.last(GenerateOutput)
+        self.check_citations(reply, prompt)
         return RagResponse(
             id=self.id,
             query=self.request.query,
@@ -226,88 +245,57 @@ class _Run:
             left_out=prompt.left_out,
             usage={**reply.usage, "context_tokens": prompt.context_usage.context_tokens},
             timings_ms=self.timings(),
-            warnings=_merge_warnings(found, prompt, reply),
-            provenance=_merge_provenance(self.request, found, prompt, reply),
+            warnings=self.warnings(),
+            provenance=self.provenance(),
             prompt=prompt.prompt if self.request.debug else None,
         )
 
+    def check_citations(self, reply: GenerateOutput, prompt: AugmentOutput) -> None:
+        """Raise `module_bad_output` for a citation of a passage that is not in the prompt."""
+        chunks = {context.marker: context.chunk_id for context in prompt.contexts}
+        for index, citation in enumerate(reply.citations):
+            if chunks.get(citation.marker) != citation.chunk_id:
+                raise bad_output(
+                    self.stages[-1].name,
+                    f"cites {citation.chunk_id!r} as [{citation.marker}], which is no such passage",
+                    f"citations.{index}.marker",
+                )
+
     def timings(self) -> dict[str, float]:
-        seconds = {**self.spent, "total": self.clock() - self.began}
+        """Return milliseconds by step, and in total."""
+        seconds = {**self.seconds, "total": self.clock() - self.began}
         return {name: round(value * 1000, 3) for name, value in seconds.items()}
 
+    def warnings(self) -> list[str]:
+        """Return the warnings of all steps, each once."""
+        return list(dict.fromkeys(text for output in self.outputs for text in output.warnings))
 
-def _content_of(name: str, event: Event) -> str:
+    def provenance(self) -> dict[str, dict[str, JsonValue]]:
+        """Return who made what, by step, with what a replay of the search needs."""
+        merged = {
+            step: fields for output in self.outputs for step, fields in output.provenance.items()
+        }
+        options = {stage.name for stage in search_stages(self.stages)}
+        own: dict[str, JsonValue] = {
+            "version": __version__,
+            "request": self.request.model_dump(include=SEARCH_FIELDS | options),
+            "results_digest": digest_results(self.last(RetrieveOutput).results),
+        }
+        return {**merged, "rag": own}
+
+
+def _content_of(step: str, event: Event) -> str:
     try:
         content = pydantic_core.from_json(event.data)["delta"]["content"]
     except (ValueError, KeyError, TypeError):
         content = None
     if not isinstance(content, str):
-        raise _bad_output(name, "has a message without delta.content")
+        raise bad_output(step, "has a message without delta.content")
     return content
 
 
 def _dump(data: dict[str, Any]) -> str:
     return pydantic_core.to_json(data).decode()
-
-
-def read_reply(name: str, reply: str) -> dict[str, Any]:
-    """Return a step's response as an object, or raise the error it holds.
-
-    Raises:
-        StepError: The step's own; `module_bad_output` when the reply is no response at all.
-    """
-    try:
-        data = pydantic_core.from_json(reply, allow_inf_nan=False)
-    except (TypeError, ValueError) as error:
-        raise _bad_output(name, f"is not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise _bad_output(name, "is not a JSON object")
-    failed = error_of(data)
-    if failed is None:
-        return data
-    code, message, param, step = (failed.get(key) for key in ("code", "message", "param", "step"))
-    if code not in CODES or not isinstance(message, str):
-        raise _bad_output(name, f"is an error with the unknown code {code!r}", "error.code")
-    wait = failed.get("retry_after")
-    raise StepError(
-        code,
-        message,
-        param=param if isinstance(param, str) else None,
-        step=step if isinstance(step, str) else name,
-        retry_after=wait if isinstance(wait, (int, float)) else None,
-    )
-
-
-def check_reply(name: str, shape: type[Shape], data: dict[str, Any]) -> Shape:
-    """Return what the composite needs of a step's response.
-
-    Raises:
-        StepError: `module_bad_output`; `param` is the first field off contract.
-    """
-    try:
-        return shape.model_validate(data, strict=True)
-    except ValidationError as error:
-        fault = explain(error)
-        raise _bad_output(name, f"is off contract: {fault.message}", fault.param) from None
-
-
-def _check_citations(reply: GenerateOutput, chunks: dict[int, str]) -> None:
-    for index, citation in enumerate(reply.citations):
-        if chunks.get(citation.marker) != citation.chunk_id:
-            raise _bad_output(
-                "generate",
-                f"cites {citation.chunk_id!r} as [{citation.marker}], which is no such passage",
-                f"citations.{index}.marker",
-            )
-
-
-def _bad_output(name: str, fault: str, param: str | None = None) -> StepError:
-    text = f"the response of the step {name} {fault}; see its response schema in contract/"
-    return StepError("module_bad_output", text, param=param, step=name)
-
-
-def _merge_warnings(*outputs: Output) -> list[str]:
-    return list(dict.fromkeys(warning for output in outputs for warning in output.warnings))
 
 
 def digest_results(results: Sequence[Result]) -> str:
@@ -317,22 +305,3 @@ def digest_results(results: Sequence[Result]) -> str:
         for found in results
     ]
     return f"sha256:{hashlib.sha256(pydantic_core.to_json(rows)).hexdigest()}"
-
-
-def with_fields(items: Any, *names: str) -> Any:
-    """Return the objects of a list that have all the fields; what is no list as it is."""
-    if not isinstance(items, list):
-        return items
-    return [item for item in items if isinstance(item, dict) and item.keys() >= set(names)]
-
-
-def _merge_provenance(
-    request: RagRequest, found: RetrieveOutput, *later: Output
-) -> dict[str, dict[str, JsonValue]]:
-    merged = {step: made for output in (found, *later) for step, made in output.provenance.items()}
-    ours: dict[str, JsonValue] = {
-        "version": __version__,
-        "request": request.model_dump(include=ASKED),
-        "results_digest": digest_results(found.results),
-    }
-    return {**merged, "rag": ours}

@@ -1,4 +1,4 @@
-"""Opens the composite: over servers when the three step URLs are set, else in this process."""
+"""Opens the pipeline: over servers when the step URLs are set, else in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .settings import RagSettings, read_settings
 def open_pipeline(
     settings: RagSettings | None = None, *, preload: bool = False
 ) -> AbstractContextManager[Pipeline]:
-    """Return the composite the settings ask for; it holds its resident parts while it is open.
+    """Return the configured pipeline; its resident parts are loaded while it is open.
 
     Args:
         settings: None: from the environment.
@@ -29,7 +29,7 @@ def open_pipeline(
     if urls:
         from .steps.remote import open_remote
 
-        return open_remote(settings, urls, wait=preload)
+        return open_remote(urls, deadline_s=settings.step_deadline_s, wait=preload)
     from .steps.local import open_local
 
     return open_local(preload=preload)
@@ -37,6 +37,6 @@ def open_pipeline(
 
 @contextmanager
 def open_step(settings: RagSettings | None = None) -> Iterator[Handler]:
-    """Yield the composite as JSON in, JSON out."""
+    """Yield the pipeline as JSON in, JSON out."""
     with open_pipeline(settings, preload=True) as pipeline:
         yield pipeline.handler

@@ -18,10 +18,10 @@ from pydantic import SecretStr, ValidationError
 from rag_kit.errors import StepError
 from rag_kit.request import explain, parse
 from rag_pipeline.models import RagRequest
+from rag_pipeline.stages import STEPS
 from rag_pipeline.step import answer, search
 
 from ..runners.base import Say
-from ..steps import STEPS
 from .base import EngineRunner, probed
 from .errors import KILLED, out_of_memory
 from .queries import configured, dependencies, load_module, secret
@@ -137,7 +137,7 @@ class ContainersRunner(EngineRunner[Images]):
         request = _validated(text)
         async with self._supervisor.lease() as live:
             run = _Run(live.session, SEARCH, live.started.for_search, self._options.deadline_s)
-            found = await search(request, retrieve=run.retrieve)
+            found = await search(request, {"retrieve": run.retrieve})
             return found.model_dump_json()
 
     async def _start(self, session: Session, say: Say) -> Images:
@@ -201,7 +201,7 @@ class _Run:
         """Return the response made of the outputs of all steps."""
         began = time.perf_counter()
         later: dict[str, Any] = {step: partial(self._reply, step) for step in STEPS[1:]}
-        response = await answer(request, retrieve=self.retrieve, **later)
+        response = await answer(request, {"retrieve": self.retrieve, **later})
         total = round((time.perf_counter() - began) * 1000, 3)  # one query: no step's own is known
         return response.model_copy(update={"timings_ms": {"total": total}}).model_dump_json()
 

@@ -19,8 +19,7 @@ from starlette.requests import Request
 from rag_kit.errors import StepError
 from rag_kit.passages import COLLECTION
 from rag_kit.request import explain, parse
-
-from ..steps import STEPS
+from rag_pipeline.stages import STEPS
 
 Model = TypeVar("Model", bound=BaseModel)
 NOT_BLANK: dict[str, JsonValue] = {"pattern": r"\S"}  # JSON Schema of a text

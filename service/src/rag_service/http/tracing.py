@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from rag_kit.errors import StepError
+from rag_pipeline.stages import STEPS
 
-from ..steps import STEPS
 from .context import Context
 
 

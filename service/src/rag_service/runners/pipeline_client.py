@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from contextlib import aclosing
 
-import httpx
-from httpx_sse import EventSource, SSEError
-
+from rag_kit.client import CONNECT_S, StepClient, Wording, new_client
 from rag_kit.errors import StepError
-from rag_kit.handler import EVENTS, Event
+from rag_kit.handler import Event
 from rag_pipeline.models import RagResponse, SearchResponse
 from rag_pipeline.step import read_reply
-from rag_pipeline.steps.remote import CONNECT_S, new_client
 
 from .responses import Response, check_response, response_events
 
 MODELS: dict[str, type[Response]] = {"search_results": SearchResponse, "final_answer": RagResponse}
+WORDING = Wording("the composite", retry_after=2)
 
 
 class PipelineClient:
@@ -29,8 +26,9 @@ class PipelineClient:
     """
 
     def __init__(self, url: str, *, deadline_s: float) -> None:
-        self.url, self._deadline_s = url.rstrip("/"), deadline_s
-        self._client = new_client(deadline_s)
+        self.url = url.rstrip("/")
+        self._http = new_client(deadline_s)
+        self._client = StepClient(self.url, lambda: self._http, deadline_s, WORDING)
 
     async def answer(self, text: str) -> str:
         """Answer a request.
@@ -39,41 +37,28 @@ class PipelineClient:
             StepError: The pipeline's own; `not_ready` when it cannot be reached,
                 `deadline_exceeded`, `module_bad_output`.
         """
-        return check_response(RagResponse, text, await self._post("run", text))
+        return check_response(RagResponse, text, await self._client(text))
 
     async def search(self, text: str) -> str:
         """Find passages; raises as `answer`."""
-        return check_response(SearchResponse, text, await self._post("search", text))
+        return check_response(SearchResponse, text, await self._client(text, "search"))
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer piece by piece; raises as `answer`, and `llm_stream_broken` when it breaks off."""
-        ended = False
-        try:
-            async with (
-                asyncio.timeout(self._deadline_s),
-                self._client.stream("POST", **self._request("run", text, EVENTS)) as response,
-            ):
-                if not response.headers.get("content-type", "").startswith(EVENTS):
-                    await response.aread()
-                    if response.status_code != 200:
-                        raise _refusal(response)
-                    answer = check_response(RagResponse, text, response.text)
-                    for piece in response_events(answer):  # the server does not stream
+        last = ""
+        async with aclosing(self._client.events(text)) as events:
+            async for event in events:
+                if event.name == "error":
+                    read_reply("rag", event.data)
+                if event.name in MODELS:
+                    check_response(MODELS[event.name], text, event.data)
+                if event.name == "final_answer" and not last:  # the server does not stream
+                    for piece in response_events(event.data):
                         yield piece
                     return
-                async for event in EventSource(response).aiter_sse():
-                    if event.event == "error":
-                        read_reply("rag", event.data)
-                    if event.event in MODELS:
-                        check_response(MODELS[event.event], text, event.data)
-                    if event.data != "[DONE]":
-                        ended = event.event == "final_answer"
-                        yield Event(event.event, event.data)
-        except TimeoutError:
-            raise self._late() from None
-        except (httpx.TransportError, SSEError) as error:
-            raise _unreachable(error) from None
-        if not ended:
+                last = event.name
+                yield event
+        if last != "final_answer":
             raise StepError("llm_stream_broken", "the answer broke off before its end")
 
     async def ready(self, limit_s: float | None = CONNECT_S) -> None:
@@ -82,53 +67,10 @@ class PipelineClient:
         Raises:
             StepError: What it says instead, or `not_ready`.
         """
-        try:
-            response = await self._client.get(f"{self.url}/readyz", timeout=limit_s)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from None
-        if response.status_code != 200:
-            raise _refusal(response)
+        refusal = await self._client.probe(limit_s)
+        if refusal is not None:
+            read_reply("rag", refusal)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
-
-    def _request(self, verb: str, text: str, accept: str) -> dict[str, Any]:
-        return {
-            "url": f"{self.url}/{verb}",
-            "content": text.encode(),
-            "headers": {"content-type": "application/json", "accept": accept},
-        }
-
-    async def _post(self, verb: str, text: str) -> str:
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                request = self._request(verb, text, "application/json")
-                response = await self._client.request("POST", **request)
-        except TimeoutError:
-            raise self._late() from None
-        except httpx.TransportError as error:
-            raise _unreachable(error) from None
-        if response.status_code != 200:
-            raise _refusal(response)
-        return response.text
-
-    def _late(self) -> StepError:
-        text = f"the composite did not answer within {self._deadline_s:g} s"
-        return StepError("deadline_exceeded", text)
-
-
-def _unreachable(error: Exception) -> StepError:
-    text = f"the composite cannot be reached ({type(error).__name__}); is it running?"
-    return StepError("not_ready", text, retry_after=2)
-
-
-def _refusal(response: httpx.Response) -> StepError:
-    """Return the error a response holds, or `module_bad_output` when it holds none."""
-    try:
-        read_reply("rag", response.text)
-    except StepError as error:
-        if error.code != "module_bad_output":
-            return error
-    text = f"the composite answered HTTP {response.status_code} without an error envelope"
-    return StepError("module_bad_output", text)
+        await self._http.aclose()

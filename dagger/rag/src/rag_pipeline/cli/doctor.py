@@ -1,4 +1,4 @@
-"""`rag doctor`: tries everything that is configured and says how to mend what does not work."""
+"""`rag doctor`: tries everything that is configured and says how to fix what does not work."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from rich.text import Text
 from rag_kit.errors import StepError, error_of, errors_of
 
 from ..settings import RagSettings, read_settings
+from ..stages import PIPELINE
 from . import output as screen
 
 if TYPE_CHECKING:
     from ..steps.local import Retriever
 
-STEPS = ("rag-pipeline", "rag-retrieve", "rag-augment", "rag-generate")
+PACKAGES = ("rag-pipeline", *(stage.package.replace("_", "-") for stage in PIPELINE))
 EXTRAS = {"fastembed": "RAG_EMBEDDER=fastembed", "xllamacpp": "a model on this machine"}
 MIN_FREE_MB = 200  # a small corpus and its write-ahead log
 PROBE_S = 5.0  # seconds
@@ -35,7 +36,7 @@ QUESTION = "When was the bridge opened?"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried: `off` is not configured, which is no fault."""
+    """One thing that was tried; `off` means not configured, which is not an error."""
 
     name: str
     status: Literal["works", "fails", "off"]
@@ -44,7 +45,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Try everything, one after the other; a failure does not stop the rest."""
+    """Run every check, one after the other; a failure does not stop the rest."""
     checks = [_python(), *_packages(), *_extras()]
     try:
         settings = read_settings()
@@ -83,7 +84,7 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    for name in STEPS:
+    for name in PACKAGES:
         try:
             yield Check(name, "works", version(name))
         except PackageNotFoundError:
@@ -152,7 +153,7 @@ def _collection(retriever: Retriever, name: str) -> Check:
 
 
 def _trial() -> Iterator[Check]:
-    """Index a small document into a store of its own, and ask it."""
+    """Index a small document into a temporary store and ask a question about it."""
     from ..steps.local import open_local
 
     with tempfile.TemporaryDirectory(prefix="rag-doctor-") as folder:
@@ -170,14 +171,12 @@ def _trial() -> Iterator[Check]:
         text = f"{failure['step']}: {failure['code']}: {failure['message']}"
         yield Check("trial", "fails", text, screen.HINTS.get(failure["code"]))
         return
-    made = response["provenance"]
-    embedded = f"{made['retrieve']['embedding_model']}; {report.embeddings} text embedded"
+    provenance = response["provenance"]
+    embedded = f"{provenance['retrieve']['embedding_model']}; {report.embeddings} text embedded"
     yield Check("embedder", "works", embedded)
-    counted = (
-        f"{made['augment']['tokenizer']}; {response['usage']['context_tokens']} tokens counted"
-    )
+    counted = f"{provenance['augment']['tokenizer']}; {response['usage']['context_tokens']} tokens counted"
     yield Check("tokenizer", "works", counted)
-    yield Check("generator", "works", made["generate"]["generator"])
+    yield Check("generator", "works", provenance["generate"]["generator"])
     found = "1912" in response["answer"]
     mend = None if found else "unset RAG_MIN_SUPPORT and RAG_MIN_RELEVANCE, and try again"
     detail = f"“{QUESTION}” “{response['answer']}”"

@@ -1,4 +1,4 @@
-"""`rag documents …` and `rag collections …`: see and delete what is stored."""
+"""`rag documents …` and `rag collections …`: list, show and delete what is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `rag` command: index your files, ask them, look after what is stored.
+"""The `rag` command: index your files, ask them, manage what is stored.
 
 Heavy parts (model, store) are imported by the commands that need them; `rag --help` is instant.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
-from enum import StrEnum
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,16 +22,16 @@ from rag_kit.formats import FORMATS
 
 from ..step import __version__
 from . import output as screen
-from . import quality as judging
+from . import quality
 from .documents import collections, documents
 from .options import (
     AsJson,
     Category,
-    Chosen,
     Collection,
     Filter,
     Mode,
     RetrieverName,
+    RetrieverOption,
     SearchMode,
     TopK,
     Weights,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..steps.local import IngestReport, Retriever
 
+GROUP = "rag.commands"  # entry points of packages that add a command
+# Arguments and --help of such a command are its own: it is imported only when it runs.
+FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 EPILOG = "Data lives under $RAG_HOME; `rag doctor` shows where, and whether everything works."
 
 app = typer.Typer(
@@ -60,8 +64,8 @@ app.add_typer(documents)
 app.add_typer(collections)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         screen.out().print(f"rag {__version__}")
         raise typer.Exit
 
@@ -82,7 +86,7 @@ def options(
 
 
 class _OneLine(logging.Formatter):
-    """Leaves tracebacks out."""
+    """Omits tracebacks."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return ""
@@ -123,7 +127,7 @@ def ask(
     top_k: TopK = 5,
     filters: Filter = None,
     mode: SearchMode = None,
-    retriever: RetrieverName = None,
+    retriever: RetrieverOption = None,
     weights: Weights = None,
     category: Category = None,
     as_json: AsJson = False,
@@ -146,7 +150,7 @@ def search(
     top_k: TopK = 5,
     filters: Filter = None,
     mode: SearchMode = None,
-    retriever: RetrieverName = None,
+    retriever: RetrieverOption = None,
     weights: Weights = None,
     category: Category = None,
     as_json: AsJson = False,
@@ -186,7 +190,7 @@ def _json(option: str, text: str) -> Any:
         raise typer.BadParameter(f"{option} is not valid JSON: {error}") from None
 
 
-def _open(retriever: Chosen | None) -> AbstractContextManager[Pipeline]:
+def _open(retriever: RetrieverName | None) -> AbstractContextManager[Pipeline]:
     if retriever is None:
         from ..wire import open_pipeline
 
@@ -242,50 +246,31 @@ def demo(
         finish(pipeline.answer({"query": question, **request}), False, screen.write_answer)
 
 
-class RunnerName(StrEnum):
-    """Who answers over HTTP."""
-
-    local = "local"
-    resident = "resident"
-    call = "call"
-    containers = "containers"
-    remote = "remote"
-
-
-@app.command(epilog="Example: [bold]rag serve --port 8000[/bold]; RAG_… variables set the rest")
-def serve(
-    host: Annotated[
-        str | None, typer.Option(help="Address; beyond this machine needs RAG_API_KEYS_FILE.")
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0: any free one.")] = None,
-    runner: Annotated[
-        RunnerName | None,
-        typer.Option(
-            help="local: this process. resident: services on a Dagger engine. call: a Dagger "
-            "function call each. containers: three container steps each. remote: a running "
-            "composite."
-        ),
-    ] = None,
-    collection: Annotated[
-        str | None, typer.Option("--collection", "-c", help="Of a request that names none.")
-    ] = None,
-) -> None:
+@app.command(context_settings=FORWARDED)
+def serve(context: typer.Context) -> None:
     """Serve a page and an HTTP API: answers as JSON or as they are written, drop-in APIs."""
     with failures():
-        try:
-            from rag_service.command import serve as serve_http
-        except ModuleNotFoundError as error:
-            raise StepError(
-                "misconfigured",
-                f"`rag serve` needs the package {error.name}, which is not installed; install "
-                "rag-service",
-            ) from None
-        given = {"host": host, "port": port, "runner": runner and runner.value}
-        given["collection"] = collection
-        chosen = {name: value for name, value in given.items() if value is not None}
-        code = serve_http(lambda line: screen.err().print(line, markup=False), **chosen)
-        if code:
-            raise typer.Exit(code)
+        command = registered("serve")
+    command(context.args, prog_name="rag serve")
+
+
+def registered(name: str) -> Callable[..., object]:
+    """Return a command of another package, which it registers as an entry point of this name.
+
+    Raises:
+        StepError: `misconfigured`: the package, or one that it needs, is not installed.
+    """
+    package = "rag_service"
+    try:
+        for point in entry_points(group=GROUP, name=name):
+            command: Callable[..., object] = point.load()
+            return command
+    except ModuleNotFoundError as error:
+        package = error.name or package
+    raise StepError(
+        "misconfigured",
+        f"`rag {name}` needs the package {package}, which is not installed; install rag-service",
+    )
 
 
 @app.command(epilog="Example: [bold]rag reindex --collection work[/bold]")
@@ -314,7 +299,7 @@ def doctor(as_json: AsJson = False) -> None:
             raise typer.Exit(1)
 
 
-judging.add_to(app)
+quality.add_to(app)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What every `rag` command stands in: its common options, loading, results and failures."""
+"""Shared by the `rag` commands: options, loading, results and failures."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Mode(StrEnum):
 SearchMode = Annotated[Mode | None, typer.Option("--mode", help="By words, by meaning, or both.")]
 
 
-class Chosen(StrEnum):
-    """Which retriever searches."""
+class RetrieverName(StrEnum):
+    """Retrievers of the step `retrieve`."""
 
     builtin = "builtin"
     superlinked = "superlinked"
 
 
-RetrieverName = Annotated[
-    Chosen | None, typer.Option("--retriever", help="Instead of the configured one.")
+RetrieverOption = Annotated[
+    RetrieverName | None, typer.Option("--retriever", help="Instead of the configured one.")
 ]
 Weights = Annotated[
     str | None,
@@ -60,7 +60,7 @@ Category = Annotated[str | None, typer.Option(help="For superlinked: the categor
 
 @contextmanager
 def failures(as_json: bool = False) -> Iterator[None]:
-    """Turn every failure inside into `error: …` and an exit code; with JSON into an envelope too."""
+    """Turn an exception into `error: …` and an exit code; with `--json` also into an envelope."""
     try:
         yield
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
@@ -75,14 +75,14 @@ def failures(as_json: bool = False) -> Iterator[None]:
 
 @contextmanager
 def loaded(opened: AbstractContextManager[Opened]) -> Iterator[Opened]:
-    """Open model and store, and say so on a terminal while it takes."""
+    """Open model and store, with a spinner on a terminal."""
     with ExitStack() as stack:
         with screen.loading("loading …"):
             value = stack.enter_context(opened)
         try:
             yield value
         except KeyboardInterrupt:
-            logging.disable()  # what an answer given up says while its step closes is no news
+            logging.disable()  # closing the steps logs the request that was cancelled
             raise
 
 
@@ -101,7 +101,7 @@ def _fail(error: StepError, as_json: bool) -> None:
 def finish(
     response: dict[str, Any], as_json: bool, write: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Show a response, as JSON or by `write`; not exit code 0 when it is an error envelope."""
+    """Show a response as JSON or by `write`; an error envelope ends with its exit code."""
     failed = error_of(response)
     if as_json:
         screen.write_json(json.dumps(response, ensure_ascii=False, separators=(",", ":")))
@@ -113,7 +113,7 @@ def finish(
 
 
 def finish_report(report: IngestReport, as_json: bool) -> None:
-    """Show what an ingest did; exit code 1 when a document failed."""
+    """Show the report of an ingest; exit code 1 when a document failed."""
     if as_json:
         screen.write_json(report.model_dump_json())
     else:

@@ -1,4 +1,4 @@
-"""What the `rag` command shows people: text with colour on a terminal, plain text elsewhere."""
+"""The output of the `rag` command: coloured text on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 from rag_kit.errors import StepError, envelope
 
 if TYPE_CHECKING:
-    from ..quality.evaluate import Progress as Asked
+    from ..quality.evaluate import Progress as QuestionProgress
     from ..steps.local import Progress
 
 PLAIN_WIDTH = 200  # columns when there is no terminal to ask
@@ -60,12 +60,12 @@ def one_line(value: object) -> str:
 
 
 def write_error(error: dict[str, Any]) -> None:
-    """Write an envelope's `error` to stderr: message, code, and what to do."""
+    """Write the error of an envelope to stderr: message, code, and what to do."""
     text = Text.assemble(("error: ", "bold red"), printable(error["message"]))
     place = f"{error['code']}, step {error['step']}" if error["step"] else error["code"]
     text.append(f" [{place}]", "dim")
     hint = HINTS.get(error["code"])
-    if "`rag " in error["message"]:  # tells itself what to do
+    if "`rag " in error["message"]:  # already says what to do
         hint = None
     elif hint is None and not error["type"].startswith("invalid_request"):
         hint = DOCTOR
@@ -80,7 +80,7 @@ def write_step_error(error: StepError) -> None:
 
 
 def write_answer(response: dict[str, Any]) -> None:
-    """Print an answer and, numbered as in it, the sources it rests on."""
+    """Print an answer and its citations, numbered as in the answer."""
     console = out()
     console.print(
         Text(printable(response["answer"]), "bold" if response["answerable"] else "yellow"),
@@ -150,7 +150,7 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def write_report(report: dict[str, Any]) -> None:
-    """Print what an ingest did: counts, reasons of failures, and what vanished."""
+    """Print the report of an ingest: counts, failures, and files that are gone."""
     kinds = ("added", "updated", "unchanged", "deleted", "failed")
     counts = ", ".join(f"{len(report[kind])} {kind}" for kind in kinds)
     console = out()
@@ -215,7 +215,7 @@ def _digests(digest: dict[str, str]) -> str:
 
 
 def write_conformance(report: dict[str, Any]) -> None:
-    """Print each check, and what was expected and came instead where it failed."""
+    """Print each check, and for a failed one what was expected and what came."""
     console = out()
     for check in report["checks"]:
         mark = ("passed", "green") if check["passed"] else ("failed", "bold red")
@@ -230,8 +230,8 @@ def write_conformance(report: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[Progress | Asked], None]]:
-    """Yield a function that moves a progress bar on stderr; without a terminal it shows nothing."""
+def progress(what: str) -> Iterator[Callable[[Progress | QuestionProgress], None]]:
+    """Yield a function that moves a progress bar on stderr; nothing is shown without a terminal."""
     from rich import progress as rich_progress
 
     columns = (
@@ -244,7 +244,7 @@ def progress(what: str) -> Iterator[Callable[[Progress | Asked], None]]:
     with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
-        def tick(state: Progress | Asked) -> None:
+        def tick(state: Progress | QuestionProgress) -> None:
             bar.update(task, completed=state.done, total=state.total)
 
         yield tick
@@ -252,7 +252,7 @@ def progress(what: str) -> Iterator[Callable[[Progress | Asked], None]]:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Show on a terminal's stderr that something loads."""
+    """Show a spinner on stderr when it is a terminal."""
     console = err()
     if not console.is_terminal:
         yield
@@ -262,6 +262,6 @@ def loading(what: str) -> Iterator[None]:
 
 
 def write_json(text: str) -> None:
-    """Write JSON to stdout as it is."""
+    """Write JSON to stdout unchanged."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

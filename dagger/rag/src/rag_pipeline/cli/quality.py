@@ -1,17 +1,16 @@
-"""`rag eval`, `rag replay`, `rag conformance`: measure answers, repeat them, check foreign steps."""
+"""`rag eval`, `rag replay`, `rag conformance`: measure answers, repeat searches, check steps."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..stages import STEPS
 from . import output as screen
 from .options import AsJson, Collection, Mode, SearchMode, failures, finish, loaded
 
@@ -21,16 +20,11 @@ Minimum = Annotated[
 ]
 
 
-class StepName(StrEnum):
-    """What a step stands for."""
-
-    retrieve = "retrieve"
-    augment = "augment"
-    generate = "generate"
+StepName = StrEnum("StepName", {name: name for name in STEPS})  # type: ignore[misc]
 
 
 def read_input(path: Path) -> bytes:
-    """Return the bytes of a file, of standard input for `-`."""
+    """Return the bytes of a file; `-` is standard input."""
     if str(path) == "-":
         return sys.stdin.buffer.read()
     try:
@@ -51,7 +45,8 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure answers on questions of your own: ranking, abstention, citations, latency."""
-    from ..quality.evaluate import below, evaluate, parse_floor, read_dataset
+    from ..quality.blocking import evaluate_pipeline
+    from ..quality.evaluate import below, parse_floor, read_dataset
     from ..wire import open_pipeline
 
     try:
@@ -62,16 +57,13 @@ def evaluate_command(
     with failures(as_json):
         questions = read_dataset(raw)
         with loaded(open_pipeline(preload=True)) as pipeline, screen.progress("asking") as tick:
-            report = pipeline.portal.call(
-                partial(
-                    evaluate,
-                    questions,
-                    answer=pipeline.handler.serve,
-                    top_k=top_k,
-                    request=_request(collection, mode),
-                    concurrency=concurrency,
-                    progress=tick,
-                )
+            report = evaluate_pipeline(
+                pipeline,
+                questions,
+                top_k=top_k,
+                request=_request(collection, mode),
+                concurrency=concurrency,
+                progress=tick,
             )
         finish(report.model_dump(mode="json"), as_json, screen.write_metrics)
         missed = below(report, floors)
@@ -89,13 +81,12 @@ def replay_command(
     as_json: AsJson = False,
 ) -> None:
     """Run an answer's retrieval again; exit code 0 when it is identical, else 1."""
-    from ..quality.replay import replay
+    from ..quality.blocking import replay_answer
     from ..wire import open_pipeline
 
     raw = read_input(answer)
     with failures(as_json), loaded(open_pipeline()) as pipeline:
-        text = pipeline.portal.call(partial(replay, raw, retrieve=pipeline.retrieve))
-        report = json.loads(text)
+        report = json.loads(replay_answer(pipeline, raw))
         finish(report, as_json, screen.write_replay)
         if not report["identical"]:
             raise typer.Exit(1)
@@ -111,12 +102,11 @@ def conformance_command(
     as_json: AsJson = False,
 ) -> None:
     """Check a step of your own against the contract; exit code 0 when it keeps it, else 1."""
-    from ..quality.conformance import QUERY, check_url
+    from ..quality.blocking import check_server
+    from ..quality.conformance import QUERY
 
     with failures(as_json):
-        report = asyncio.run(
-            check_url(step.value, url, collection=collection, query=query or QUERY)
-        )
+        report = check_server(step.value, url, collection=collection, query=query or QUERY)
         finish(report.model_dump(mode="json"), as_json, screen.write_conformance)
         if not report.passed:
             raise typer.Exit(1)

@@ -1,7 +1,7 @@
-"""Checks a step of someone else's against the contract, before it stands in the composite.
+"""Checks a step of your own against the contract, before it is used in the pipeline.
 
-A few small requests are sent; each check looks at one promise. The samples stand here,
-the checks in `promises.py`. Does not judge how good the step is.
+A few small requests are sent; each check looks at one promise. The requests are made here, the
+checks in `promises.py`. Does not judge how good the step is.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rag_kit.errors import CODES, StepError
 
+from ..outputs import AugmentOutput, Output, RetrieveOutput
 from ..settings import URL
+from ..stages import PIPELINE, Stage
 from ..step import Step
-from .promises import ALWAYS, OUTPUTS, RULES, Asked, Rule, Unfit
+from .promises import Exchange, Finding, Rule, rules_of
 
 LOG = logging.getLogger(__name__)
 QUERY = "Who may sign contracts?"
@@ -58,6 +61,23 @@ PROMPT = [
     },
 ]
 PROVENANCE = {"retrieve": {"version": "1.0", "corpus_digest": "sha256:0"}}
+# What a step is sent by the one before, by the kind of its output: with passages, and without.
+FULL: dict[type[Output], dict[str, Any]] = {
+    RetrieveOutput: {"results": PASSAGES},
+    AugmentOutput: {
+        "contexts": [{**passage, "marker": n} for n, passage in enumerate(PASSAGES, 1)],
+        "prompt": PROMPT,
+        "decision": {"answerable": True, "reason": "there are passages"},
+    },
+}
+EMPTY: dict[type[Output], dict[str, Any]] = {
+    RetrieveOutput: {"results": []},
+    AugmentOutput: {
+        "contexts": [],
+        "prompt": [],
+        "decision": {"answerable": False, "reason": "no passages"},
+    },
+}
 
 
 class Check(BaseModel):
@@ -67,7 +87,7 @@ class Check(BaseModel):
 
     id: str
     passed: bool
-    expected: str = Field(description="What the contract asks for.")
+    expected: str = Field(description="What the contract requires.")
     got: str = Field(description="What came instead; `as expected` when passed.")
     field: str | None = Field(description="The field at fault, dotted, or null.")
 
@@ -82,81 +102,77 @@ class ConformanceReport(BaseModel):
     checks: list[Check]
 
 
-def samples(step: str, *, collection: str = "default", query: str = QUERY) -> dict[str, str]:
-    """Return the requests a step is sent, by kind, as JSON text; `invalid` is none."""
-    common = {"request_id": REQUEST_ID, **UNKNOWN}
-    requests: dict[str, dict[str, Any]] = {
-        "retrieve": {
-            "query": query,
-            "collection": collection,
-            "top_k": 3,
-            "augment": {"seed": 7},
-            **common,
-        },
-        "augment": {
-            "query": QUERY,
-            "results": PASSAGES,
-            "generate": {"seed": 7},
-            "provenance": PROVENANCE,
-            "warnings": [],
-            **common,
-        },
-        "generate": {
-            "query": QUERY,
-            "contexts": [{**passage, "marker": n} for n, passage in enumerate(PASSAGES, 1)],
-            "prompt": PROMPT,
-            "decision": {"answerable": True, "reason": "there are passages"},
-            "provenance": PROVENANCE,
-            "warnings": [],
-            **common,
-        },
+def samples(
+    name: str,
+    *,
+    collection: str = "default",
+    query: str = QUERY,
+    stages: Sequence[Stage] = PIPELINE,
+) -> dict[str, str]:
+    """Return the requests a step is sent, by kind, as JSON text; `invalid` is not JSON."""
+    before, following = _neighbours(name, stages)
+    normal = {"request_id": REQUEST_ID, **UNKNOWN}
+    if following:
+        normal[following.name] = {"seed": 7}
+    if before is None:
+        normal |= {"query": query, "collection": collection, "top_k": 3}
+        nothing: dict[str, Any] = {"min_score": TOO_HIGH}
+    else:
+        normal |= {"query": QUERY, "provenance": PROVENANCE, "warnings": [], **FULL[before.output]}
+        nothing = EMPTY[before.output]
+    requests = {
+        "normal": normal,
+        "nothing": {**normal, **nothing},
+        "blank": {**normal, "query": " \n"},
     }
-    nothing: dict[str, dict[str, Any]] = {
-        "retrieve": {"min_score": TOO_HIGH},
-        "augment": {"results": []},
-        "generate": {
-            "contexts": [],
-            "prompt": [],
-            "decision": {"answerable": False, "reason": "no passages"},
-        },
-    }
-    sent = {
-        "normal": requests[step],
-        "nothing": {**requests[step], **nothing[step]},
-        "blank": {**requests[step], "query": " \n"},
-    }
-    if step == "retrieve":
-        sent["one"] = {**requests[step], "top_k": 1}
-    return {**{kind: json.dumps(data) for kind, data in sent.items()}, "invalid": '{"query": "cut'}
+    if before is None:
+        requests["one"] = {**normal, "top_k": 1}
+    texts = {kind: json.dumps(request) for kind, request in requests.items()}
+    return {**texts, "invalid": '{"query": "cut'}
+
+
+def _neighbours(name: str, stages: Sequence[Stage]) -> tuple[Stage | None, Stage | None]:
+    """Return the stages before and after the one of this name."""
+    place = [stage.name for stage in stages].index(name)
+    padded = [None, *stages, None]
+    return padded[place], padded[place + 2]
 
 
 async def check_step(
-    name: str, step: Step, *, collection: str = "default", query: str = QUERY
+    name: str,
+    step: Step,
+    *,
+    collection: str = "default",
+    query: str = QUERY,
+    stages: Sequence[Stage] = PIPELINE,
 ) -> ConformanceReport:
-    """Send a step a handful of requests and say which promises of the contract it keeps.
+    """Send a step a few requests and report which promises of the contract it keeps.
 
     Args:
         name: `retrieve`, `augment` or `generate`: what it stands for.
         step: The step, from JSON text to JSON text.
         collection: For `retrieve`: where it searches.
         query: For `retrieve`: a question it finds passages for.
+        stages: The stages in their order.
 
     Raises:
         StepError: `invalid_request` for another name; or the step cannot be reached at all.
     """
-    if name not in OUTPUTS:
-        raise StepError(
-            "invalid_request", f"there is no step {name!r}; choose from {', '.join(OUTPUTS)}"
-        )
-    sent = samples(name, collection=collection, query=query)
+    stage = next((stage for stage in stages if stage.name == name), None)
+    if stage is None:
+        known = ", ".join(stage.name for stage in stages)
+        raise StepError("invalid_request", f"there is no step {name!r}; choose from {known}")
+    requests = samples(name, collection=collection, query=query, stages=stages)
     replies: dict[str, str | StepError] = {}
-    for kind, text in sent.items():  # the normal request first
+    for kind, text in requests.items():  # the normal request first
         reply = await _ask(step, text)
         if kind == "normal" and isinstance(reply, StepError) and CODES[reply.code].retryable:
             raise reply
         replies[kind] = reply
-    asked = Asked(name, json.loads(sent["normal"]), replies)
-    checks = [_check(rule, asked) for rule in (*RULES[name], *ALWAYS)]
+    following = _neighbours(name, stages)[1]
+    sent = json.loads(requests["normal"])
+    exchange = Exchange(stage, following.name if following else None, sent, replies)
+    checks = [_check(rule, exchange) for rule in rules_of(stage)]
     return ConformanceReport(step=name, passed=all(check.passed for check in checks), checks=checks)
 
 
@@ -172,15 +188,14 @@ async def check_url(
         query: For `retrieve`.
         deadline_s: Seconds one call may take in all.
     """
-    import httpx
+    from rag_kit.client import new_client
 
-    from ..steps.remote import CONNECT_S, RemoteStep
+    from ..steps.remote import step_client
 
     if not re.match(URL, url):
         raise StepError("invalid_request", f"{url!r} is no URL; give one like http://host:8080")
-    timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
-    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
-        step = RemoteStep(name, url, lambda: client, deadline_s)
+    async with new_client(deadline_s) as client:
+        step = step_client(name, url, lambda: client, deadline_s)
         try:
             return await check_step(name, step, collection=collection, query=query)
         except StepError as error:
@@ -200,11 +215,11 @@ async def _ask(step: Step, text: str) -> str | StepError:
         return StepError("module_error", f"raised {type(error).__name__} instead of answering")
 
 
-def _check(rule: Rule, asked: Asked) -> Check:
+def _check(rule: Rule, exchange: Exchange) -> Check:
     got, field = "as expected", None
     try:
-        rule.test(asked)
-    except Unfit as finding:
+        rule.test(exchange)
+    except Finding as finding:
         got, field = finding.got, finding.field
     passed = got == "as expected"
     return Check(id=rule.id, passed=passed, expected=rule.expected, got=got, field=field)

@@ -1,7 +1,6 @@
 """Measures answers to questions whose answers are known: ranking, abstention, citations, latency.
 
-The composite is given as a function from JSON text to JSON text. Does not judge how an answer is
-worded.
+The pipeline is a function from JSON text to JSON text. Does not judge how an answer is worded.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from rag_kit.errors import StepError
 from rag_kit.request import check_query, explain
 
-from ..outputs import Output
-from ..step import Step, check_reply, read_reply, with_fields
+from ..outputs import Output, check_reply, read_reply, with_fields
+from ..step import Step
 from .metrics import CUTOFF, Metric, measure, ndcg, percentile, recall, reciprocal_rank
 
 LOG = logging.getLogger(__name__)
@@ -32,14 +31,14 @@ RELEVANT = (
 
 
 class Progress(NamedTuple):
-    """How many questions are answered."""
+    """How many questions have been answered."""
 
     done: int
     total: int
 
 
 class Question(BaseModel):
-    """One line of a dataset: a question and what is known of its answer."""
+    """One line of a dataset: a question and what is known about its answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -100,19 +99,19 @@ class Failed(BaseModel):
 
 
 class EvalReport(BaseModel):
-    """What a dataset says about the composite."""
+    """The measurements of the pipeline on a dataset."""
 
     model_config = ConfigDict(extra="forbid")
 
-    questions: int = Field(description="How many the dataset has.")
-    failed: int = Field(description="How many got an error; they count in no metric.")
-    top_k: int = Field(description="Passages asked for.")
-    request: dict[str, JsonValue] = Field(description="What else each question was sent with.")
+    questions: int = Field(description="Number of questions in the dataset.")
+    failed: int = Field(description="Number of questions with an error; they count in no metric.")
+    top_k: int = Field(description="Passages requested per question.")
+    request: dict[str, JsonValue] = Field(description="Other fields of each request.")
     metrics: dict[str, Metric]
     failures: list[Failed]
     scored: list[Scored]
     provenance: dict[str, dict[str, JsonValue]] = Field(
-        description="Who answered, by step, as the first answer says."
+        description="Who answered, by step, from the first answer."
     )
 
 
@@ -127,7 +126,7 @@ class _Found(BaseModel):
 
 
 class _Answer(Output):
-    """What is measured of a response of the composite."""
+    """The fields of a response that are measured."""
 
     answerable: bool
     citations: list[_Cited]
@@ -138,7 +137,7 @@ class _Answer(Output):
     @field_validator("left_out", mode="before")
     @classmethod
     def _ranked(cls, value: Any) -> Any:
-        """Keep what has a rank: a foreign augmenter may say less of what it leaves out."""
+        """Keep the passages with a score: a foreign `augment` may report less."""
         return with_fields(value, "document_id", "score")
 
 
@@ -197,12 +196,12 @@ async def evaluate(
     cite something and cite relevant documents only.
 
     Args:
-        questions: What to ask.
-        answer: The composite: `RagRequest` as JSON to `RagResponse` as JSON.
-        top_k: Passages asked for, and the k of recall@k.
-        request: More of each request, e.g. `{"collection": "work"}`.
-        concurrency: Questions asked at once; latencies are those under this load.
-        progress: Told after each question.
+        questions: The dataset.
+        answer: The pipeline: `RagRequest` as JSON to `RagResponse` as JSON.
+        top_k: Passages requested, and the k of recall@k.
+        request: Other fields of each request, e.g. `{"collection": "work"}`.
+        concurrency: Questions in flight at the same time; latencies are measured under this load.
+        progress: Called after each question.
 
     Raises:
         StepError: That of the first question, when all fail; `invalid_request` for a concurrency
@@ -210,32 +209,32 @@ async def evaluate(
     """
     if concurrency < 1:
         raise StepError("invalid_request", f"concurrency must be at least 1, but is {concurrency}")
-    given = dict(request or {})
-    places = asyncio.Semaphore(concurrency)
+    fields = dict(request or {})
+    slots = asyncio.Semaphore(concurrency)
     done = 0
 
     async def ask(question: Question) -> _Answer | StepError:
         nonlocal done
-        async with places:
-            reply = await _ask(answer, {**given, "top_k": top_k}, question)
+        async with slots:
+            reply = await _ask(answer, {**fields, "top_k": top_k}, question)
         done += 1
         if progress:
             progress(Progress(done, len(questions)))
         return reply
 
     replies = await asyncio.gather(*(ask(question) for question in questions))
-    return _report(questions, replies, top_k, given)
+    return _report(questions, replies, top_k, fields)
 
 
 async def _ask(
     answer: Step, request: dict[str, JsonValue], question: Question
 ) -> _Answer | StepError:
-    """Return the answer to a question, or why there is none."""
-    asked = {**request, "query": question.query}
+    """Return the answer to a question, or the error."""
+    payload = {**request, "query": question.query}
     if question.filters is not None:
-        asked["filters"] = question.filters
+        payload["filters"] = question.filters
     try:
-        return check_reply("rag", _Answer, read_reply("rag", await answer(json.dumps(asked))))
+        return check_reply("rag", _Answer, read_reply("rag", await answer(json.dumps(payload))))
     except StepError as error:
         return error
     except Exception as error:
@@ -250,8 +249,8 @@ def _report(
     request: dict[str, JsonValue],
 ) -> EvalReport:
     pairs = list(zip(questions, replies, strict=True))
-    answers = [(asked, reply) for asked, reply in pairs if isinstance(reply, _Answer)]
-    errors = [(asked, reply) for asked, reply in pairs if isinstance(reply, StepError)]
+    answers = [(question, reply) for question, reply in pairs if isinstance(reply, _Answer)]
+    errors = [(question, reply) for question, reply in pairs if isinstance(reply, StepError)]
     if errors and not answers:
         first = errors[0][1]
         raise StepError(
@@ -260,7 +259,7 @@ def _report(
             param=first.param,
             step=first.step,
         )
-    scored = [_score(asked, reply, top_k) for asked, reply in answers]
+    scored = [_score(question, reply, top_k) for question, reply in answers]
     milliseconds = [
         reply.timings_ms["total"] for _, reply in answers if "total" in reply.timings_ms
     ]
@@ -279,11 +278,11 @@ def _report(
         request=request,
         metrics=shares | latency,
         failures=[
-            Failed(id=asked.id, query=asked.query, code=error.code, message=error.message)
-            for asked, error in errors
+            Failed(id=question.id, query=question.query, code=error.code, message=error.message)
+            for question, error in errors
         ],
         scored=scored,
-        provenance=_who(answers[0][1]) if answers else {},
+        provenance=_provenance(answers[0][1]) if answers else {},
     )
 
 
@@ -315,12 +314,12 @@ def _rank_documents(reply: _Answer) -> list[str]:
     return list(dict.fromkeys(passage.document_id for passage in ordered))
 
 
-def _who(reply: _Answer) -> dict[str, dict[str, JsonValue]]:
-    """Return who answered, without what belongs to one question only."""
+def _provenance(reply: _Answer) -> dict[str, dict[str, JsonValue]]:
+    """Return the provenance without the fields that differ by question."""
     of_question = ("request", "results_digest")
     return {
-        step: {key: value for key, value in made.items() if key not in of_question}
-        for step, made in reply.provenance.items()
+        step: {key: value for key, value in fields.items() if key not in of_question}
+        for step, fields in reply.provenance.items()
     }
 
 

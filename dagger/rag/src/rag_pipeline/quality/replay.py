@@ -1,12 +1,12 @@
-"""Runs the retrieval of an earlier answer again and tells whether it finds the same.
+"""Repeats the search of an earlier answer and compares the passages.
 
-What it needs stands in the answer: the question, the retrieval part of the request, and a digest of
-what was found. Does not write the answer again: only retrieval promises to be repeatable.
+The answer holds what it needs: the question, the search part of the request, and a digest of the
+passages found. Does not generate the answer again: only a search is repeatable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -25,17 +25,18 @@ from rag_kit.handler import Handler
 from rag_kit.request import explain
 
 from ..models import RagRequest, SearchResponse
-from ..step import SCORE_DIGITS, Step, search, with_fields
+from ..outputs import with_fields
+from ..stages import PIPELINE, Stage, search_stages
+from ..step import SCORE_DIGITS, Step, search
 
 CAUSES = {
     "corpus_digest": "the documents of the collection changed",
-    "version": "another version of retrieve answered",
     "embedding_model": "another embedding model is used",
 }
 
 
 class Passage(BaseModel):
-    """One passage as the answer tells of it; `span` is null for one that was left out."""
+    """One passage as the answer shows it; `span` is null for one that was left out."""
 
     chunk_id: str
     document_id: str
@@ -51,8 +52,10 @@ class Recorded(BaseModel):
             request: dict[str, JsonValue]
             results_digest: str
 
+        model_config = ConfigDict(extra="allow")
+        __pydantic_extra__: dict[str, dict[str, JsonValue]]
+
         rag: _Rag
-        retrieve: dict[str, JsonValue] = Field(default_factory=dict)
 
     query: str
     collection: str
@@ -64,7 +67,7 @@ class Recorded(BaseModel):
     @field_validator("left_out", mode="before")
     @classmethod
     def _ranked(cls, value: Any) -> Any:
-        """Keep what has a rank: a foreign augmenter may say less of what it leaves out."""
+        """Keep the passages with a score: a foreign `augment` may report less."""
         return with_fields(value, *Passage.model_fields.keys() - {"span"})
 
     @model_validator(mode="before")
@@ -76,29 +79,29 @@ class Recorded(BaseModel):
         return data
 
     def passages(self) -> list[Passage]:
-        """Return what was found, best first; equal scores by id, as `retrieve` ranks."""
+        """Return the passages found, best first; equal scores by id, as `retrieve` ranks."""
         if self.results is not None:
             return self.results
         found = [*self.contexts, *self.left_out]
         return sorted(found, key=lambda passage: (-passage.score, passage.chunk_id))
 
     def request(self) -> RagRequest:
-        """Return the request that was made, as far as retrieval depends on it.
+        """Return the request that was made, as far as a search depends on it.
 
         Raises:
-            StepError: `invalid_request`, the record is no request of this version.
+            StepError: `invalid_request`, the recorded request is not valid in this version.
         """
-        asked = self.provenance.rag.request
+        recorded = self.provenance.rag.request
         try:
             return RagRequest.model_validate(
-                {**asked, "query": self.query, "collection": self.collection}, strict=True
+                {**recorded, "query": self.query, "collection": self.collection}, strict=True
             )
         except ValidationError as error:
             raise explain(error) from None
 
 
 class Difference(BaseModel):
-    """One thing that is not as it was."""
+    """One thing that changed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -121,7 +124,7 @@ class Digests(BaseModel):
 
 
 class ReplayReport(BaseModel):
-    """Whether retrieval found the same passages with the same scores in the same order."""
+    """Whether the search found the same passages with the same scores in the same order."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -134,28 +137,41 @@ class ReplayReport(BaseModel):
     )
 
 
-async def replay(answer_json: str | bytes, *, retrieve: Step) -> str:
-    """Retrieve again for an answer and compare.
+async def replay(
+    answer_json: str | bytes, steps: Mapping[str, Step], *, stages: Sequence[Stage] = PIPELINE
+) -> str:
+    """Repeat the search of an answer and compare.
 
     Args:
         answer_json: A `RagResponse` or `SearchResponse` as JSON.
-        retrieve: The step, from JSON text to JSON text.
+        steps: What runs each stage of a search, by its name.
+        stages: The stages in their order.
 
     Returns:
         A `ReplayReport` as JSON, or an error envelope: `invalid_request` names what the answer
-        lacks; other codes are those of `retrieve`.
+        lacks; other codes are those of the steps.
     """
-    return await Handler("rag", Recorded, partial(_replay, retrieve=retrieve)).serve(answer_json)
+    run = partial(_replay, steps=steps, stages=stages)
+    return await Handler("rag", Recorded, run).serve(answer_json)
 
 
-async def _replay(recorded: Recorded, *, retrieve: Step) -> ReplayReport:
-    found = await search(recorded.request(), retrieve=retrieve)
+async def _replay(
+    recorded: Recorded, *, steps: Mapping[str, Step], stages: Sequence[Stage]
+) -> ReplayReport:
+    found = await search(recorded.request(), steps, stages=stages)
     digests = Digests(
         before=recorded.provenance.rag.results_digest,
         after=str(found.provenance["rag"]["results_digest"]),
     )
     identical = digests.before == digests.after
-    causes = _compare_provenance(recorded.provenance.retrieve, found.provenance.get("retrieve", {}))
+    before = recorded.provenance.__pydantic_extra__
+    causes = [
+        cause
+        for stage in search_stages(stages)
+        for cause in _compare_provenance(
+            stage.name, before.get(stage.name, {}), found.provenance.get(stage.name, {})
+        )
+    ]
     return ReplayReport(
         identical=identical,
         query=recorded.query,
@@ -166,7 +182,7 @@ async def _replay(recorded: Recorded, *, retrieve: Step) -> ReplayReport:
 
 
 def _compare_provenance(
-    before: dict[str, JsonValue], after: dict[str, JsonValue]
+    step: str, before: dict[str, JsonValue], after: dict[str, JsonValue]
 ) -> list[Difference]:
     return [
         _difference(
@@ -174,12 +190,17 @@ def _compare_provenance(
             name,
             before.get(name),
             after.get(name),
-            f"{CAUSES.get(name, f'{name} of retrieve changed')}: "
-            f"{before.get(name)}, now {after.get(name)}",
+            f"{_cause(step, name)}: {before.get(name)}, now {after.get(name)}",
         )
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
+
+
+def _cause(step: str, name: str) -> str:
+    if name == "version":
+        return f"another version of {step} answered"
+    return CAUSES.get(name, f"{name} of {step} changed")
 
 
 def _compare(before: Sequence[Passage], found: SearchResponse) -> list[Difference]:
@@ -188,8 +209,8 @@ def _compare(before: Sequence[Passage], found: SearchResponse) -> list[Differenc
     old, new = ({passage.chunk_id: passage for passage in side} for side in (before, after))
     kept = [[id_ for id_ in side if id_ in old and id_ in new] for side in (old, new)]
     ranks = [{id_: rank for rank, id_ in enumerate(side, 1)} for side in kept]
-    differences = [_gone_or_new("gone", old[id_], rank) for rank, id_ in _only(old, new)]
-    differences += [_gone_or_new("new", new[id_], rank) for rank, id_ in _only(new, old)]
+    differences = [_gone(old[id_], rank) for rank, id_ in _only(old, new)]
+    differences += [_new(new[id_], rank) for rank, id_ in _only(new, old)]
     for id_ in kept[0]:
         differences += _changed(old[id_], new[id_], ranks[0][id_], ranks[1][id_])
     if not differences:
@@ -202,10 +223,14 @@ def _only(one: dict[str, Passage], other: dict[str, Passage]) -> list[tuple[int,
     return [(rank, id_) for rank, id_ in enumerate(one, 1) if id_ not in other]
 
 
-def _gone_or_new(kind: Literal["gone", "new"], passage: Passage, rank: int) -> Difference:
-    then, now, said = (rank, None, "was") if kind == "gone" else (None, rank, "is new at")
-    where = f"{said} number {rank}" + (" and is no longer found" if kind == "gone" else "")
-    return _difference(kind, passage.chunk_id, then, now, f"{_name(passage)} {where}")
+def _gone(passage: Passage, rank: int) -> Difference:
+    text = f"{_name(passage)} was number {rank} and is no longer found"
+    return _difference("gone", passage.chunk_id, rank, None, text)
+
+
+def _new(passage: Passage, rank: int) -> Difference:
+    text = f"{_name(passage)} is new at number {rank}"
+    return _difference("new", passage.chunk_id, None, rank, text)
 
 
 def _changed(old: Passage, new: Passage, was: int, is_: int) -> list[Difference]:

@@ -1,7 +1,8 @@
-"""The three steps as Dagger services: each resident in its own container, asked over HTTP.
+"""The steps as Dagger services: each resident in its own container, asked over HTTP.
 
-A service is started once in a session and stays until it ends, so a second question in the same
-session meets model and index loaded. A step may be someone else's module instead; it is called.
+A service is started once per session and runs until the session ends, so a second question in the
+same session finds model and index loaded. A step may be another module's object instead; its
+function is called.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ import dagger
 import httpx
 
 from rag_kit import container as image
+from rag_kit.client import new_client
 from rag_kit.errors import StepError
 from rag_kit.handler import Handler
 
 from ..models import RagRequest, RagResponse, SearchResponse
 from ..step import Step, answer, search
-from .remote import CONNECT_S, RemoteStep
+from .remote import step_client
 
-DEADLINE_S = 120.0  # seconds one call of a step may take
+CALL_S = 120.0  # seconds one call of a step may take
 
 
-class Foreign(Protocol):
+class ForeignStep(Protocol):
     """A step that is an object of another module."""
 
     async def run(self, input_json: str) -> str:
         """Take a request as JSON and give the response, or an error envelope, as JSON."""
 
 
-Source = dagger.Service | Foreign
+Source = dagger.Service | ForeignStep
 
 
 @asynccontextmanager
@@ -46,30 +48,28 @@ async def open_steps(sources: Mapping[str, Source]) -> AsyncIterator[dict[str, S
     Raises:
         StepError: `module_error` or `not_ready`, a step does not start; it says why.
     """
-    async with httpx.AsyncClient(
-        timeout=httpx.Timeout(DEADLINE_S, connect=CONNECT_S), trust_env=False
-    ) as client:
+    async with new_client(CALL_S) as client:
         opened = [_open(name, source, client) for name, source in sources.items()]
         yield dict(zip(sources, await asyncio.gather(*opened), strict=True))
 
 
 async def _open(name: str, source: Source, client: httpx.AsyncClient) -> Step:
     if not isinstance(source, dagger.Service):
-        return foreign_step(name, source)
+        return _module_step(name, source)
     try:
         await source.start()
         url = await source.endpoint(port=image.PORT, scheme="http")
     except dagger.QueryError as error:
         raise StepError(
-            "module_error", f"the step {name} cannot be started: {_said(error)}", step=name
+            "module_error", f"the step {name} cannot be started: {_message(error)}", step=name
         ) from None
-    step = RemoteStep(name, url, lambda: client, DEADLINE_S)
+    step = step_client(name, url, lambda: client, CALL_S)
     await step.ready()
     return step
 
 
-def foreign_step(name: str, source: Foreign) -> Step:
-    """Return a step of another module as a function; what it raises names the step."""
+def _module_step(name: str, source: ForeignStep) -> Step:
+    """Return a step of another module as a function; a failure of the module is an envelope."""
 
     async def step(text: str) -> str:
         try:
@@ -78,13 +78,13 @@ def foreign_step(name: str, source: Foreign) -> Step:
             return image.envelope_of(
                 name,
                 "module_error",
-                f"the module given as {name} failed: {_said(error)}; check it with `conformance`",
+                f"the module given as {name} failed: {_message(error)}; check it with `conformance`",
             )
 
     return step
 
 
-def _said(error: dagger.QueryError) -> str:
+def _message(error: dagger.QueryError) -> str:
     """Return the engine's message without the place in its trace."""
     return str(error).partition(" [traceparent:")[0]
 
@@ -93,39 +93,38 @@ async def answer_with(sources: Mapping[str, Source], text: str) -> str:
     """Answer one request, as JSON; a step that does not start is an envelope, too.
 
     Args:
-        sources: `retrieve`, `augment` and `generate`; none is started for a bad request.
+        sources: What runs each step, by its name; none is started for a bad request.
         text: The request.
     """
 
     async def run(request: RagRequest) -> RagResponse:
         async with open_steps(sources) as steps:
-            return await answer(
-                request,
-                retrieve=steps["retrieve"],
-                augment=steps["augment"],
-                generate=steps["generate"],
-            )
+            return await answer(request, steps)
 
     return await Handler("rag", RagRequest, run).serve(text)
 
 
 async def search_with(sources: Mapping[str, Source], text: str) -> str:
-    """Find passages for one request, as JSON; `sources` holds `retrieve`."""
+    """Find passages for one request, as JSON; `sources` holds the steps of a search."""
 
     async def run(request: RagRequest) -> SearchResponse:
         async with open_steps(sources) as steps:
-            return await search(request, retrieve=steps["retrieve"])
+            return await search(request, steps)
 
     return await Handler("rag", RagRequest, run).serve(text)
 
 
-def request_of(input_json: str, *, default: dict[str, Any], given: dict[str, Any]) -> str:
-    """Return one request: the defaults, `input_json` over them, and over both what was given.
+def request_of(input_json: str, *, defaults: dict[str, Any], overrides: dict[str, Any]) -> str:
+    """Return one request: `defaults`, overridden by `input_json`, overridden by `overrides`.
 
-    What is no JSON object is handed on as it is: the handler says what is wrong with it.
+    Text that is not a JSON object is returned unchanged, for the handler to report.
     """
     try:
         request = json.loads(input_json or "{}")
     except ValueError:
         return input_json
-    return json.dumps({**default, **request, **given}) if isinstance(request, dict) else input_json
+    return (
+        json.dumps({**defaults, **request, **overrides})
+        if isinstance(request, dict)
+        else input_json
+    )

@@ -1,14 +1,16 @@
-"""The three steps in this process: the embedded default.
+"""The steps in this process: the embedded default.
 
-The only file that imports the other packages, and only when it is used: a composite over servers
-does not need them.
+The only file that imports the packages of the steps, and only when it is used: a pipeline over
+servers does not need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,10 +18,12 @@ from anyio.from_thread import start_blocking_portal
 from pydantic import ValidationError
 
 from rag_kit.errors import StepError, errors_of
+from rag_kit.handler import Handler
 from rag_kit.settings import misconfigured
 from rag_kit.workers import threads
 
 from ..pipeline import Pipeline
+from ..stages import PIPELINE, Stage, listing
 
 if TYPE_CHECKING:
     from rag_generate.settings import Settings
@@ -30,9 +34,9 @@ if TYPE_CHECKING:
 Opened = TypeVar("Opened")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LocalPipeline(Pipeline):
-    """The composite over local steps.
+    """The pipeline over local steps.
 
     Args:
         retriever: Also ingests.
@@ -45,38 +49,48 @@ class LocalPipeline(Pipeline):
 
 @contextmanager
 def open_local(
-    *, home: Path | None = None, preload: bool = False, retriever: str | None = None
+    *,
+    home: Path | None = None,
+    preload: bool = False,
+    retriever: str | None = None,
+    stages: Sequence[Stage] = PIPELINE,
 ) -> Iterator[LocalPipeline]:
-    """Yield the composite over the three steps, each opened once: model, tokenizer, store.
+    """Yield the pipeline over local steps, each opened once: model, tokenizer, store.
 
     Args:
         home: An embedded store there instead of the configured one.
         preload: Open every collection now, so that no request has to.
         retriever: "builtin" or "superlinked" instead of the configured one.
+        stages: The stages in their order; the first is `retrieve`.
 
     Raises:
         StepError: What keeps a step from opening, e.g. `misconfigured` or `store_locked`.
     """
     with ExitStack() as stack:
-        # Closes last: closing the steps is what ends an answer that was given up.
+        # The threads close after the steps: closing a step ends the requests it still works on.
         waiting, computing = (stack.enter_context(threads(io_bound=it)) for it in (True, False))
-        opening = waiting.submit(
-            _enter, stack, "retrieve", lambda: _retriever(home, preload, retriever)
+        retrieving = waiting.submit(
+            _enter, stack, "retrieve", partial(_open_retriever, home, preload, retriever)
         )
-        augment = waiting.submit(_enter, stack, "augment", _open_augment)
-        generate = waiting.submit(_enter, stack, "generate", _open_generate)
-        opened, generator = opening.result(), generate.result()
-        generator = replace(generator, pool=waiting if generator.breakers else computing)
+        opening = {
+            stage.name: waiting.submit(_enter, stack, stage.name, partial(_open_step, stage))
+            for stage in stages
+            if stage.name != "retrieve"
+        }
+        opened = retrieving.result()
+        handlers = {"retrieve": _retrieve_handler(opened)}
+        handlers |= {name: handler.result() for name, handler in opening.items()}
+        handlers = {
+            name: replace(handler, pool=waiting if handler.breakers else computing)
+            for name, handler in handlers.items()
+        }
         yield LocalPipeline(
-            replace(
-                _retrieve_handler(opened), pool=waiting if opened.breakers else computing
-            ).serve,
-            replace(augment.result(), pool=computing).serve,
-            generator.serve,
-            generator.events,
-            stack.enter_context(start_blocking_portal()),
-            opened,
-            (*opened.breakers, *generator.breakers),
+            steps={name: handler.serve for name, handler in handlers.items()},
+            streaming=handlers[stages[-1].name].events,
+            portal=stack.enter_context(start_blocking_portal()),
+            stages=stages,
+            retriever=opened,
+            breakers=tuple(each for handler in handlers.values() for each in handler.breakers),
         )
 
 
@@ -88,7 +102,7 @@ def open_retriever() -> Iterator[Retriever]:
         StepError: What keeps it from opening.
     """
     with errors_of("retrieve"), ExitStack() as stack:
-        yield _enter(stack, "retrieve", _retriever)
+        yield _enter(stack, "retrieve", _open_retriever)
 
 
 def _enter(
@@ -103,37 +117,30 @@ def _enter(
         raise misconfigured(error) from None
 
 
-def _retriever(
+def _open_retriever(
     home: Path | None = None, preload: bool = False, retriever: str | None = None
 ) -> Retriever:
     from rag_retrieve.retriever import Retriever
     from rag_retrieve.settings import RetrieveSettings
 
-    given: dict[str, Any] = {"home": home, "store": "embedded"} if home else {}
+    chosen: dict[str, Any] = {"home": home, "store": "embedded"} if home else {}
     if retriever is not None:
-        given["retriever"] = retriever
-    opened = Retriever.open(RetrieveSettings(**given))
+        chosen["retriever"] = retriever
+    opened = Retriever.open(RetrieveSettings(**chosen))
     if preload:
         opened.preload()
     return opened
 
 
-def _retrieve_handler(retriever: Retriever) -> Any:
+def _retrieve_handler(retriever: Retriever) -> Handler:
     from rag_retrieve.wire import handler_for
 
     return handler_for(retriever)
 
 
-def _open_augment() -> AbstractContextManager[Any]:
-    from rag_augment.wire import open_step
-
-    return open_step()
-
-
-def _open_generate() -> AbstractContextManager[Any]:
-    from rag_generate.wire import open_step
-
-    return open_step()
+def _open_step(stage: Stage) -> AbstractContextManager[Handler]:
+    opened: AbstractContextManager[Handler] = import_module(f"{stage.package}.wire").open_step()
+    return opened
 
 
 def generate_settings() -> Settings:
@@ -149,9 +156,10 @@ def generate_settings() -> Settings:
 
 
 def _missing(error: ModuleNotFoundError) -> StepError:
+    packages = [stage.package.replace("_", "-") for stage in PIPELINE]
     return StepError(
         "misconfigured",
         f"a local step needs the package {error.name}, which is not installed; install "
-        "rag-retrieve, rag-augment and rag-generate here, or set RAG_RETRIEVE_URL, "
-        "RAG_AUGMENT_URL and RAG_GENERATE_URL to use running ones",
+        f"{listing(packages)} here, or set "
+        f"{listing([stage.url_variable for stage in PIPELINE])} to use running ones",
     )
