@@ -18,7 +18,7 @@ from pydantic import Field, JsonValue
 from rag_command import write_documents
 
 from rag_kit.errors import StepError
-from rag_kit.handler import Event, Handler, Open
+from rag_kit.handler import Event, Handler, OpenStep
 from rag_kit.server import application
 from rag_pipeline.models import RagRequest
 from rag_pipeline.outputs import RetrieveOutput
@@ -52,7 +52,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPipeline]:
 
 
 @contextmanager
-def resident(open_step: Open, name: str, verbs: tuple[str, ...] = ("run",)) -> Iterator[str]:
+def resident(open_step: OpenStep, name: str, verbs: tuple[str, ...] = ("run",)) -> Iterator[str]:
     """Serve a step as its own resident server, and yield its URL."""
     config = uvicorn.Config(
         application(open_step, step=name, verbs=verbs),
