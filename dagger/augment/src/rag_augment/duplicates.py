@@ -1,7 +1,7 @@
-"""Tell whether a passage says again what a better-ranked one already says.
+"""Find passages that repeat a better-ranked one.
 
-Three tests, from cheap to dear: the same text, the same place of the same document, and nearly
-the same words. What it does not do: paraphrases.
+Three tests, from cheap to expensive: the same text, the same span of the same document, and nearly
+the same words. It does not detect paraphrases.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Passage:
-    """What is compared: a text and where it stands in its document.
+    """A text to compare and its span in its document.
 
     Args:
         text: The passage as retrieved.

@@ -1,4 +1,4 @@
-"""Fold the conversation so far into the prompt: its latest messages, within two limits."""
+"""Select the latest messages of the conversation for the prompt, within two limits."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def fold_history(
 ) -> tuple[list[Message], list[str]]:
     """Return the messages for the prompt, oldest first, and warnings about the others.
 
-    The oldest are dropped first, and what remains begins with the user. A system message never
-    passes: whoever writes the conversation must not rewrite the rules of the prompt. The numbers
-    of earlier citations are taken out of the assistant's answers, they point to other passages.
+    The oldest are dropped first; the first one kept is the user's. System messages are dropped,
+    because a caller must not change the rules of the prompt. Citation numbers are removed from
+    the assistant's earlier answers, because they point to other passages.
 
     Args:
         messages: The conversation as sent, oldest first.
@@ -28,31 +28,33 @@ def fold_history(
         max_tokens: Token budget of the kept messages together.
         tokenizer: Counts their tokens.
     """
-    spoken = [message for message in messages if message.role != "system"]
+    dialogue = [message for message in messages if message.role != "system"]
     kept: list[Message] = []
     remaining = max_tokens
-    for message in reversed(spoken[max(0, len(spoken) - max_messages) :]):
-        said = _said(message)
-        tokens = tokenizer.count_within(said.content, remaining)
+    for message in reversed(dialogue[max(0, len(dialogue) - max_messages) :]):
+        cleaned = _cleaned(message)
+        tokens = tokenizer.count_within(cleaned.content, remaining)
         if tokens is None:
             break
         remaining -= tokens
-        kept.insert(0, said)
+        kept.insert(0, cleaned)
     while kept and (kept[0].role != "user" or not kept[0].content):
         del kept[0]
     return [message for message in kept if message.content], _warnings(
-        systems=len(messages) - len(spoken), dropped=len(spoken) - len(kept), spoken=len(spoken)
+        systems=len(messages) - len(dialogue),
+        dropped=len(dialogue) - len(kept),
+        total=len(dialogue),
     )
 
 
-def _said(message: Message) -> Message:
+def _cleaned(message: Message) -> Message:
     content = clean(message.content).strip()
     if message.role == "assistant":
         content = _CITATIONS.sub("", content)
     return Message(role=message.role, content=content)
 
 
-def _warnings(*, systems: int, dropped: int, spoken: int) -> list[str]:
+def _warnings(*, systems: int, dropped: int, total: int) -> list[str]:
     warnings = []
     if systems:
         warnings.append(
@@ -61,7 +63,7 @@ def _warnings(*, systems: int, dropped: int, spoken: int) -> list[str]:
         )
     if dropped:
         warnings.append(
-            f"history_shortened: the {dropped} oldest of {spoken} messages are not in the prompt "
+            f"history_shortened: the {dropped} oldest of {total} messages are not in the prompt "
             "(augment.max_history_messages, augment.max_history_tokens)"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""Put packed passages, conversation and question into the messages a model is asked."""
+"""Render packed passages, conversation and question as the messages for a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKENS_PER_MARK_CHARACTER = 0.75  # of random letters and digits in MiniLM's wor
 
 
 class Prompt(NamedTuple):
-    """What a model is asked, its tokens, and the mark of spotlighting, "" without one."""
+    """The messages, their tokens, and the mark of spotlighting, "" without one."""
 
     messages: list[Message]
     tokens: int
@@ -59,7 +59,11 @@ def build_prompt(
     """
     query = clean(request.query).strip() or request.query
     mode = request.augment.spotlight
-    texts = [*(passage.body for passage in passages), *(said.content for said in history), query]
+    texts = [
+        *(passage.body for passage in passages),
+        *(message.content for message in history),
+        query,
+    ]
     mark = draw_mark(texts, mode=mode, seed=request.augment.seed)
     blocks = [spotlight(passage.body, mark, mode=mode) for passage in passages]
     parts = template.render(
@@ -80,12 +84,12 @@ def build_prompt(
     known = {}
     if mode == "delimit":
         known = {block: packed.tokens for block, packed in zip(blocks, passages, strict=True)}
-    tokens = sum(_count(said.content, known, mark, tokenizer) for said in messages)
+    tokens = sum(_count(message.content, known, mark, tokenizer) for message in messages)
     return Prompt(messages, tokens, mark)
 
 
 def _count(text: str, known: Mapping[str, int], mark: str, tokenizer: Tokenizer) -> int:
-    """Count the tokens of a message without reading again what is counted already.
+    """Count the tokens of a message, without tokenizing again the texts counted already.
 
     Blocks between delimiters occur nowhere else and no token reaches over their line ends. A mark
     counts by its length: a count must not depend on what was drawn, and without their mark the

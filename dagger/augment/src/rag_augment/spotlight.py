@@ -16,7 +16,7 @@ from typing import Literal
 Mode = Literal["delimit", "datamark", "none"]
 
 DELIMITER_LENGTH = 16  # letters and digits: 82 bits
-DATAMARK_LENGTH = 2  # it stands between all words, and knowing it helps nobody to leave it out
+DATAMARK_LENGTH = 2  # it stands between all words, so there is no use in guessing it
 _ALPHABET = "abcdefghijkmnopqrstuvwxyz23456789"  # nothing that looks like another
 _BLANKS = re.compile(r"\s+")
 

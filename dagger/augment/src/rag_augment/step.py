@@ -35,17 +35,17 @@ def augment(
     min_relevance: float = MIN_RELEVANCE,
     no_context_text: str = NO_CONTEXT_TEXT,
 ) -> AugmentResponse:
-    """Build a prompt over numbered passages, and say what was left out and why.
+    """Build a prompt over numbered passages, and report which passages were left out and why.
 
-    The same request gives the same response, but for the mark of spotlighting, which is drawn anew
-    for each request that has no `augment.seed`.
+    The same request gives the same response, except for the random mark of spotlighting; with
+    `augment.seed` that is the same, too.
 
     Args:
         request: Passages, best first, the question and the conversation before it.
         tokenizer: Counts tokens for the budgets and the usage.
         template: Wording of the prompt.
-        min_relevance: Dense cosine at least one passage must reach, where the request says none.
-        no_context_text: What a model is told to answer when the passages do not hold the answer.
+        min_relevance: Dense cosine at least one passage must reach, unless the request sets it.
+        no_context_text: The answer a model is instructed to give when the passages hold none.
 
     Raises:
         StepError: `misconfigured`, the operator's template cannot be rendered.

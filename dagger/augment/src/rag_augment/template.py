@@ -60,7 +60,7 @@ class Template:
         """Return the text of each block.
 
         Raises:
-            StepError: `misconfigured`, the template uses what it may not or what is not there.
+            StepError: `misconfigured`, the template uses something forbidden or undefined.
         """
         context = self._template.new_context(dict(values))
         try:

@@ -1,4 +1,4 @@
-"""Open the step: read the settings, load tokenizer and template once, answer JSON with JSON."""
+"""Open the step: read the settings, load tokenizer and template once, yield the JSON handler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tokenizer import load_tokenizer
 
 @contextmanager
 def open_step(settings: AugmentSettings | None = None) -> Iterator[Handler]:
-    """Give the step's handler; its parts are loaded here, once, and never on a request.
+    """Yield the step's handler; its parts are loaded here, once, and never on a request.
 
     Args:
         settings: None: from the environment.

@@ -1,7 +1,7 @@
 """Make a prompt and its answer fit the model's context window.
 
-The count is an estimate (no tokenizer of the model is at hand): it errs on the safe side for
-English and is too low for scripts with many tokens a character.
+The count is an estimate, without the model's tokenizer: too high for English, too low for scripts with
+many tokens per character.
 """
 
 from __future__ import annotations

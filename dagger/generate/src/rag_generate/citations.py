@@ -1,6 +1,6 @@
 """Verify the citations of an answer: each number points to a passage, each citation to its words.
 
-What cannot be verified is removed and said. Whether a quoted sentence *proves* the claim is not
+What cannot be verified is removed and reported. Whether a quoted sentence *proves* the claim is not
 judged: the sentence that shares the most words with it is named.
 """
 
@@ -30,14 +30,14 @@ class Verified(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    """A sentence of the answer and the numbers it carries."""
+    """A sentence of the answer and its citation numbers."""
 
     text: str
     markers: tuple[int, ...]
 
 
 def verify(text: str, contexts: Sequence[Context], quotes: Sequence[Quote] | None) -> Verified:
-    """Remove numbers that point to no passage and find the words each other number rests on.
+    """Remove numbers that point to no passage and find the sentences that support the others.
 
     Args:
         text: The answer with numbers in brackets.
@@ -123,7 +123,7 @@ def _exact(context: Context) -> bool:
 
 
 def _citation(context: Context, quotes: Sequence[Quote]) -> Citation:
-    """Describe what a number rests on; the whole passage when no sentence of it stands out."""
+    """Return the citation of a passage; it quotes all of the passage when no sentence matches."""
     ranges = [(quote.start, quote.end) for quote in quotes] if _exact(context) else []
     origin = context.span[0]
     start, end = ranges[0] if ranges else (0, len(context.text))

@@ -81,8 +81,8 @@ def _overlap(one: set[str], other: set[str]) -> float:
 def _write(candidate: Candidate, context: Context) -> str:
     """Return the sentence as it stands in an answer, with its number before the full stop.
 
-    Bracketed numbers of the passage itself would read as citations, and an image of its would be
-    fetched: the quote keeps them, the answer does not.
+    Bracketed numbers in the passage would read as citations, and its images would be fetched: the
+    quote keeps them, the answer does not.
     """
     text = context.text[candidate.start : candidate.end]
     if candidate.kind == "code":

@@ -1,4 +1,4 @@
-"""What a generator is: it streams the text of an answer and ends with a draft of it."""
+"""The interface of a generator: it streams the text of an answer and ends with a draft."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Generator(Protocol):
     def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
         """Yield pieces of the answer's text as they come, then the draft, last.
 
-        Closing the iterator early gives up the answer and frees what it holds.
+        Closing the iterator early cancels the answer and frees its resources.
 
         Raises:
-            StepError: No answer can be had; its code says why.
+            StepError: There is no answer; the code tells why.
         """

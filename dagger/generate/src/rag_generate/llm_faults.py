@@ -1,4 +1,4 @@
-"""What can go wrong between us and a language model, as the codes clients act on.
+"""Failures of calls to a language model, as error codes that clients act on.
 
 No message holds the server's own words: they may repeat the prompt, the key or the address.
 """
@@ -16,7 +16,7 @@ import openai
 
 from rag_kit.errors import StepError
 
-MAX_RETRY_AFTER_S = 60.0  # seconds; a longer wait asked for by the server is capped
+MAX_RETRY_AFTER_S = 60.0  # seconds; longer waits in Retry-After are capped
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -24,10 +24,10 @@ class Failure(Exception):  # noqa: N818 - an outcome of one attempt, never seen 
     """One attempt failed.
 
     Args:
-        error: What the caller is told when no attempt is left.
-        retry: Whether another attempt may succeed and costs nothing twice: the server was not
-            reached, or itself said that it did not answer.
-        down: Whether it tells that the server is down, whatever is asked.
+        error: What the caller gets when no attempt is left.
+        retry: Whether another attempt may succeed without paying twice: the server was not
+            reached, or reported that it did not answer.
+        down: Whether it indicates that the server is down, for any request.
     """
 
     def __init__(self, error: StepError, *, retry: bool = False, down: bool = False) -> None:
@@ -53,7 +53,7 @@ def out_of_time(seconds: float, source: str) -> Failure:
 
 
 def refused_for_now(seconds: float) -> StepError:
-    """Return the error while most calls fail and no further one is made."""
+    """Return the error of an open circuit breaker."""
     return StepError(
         "llm_upstream_error",
         f"most of the last calls of the model's server failed; the next one is tried in {seconds:.1f} s",
@@ -93,8 +93,8 @@ def explain_failure(error: Exception, *, started: bool) -> Failure:
             lost = StepError("llm_upstream_error", "the model's server cannot be reached")
             return Failure(lost, retry=True, down=True)
         if not isinstance(error, (openai.APIConnectionError, httpx2.HTTPError)):
-            told = StepError("llm_upstream_error", "the model's server failed in its stream")
-            return Failure(told, down=True)
+            failed = StepError("llm_upstream_error", "the model's server failed in its stream")
+            return Failure(failed, down=True)
         message = (
             "the model's server dropped the connection before it answered; it was not asked again, "
             "because it may have been at work"
@@ -151,7 +151,7 @@ def _refused(error: openai.APIStatusError) -> Failure:
 
 
 def _soon(wait: float | None) -> bool:
-    """Whether the wait asked for is known in full: a capped one would come back too early."""
+    """Whether the server's wait is known and short: after a capped one, a retry would be too early."""
     return wait is None or wait < MAX_RETRY_AFTER_S
 
 
@@ -167,7 +167,7 @@ def _detail(error: openai.APIStatusError) -> str:
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:
-    """Return the seconds a server asks to wait (number or date), capped; None when it does not."""
+    """Return the seconds of Retry-After (number or date), capped; None without a valid one."""
     value = headers.get("retry-after")
     if value is None:
         return None

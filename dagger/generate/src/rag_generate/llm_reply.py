@@ -14,16 +14,16 @@ MAX_TEXT = 1_000_000  # characters; many times what max_answer_tokens allows
 
 @dataclass
 class Reply:
-    """What has come of an answer so far."""
+    """The part of an answer received so far."""
 
     text: str = ""
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    started: bool = False  # a first token came, be it of the answer or of the model's reasoning
+    started: bool = False  # a first token arrived, of the answer or of the model's reasoning
 
     def add(self, chunk: Any) -> str:
-        """Take in one chunk; returns its text.
+        """Add a chunk; returns its text.
 
         The client does not validate chunks, so anything may be missing or of another type.
         """
@@ -49,7 +49,7 @@ class Reply:
         return text or ""
 
     def check(self) -> None:
-        """Raise when the stream ended without a whole answer.
+        """Raise when the stream ended without a complete answer.
 
         Raises:
             Failure: `llm_bad_response`.

@@ -1,4 +1,4 @@
-"""The contract of `generate`: what it takes and what it gives, as JSON."""
+"""The contract of `generate`: request and response as JSON."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Answer with a language model behind an OpenAI-compatible chat API.
 
 The answer is always streamed, so that each phase has its own deadline: connect, first token, idle,
-total. One place retries (here; the client's own retries are off), and only what certainly was not
-answered: no connection, 429, 5xx. A request that may have been worked on is never sent again.
+total. Retries happen here only (the client's own are off), and only for requests that certainly were not
+answered: no connection, 429, 5xx. A request the model may have worked on is never sent again.
 The model's address and key are the operator's; a request cannot choose them. It calls no tools.
 """
 
@@ -39,12 +39,12 @@ LOG = logging.getLogger(__name__)
 
 
 class Deadline(NamedTuple):
-    """When an answer must be there.
+    """The time by which an answer must be complete.
 
     Args:
         at: Time of the event loop's clock.
         seconds: From the start until then.
-        source: The setting or the request field that says so.
+        source: The setting or the request field it comes from.
     """
 
     at: float
@@ -59,7 +59,7 @@ class OpenAIChat:
         base_url: Where the server is, e.g. http://127.0.0.1:8000/v1.
         model: Name of the model there.
         settings: The server's key, deadlines, retries and the model's context window.
-        breaker: Refuses calls while most fail; None: one as the settings say.
+        breaker: Refuses calls while most fail; None: one with these settings.
     """
 
     name = "openai"
@@ -87,11 +87,11 @@ class OpenAIChat:
         self._background = BackgroundLoop("rag-generate-openai")
 
     def close(self) -> None:
-        """Give up what still runs and close the connections."""
+        """Cancel running calls and close the connections."""
         self._background.close(self._client.close)
 
     def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
-        """Yield the model's text as it comes, then the draft; closing early aborts the call."""
+        """Yield the model's text as it arrives, then the draft; closing early aborts the call."""
         if not request.prompt:
             raise StepError(
                 "invalid_request",
@@ -119,7 +119,7 @@ class OpenAIChat:
     async def _answer(
         self, request: GenerateRequest, fitted: Fitted, emit: Callable[[str], None]
     ) -> Draft:
-        """Try until an answer is there, the attempts are used up, or the time is."""
+        """Try until there is an answer, no attempt is left, or the deadline is reached."""
         clock = asyncio.get_running_loop().time
         deadline = self._deadline(request.generate.deadline_s, clock())
         attempts = self._settings.llm_attempts
@@ -190,7 +190,7 @@ class OpenAIChat:
             reply.check()
         except TimeoutError:
             if reply.finish_reason is not None:
-                return None  # only the usage or the end mark is late
+                return None  # only the usage or the end marker is late
             if loop.time() >= deadline.at:
                 return out_of_time(deadline.seconds, deadline.source)
             return timed_out(phase, seconds)

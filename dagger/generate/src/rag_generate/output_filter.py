@@ -6,7 +6,7 @@ rules, by the name a warning gives:
 - `canary`: the mark of the prompt, or a text the operator planted;
 - `secret`: the model's own key, or anything shaped like a well-known credential;
 - `system_prompt`: a run of words of the prompt's rules;
-- `image`: an image, which a reader's program would fetch without being asked;
+- `image`: an image, which a reader's program would fetch automatically;
 - `active_html`: markup that runs, links or fetches;
 - `foreign_url`: an address that stands in no passage and not in the question, or one that is a
   script. The beginning of an address that stands there is fine: it carries nothing.
@@ -113,7 +113,9 @@ class OutputFilter:
         flat = [needle for _, needle, flat in self._needles if flat]
         self._begins = {needle[:end] for needle in flat for end in range(1, len(needle))}
         self._longest = max(map(len, flat), default=0)
-        rules = _words("\n".join(said.content for said in request.prompt if said.role == "system"))
+        rules = _words(
+            "\n".join(message.content for message in request.prompt if message.role == "system")
+        )
         self._rules = f" {' '.join(rules)} "
         runs = set(_runs(rules))
         self._runs = runs - set(_runs(_words(self._known))) if runs else runs
@@ -136,7 +138,7 @@ class OutputFilter:
         return "" if self.hit else self._advance(held)
 
     def finish(self) -> str:
-        """Look at the whole answer; returns what was still held back, "" after a hit."""
+        """Check the complete answer; returns the text still held back, "" after a hit."""
         self._text = clean(self._raw)
         self.hit = self.hit or self.find(self._text)
         return "" if self.hit else self._advance(len(self._text))
@@ -177,7 +179,7 @@ class OutputFilter:
             address = shorter
         return not _NAMED.search(address) or address in self._known
 
-    # -- what is held back ----------------------------------------------------------------
+    # -- text held back -------------------------------------------------------------------
 
     def _held(self) -> int:
         """Return where the text begins that may still turn into something forbidden."""
@@ -195,7 +197,7 @@ class OutputFilter:
         return min([*places, self._held_needle(), self._held_rules(blank)])
 
     def _held_needle(self) -> int:
-        """The longest end that begins a canary or a key, whatever stands between its letters."""
+        """The longest end that begins a canary or a key, ignoring characters between its letters."""
         tail, places = "", list[int]()
         for at in range(len(self._text) - 1, self._sent - 1, -1):
             if len(tail) >= self._longest:

@@ -1,4 +1,4 @@
-"""Tell when a model says that it finds no answer."""
+"""Detect that a model declines to answer."""
 
 from __future__ import annotations
 

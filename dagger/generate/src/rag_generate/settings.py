@@ -1,4 +1,4 @@
-"""What an operator decides, read from the environment once at start."""
+"""What an operator configures for `generate`; the only place that reads the environment."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ def generate(
         request: Question, passages, prompt, and whether the passages are enough.
         generators: What can answer, by name.
         default: The name used when the request names none.
-        no_context_text: The answer when nothing found supports one; a model told to reply with it
-            is understood as refusing.
+        no_context_text: The answer when no passage supports one; a model that replies with it
+            counts as declining.
         filtered_text: The answer when a model's own holds what may not leave.
         secrets: Keys no answer of a model may hold.
-        canaries: Other texts it may not hold, besides those of the request.
+        canaries: Further texts it may not hold, in addition to those of the request.
 
     Raises:
         StepError: Nothing supports an answer and the caller asked for an error, the generator is
@@ -205,8 +205,8 @@ def _choose(
 def _missing(request: GenerateRequest, generator: Generator) -> tuple[str, float | None]:
     """Return why no answer should be tried ("" when one should), and the support when scored.
 
-    A model is asked without support only when the caller wants it to answer anyway. When the
-    request names a `min_support`, the passages are scored before a model is paid for.
+    A model is called without support only for `no_context: answer`. With a `min_support` in the
+    request, the passages are scored before the model is called.
     """
     least = request.generate.min_support
     support = None

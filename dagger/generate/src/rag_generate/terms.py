@@ -10,7 +10,7 @@ import snowballstemmer  # type: ignore[import-untyped]
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _STEMMER = snowballstemmer.stemmer("english")
 
-# What only says which kind of answer is asked for: "how long", "what year", "which kind of".
+# Phrases that only specify the kind of answer: "how long", "what year", "which kind of".
 _ASKING = re.compile(
     r"\bhow (?:many|much|long|far|tall|big|high|old|often|fast|large|deep|wide|soon|late|early)\b"
     r"|\b(?:what|which) (?:kind|type|sort|year|date|day|month|time|number)s?\b(?: of\b)?",
@@ -27,7 +27,7 @@ should so some such t take taken takes tell than that the their them then there 
 those through to too under until up us use used ve very was we were what when where which while who
 whom whose why will with would you your
 """
-# Words that ask or glue; they say nothing about what a passage is about.
+# Question and function words, which do not tell a passage's topic.
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
@@ -51,7 +51,7 @@ def content_terms(text: str) -> list[str]:
 
 
 def question_terms(query: str) -> list[str]:
-    """Return the content terms of a question without what only says which kind of answer it wants."""
+    """Return the content terms of a question, without the phrases for the kind of answer."""
     found = words(_ASKING.sub(" ", query))
-    asked = " ".join(word for word in found if word not in STOP_WORDS)
-    return content_terms(asked or query)
+    content = " ".join(word for word in found if word not in STOP_WORDS)
+    return content_terms(content or query)

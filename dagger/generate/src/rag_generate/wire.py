@@ -1,4 +1,4 @@
-"""Open the step: read the settings, make the generators once, answer JSON with JSON."""
+"""Open the step: read the settings, create the generators once, yield the JSON handler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_step(settings: Settings | None = None) -> Iterator[Handler]:
-    """Give the step's handler; clients and connections live while it is open.
+    """Yield the step's handler; clients and connections live while it is open.
 
     Args:
         settings: None: from the environment.
@@ -59,7 +59,7 @@ def _events(request: GenerateRequest, **parts: Any) -> Iterator[Event]:
 
 @contextmanager
 def open_generators(settings: Settings) -> Iterator[dict[str, Generator]]:
-    """Give the configured generators by name; `openai` is there when it is configured."""
+    """Yield the generators by name; `openai` is among them when it is configured."""
     with ExitStack() as stack:
         generators: dict[str, Generator] = {
             "extractive": Extractive(min_support=settings.min_support)
@@ -77,7 +77,7 @@ def _openai(settings: Settings) -> OpenAIChat:
             f"RAG_LLM_{'MODEL' if base_url else 'BASE_URL'} is not set; the generator openai needs "
             "RAG_LLM_BASE_URL and RAG_LLM_MODEL; unset both, and RAG_GENERATOR, to answer without",
         )
-    # importing the client takes about a second: only those who use it pay
+    # lazy: importing the client takes about a second
     from .openai_chat import OpenAIChat
 
     return OpenAIChat(base_url, model, settings)

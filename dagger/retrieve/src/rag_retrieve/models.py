@@ -1,4 +1,4 @@
-"""The contract of `retrieve`: what it takes and what it gives, as JSON."""
+"""The contract of `retrieve`: request and response as JSON."""
 
 from __future__ import annotations
 

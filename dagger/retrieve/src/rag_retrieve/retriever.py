@@ -1,4 +1,4 @@
-"""The resident retriever: one embedder and one store, loaded once, for every request."""
+"""The resident parts of `retrieve`: one embedder and one store, loaded once for all requests."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ LOG = logging.getLogger(__name__)
 
 
 class Retriever:
-    """Ingest, search, list and delete, over one embedder and one store.
+    """Ingest, search, list and delete, over one embedder and one store; thread-safe.
 
-    Safe to use from many threads. A collection is opened at its first use and stays open; only
-    one process can have an embedded store's collection open.
+    A collection is opened at its first use and stays open; only one process can have an embedded
+    store's collection open.
 
     Args:
-        settings: What is configured.
-        embedder: One that is loaded already; None loads the configured one.
-        on_step: Called with the name of each step of a commit, where a crash test may strike.
+        settings: The configuration.
+        embedder: A loaded one; None loads the configured one.
+        on_step: Called with the name of each step of a commit; crash tests kill the process there.
     """
 
     def __init__(
@@ -91,15 +91,15 @@ class Retriever:
 
     @property
     def breakers(self) -> tuple[Breaker, ...]:
-        """Return those of the dependencies behind a network."""
+        """Return the circuit breakers of the dependencies behind a network."""
         found = [getattr(part, "breaker", None) for part in (self._stores, self._embedder)]
         return tuple(breaker for breaker in found if breaker is not None)
 
     def preload(self) -> None:
-        """Open every collection now, so that no request has to; one that does not fit is left.
+        """Open every collection now, so that no request has to; skip those of another recipe.
 
-        The Superlinked server, where one is configured, is waited for while it loads, and brought up
-        to date; when it does not answer, the first request does that.
+        If a Superlinked server is configured, wait until it has loaded and update it; when it does
+        not answer, the first request updates it.
         """
         superlinked = self._superlinked
         if superlinked is not None:
@@ -122,7 +122,7 @@ class Retriever:
                     LOG.warning("collection '%s': %s: %s", name, error.code, error.message)
 
     def check(self) -> None:
-        """Ask the store's server whether it is there; an embedded store always is.
+        """Check that the store's server answers; an embedded store always does.
 
         Raises:
             StepError: `retriever_…` or `deadline_exceeded`.
@@ -151,12 +151,12 @@ class Retriever:
 
         Args:
             paths: Files and folders; a folder `docs` gives document ids `docs/…`.
-            collection: Where to; made when it is not there.
+            collection: Its name; it is created when it does not exist.
             prune: Delete documents of these folders that are no longer in them.
             progress: Called after each commit.
 
         Returns:
-            What happened to each document; what it lists is durable.
+            What happened to each document; all of it is durable.
         """
         files, prefixes = find_files(paths)
         with self._writing:
@@ -183,7 +183,7 @@ class Retriever:
         return list(self._collection(collection).documents())
 
     def document(self, collection: str, document_id: str) -> StoredDocument:
-        """Give one document with its text; raises `document_not_found`."""
+        """Return one document with its text; raises `document_not_found`."""
         return self._collection(collection).document(document_id)
 
     def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
@@ -222,10 +222,10 @@ class Retriever:
             self._stores.delete(name)
 
     def reindex(self, collection: str, *, progress: OnProgress | None = None) -> IngestReport:
-        """Build a collection anew from its stored documents, with the settings of now.
+        """Rebuild a collection from its stored documents, with the present settings.
 
-        Searches answer from the old one until the new one is whole; then it takes its place at
-        once. When this dies in between, the old one stays.
+        Searches use the old index until the new one is complete and replaces it in one step. After
+        a crash in between, the old one stays.
         """
         with self._writing:
             old = self._collection(collection, any_recipe=True)
@@ -238,7 +238,7 @@ class Retriever:
                 run = Ingest(draft, progress)
                 run.documents(old.stored())
             except BaseException:
-                store.close()  # gives the unfinished generation up
+                store.close()  # discards the unfinished generation
                 raise
 
             def publish() -> None:
@@ -247,12 +247,14 @@ class Retriever:
             try:
                 old.replace(draft, publish)
             except BaseException:
-                self._collections.pop(collection, None)  # the next use opens what is there
+                self._collections.pop(
+                    collection, None
+                )  # the next use opens the published generation
                 raise
         return run.report
 
     def close(self) -> None:
-        """Close every collection; searches under way end first."""
+        """Close every collection after its running searches."""
         with self._writing, self._opening:
             for collection in self._collections.values():
                 collection.close()

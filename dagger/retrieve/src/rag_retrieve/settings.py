@@ -62,7 +62,7 @@ class RetrieveSettings(BreakerSettings):
     )
     embedding_cache: Path | None = Field(
         None,
-        description="Folder of vectors computed before, for stores that are built anew; none: off.",
+        description="Folder of cached vectors, for stores that are rebuilt; none: off.",
     )
     chunk_tokens: int = Field(200, ge=16, le=2048, description="Longest passage, in tokens.")
     chunk_overlap_tokens: int = Field(0, ge=0, le=512, description="Tokens two passages share.")

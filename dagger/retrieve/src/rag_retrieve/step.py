@@ -118,7 +118,7 @@ def _rank(found: Mapping[str, Found], request: RetrieveRequest) -> list[Ranked]:
 
 
 def cap(ranked: Sequence[tuple[object, bool]], most: int | None, top_k: int) -> list[int]:
-    """Choose `top_k` passages so that no document takes the places of others that fit as well.
+    """Choose `top_k` passages so that no document displaces others that are as relevant.
 
     Args:
         ranked: Document of each passage and whether it is close to the question, best first.
@@ -144,7 +144,7 @@ def cap(ranked: Sequence[tuple[object, bool]], most: int | None, top_k: int) -> 
 
 
 def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
-    """Return a passage as a result; raises `retriever_bad_response` when its payload is not whole."""
+    """Return a passage as a result; raises `retriever_bad_response` for an incomplete payload."""
     try:
         return Result(
             chunk_id=ranked.id,

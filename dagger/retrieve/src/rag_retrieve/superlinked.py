@@ -1,8 +1,8 @@
 """The retriever `superlinked`: search by text, recency and category on a Superlinked server.
 
-The step's own store stays the source: chunks and vectors are sent to the server whenever it holds
-other content than the collection has now, and a question is embedded here. The server is
-`rag_superlinked`; it cannot be installed beside this step, so it is asked over HTTP.
+The step's own store stays the source: chunks and vectors are sent to the server whenever its content
+differs from the collection's, and questions are embedded here. The server is `rag_superlinked`, whose
+dependencies conflict with this step's; so it is called over HTTP.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .stores.base import Point
 BATCH = 64  # chunks read and sent at once
 BATCH_BYTES = 2 * 1024 * 1024  # of JSON; the server takes twice that
 BATCH_TIMEOUT_S = 60.0
-LOADING_S = 60.0  # a server that says it is loading gets at start
+LOADING_S = 60.0  # to wait for a server that is still loading
 POLL_S = 0.1
 UPDATE_ATTEMPTS = 3  # when the collection changes while it is sent
 LATEST = 2**40  # seconds since 1970; later ones are mistakes, e.g. milliseconds
@@ -50,14 +50,14 @@ _HITS = TypeAdapter(list[_Hit])
 
 
 class _LoadingError(StepError):
-    """The server answers, and is not ready yet."""
+    """The server answers, but is not ready yet."""
 
 
 class Superlinked:
-    """A client of the Superlinked server; safe to use from many threads.
+    """A client of the Superlinked server; thread-safe.
 
     Args:
-        settings: What is configured.
+        settings: The configuration.
 
     Raises:
         StepError: `retriever_misconfigured`, the server has no URL.
@@ -84,21 +84,21 @@ class Superlinked:
         """Find the passages that fit the question by the weights of the request.
 
         Raises:
-            StepError: `invalid_request` for what this retriever cannot do; `retriever_unavailable`,
+            StepError: `invalid_request` for options this retriever does not have; `retriever_unavailable`,
                 `deadline_exceeded` or `retriever_bad_response` from the server.
         """
-        asked = _asked(request)
+        query = _query(request)
         vector = collection.analyzer.dense_query(request.query)
-        asked["vector"] = np.asarray(vector).tolist()
+        query["vector"] = np.asarray(vector).tolist()
         self.update(collection)
         try:
-            hits = self._search(collection, asked)
+            hits = self._search(collection, query)
         except StepError as error:
             if error.code not in ("collection_not_found", "collection_mismatch"):
                 raise
-            self._current.pop(collection.manifest.name, None)  # it restarted, or was filled anew
+            self._current.pop(collection.manifest.name, None)  # it restarted, or was refilled
             self.update(collection)
-            hits = self._search(collection, asked)
+            hits = self._search(collection, query)
         hits = _cut(hits, request)
         # `augment` and `generate` judge by the cosine whether a passage answers at all.
         cosines = collection.score(("dense", vector, len(hits)), [hit.chunk_id for hit in hits])
@@ -112,7 +112,7 @@ class Superlinked:
         return respond(request, results, collection.manifest, provenance)
 
     def wait(self) -> None:
-        """Return when the server has loaded; it may listen long before.
+        """Wait until the server has loaded, which may be long after it listens.
 
         Raises:
             StepError: `retriever_unavailable`, it does not answer, or still loads after a minute.
@@ -129,7 +129,7 @@ class Superlinked:
                 return
 
     def update(self, collection: Collection) -> None:
-        """Let the server hold what the collection holds; costs nothing when it does already.
+        """Send the collection's content to the server, unless it has it already.
 
         Raises:
             StepError: `in_progress`, the collection keeps changing; `retriever_…` from the server.
@@ -223,9 +223,9 @@ class Superlinked:
         value = metadata.get(self._settings.superlinked_category_field)
         return value if isinstance(value, str) and value else None
 
-    def _search(self, collection: Collection, asked: dict[str, Any]) -> list[_Hit]:
+    def _search(self, collection: Collection, query: dict[str, Any]) -> list[_Hit]:
         path = f"/collections/{collection.manifest.name}/search"
-        answer = self._call("POST", path, {**asked, "corpus_digest": self._digest(collection)})
+        answer = self._call("POST", path, {**query, "corpus_digest": self._digest(collection)})
         try:
             return _HITS.validate_python(answer.get("hits"))
         except ValidationError as error:
@@ -275,8 +275,8 @@ class Superlinked:
         return answer
 
 
-def _asked(request: RetrieveRequest) -> dict[str, Any]:
-    """Return the search as the server takes it; refuse what would be ignored."""
+def _query(request: RetrieveRequest) -> dict[str, Any]:
+    """Return the query for the server; refuse options that would be ignored."""
     options = request.retrieve
     if request.filters:
         raise StepError(
@@ -306,7 +306,9 @@ def _asked(request: RetrieveRequest) -> dict[str, Any]:
         raise StepError(
             "invalid_request", "one weight at least must not be 0", param="retrieve.weights"
         )
-    top_k = max(options.candidates, request.top_k)  # more than asked for: some are capped away
+    top_k = max(
+        options.candidates, request.top_k
+    )  # more than requested: the document cap removes some
     return {"top_k": top_k, "weights": weights, "category": options.category}
 
 
@@ -315,7 +317,9 @@ def _cut(hits: Sequence[_Hit], request: RetrieveRequest) -> list[_Hit]:
     ordered = sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
     if request.min_score is not None:
         ordered = [hit for hit in ordered if hit.score >= request.min_score]
-    ranked = [(hit.payload.get("document_id"), True) for hit in ordered]  # its scale is its own
+    ranked = [
+        (hit.payload.get("document_id"), True) for hit in ordered
+    ]  # these scores have another scale than cosines
     kept = cap(ranked, request.retrieve.max_per_document, request.top_k)
     return [ordered[at] for at in kept]
 
@@ -355,7 +359,7 @@ def _batches(chunks: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]
 
 
 def _passed_on(failed: Mapping[str, Any]) -> StepError:
-    """Return the server's own error; of `retrieve`'s request it can only know the category."""
+    """Return the server's error; the only field of the request it can name is the category."""
     code, message = str(failed["code"]), str(failed.get("message"))
     if code == "not_ready":
         return _unavailable("is still loading", _LoadingError)

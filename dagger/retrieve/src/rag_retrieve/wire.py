@@ -1,4 +1,4 @@
-"""JSON in, JSON out: the handler of `retrieve` over a resident retriever."""
+"""Open the step: load model and collections once, yield the JSON handler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def handler_for(retriever: Retriever) -> Handler:
 
 @contextmanager
 def open_step(settings: RetrieveSettings | None = None) -> Iterator[Handler]:
-    """Load model and collections once, and give the handler while they are open."""
+    """Load model and collections once, and yield the handler while they are open."""
     with Retriever.open(settings) as retriever:
         retriever.preload()
         yield handler_for(retriever)

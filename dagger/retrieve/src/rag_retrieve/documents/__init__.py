@@ -23,8 +23,8 @@ MAX_DOCUMENT_BYTES = 50 * 1024 * 1024
 
 Reader = Callable[[str, bytes], list[LoadedDocument]]
 
-# Extension to loader, as module:function; a module is imported when its first file is read. What
-# people are told they may send is `rag_kit.formats`.
+# Loader of each extension, as module:function; imported when the first such file is read. Help texts
+# list the formats in `rag_kit.formats`.
 READERS = {
     ".txt": "text:read_plain",
     ".text": "text:read_plain",
@@ -49,14 +49,14 @@ def load(name: str, data: bytes) -> list[LoadedDocument]:
     """Read one file, by its extension.
 
     Args:
-        name: Id of the document: its path relative to what is ingested, with `/`.
+        name: Id of the document: its path relative to the ingested folder, with `/`.
         data: The file's content, at most `MAX_DOCUMENT_BYTES`.
 
     Returns:
         The document, or one for each record of a JSON or JSON Lines file.
 
     Raises:
-        StepError: `document_unreadable`, saying what is wrong with the file and what to do.
+        StepError: `document_unreadable`, with what is wrong with the file and what to do.
     """
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in READERS:

@@ -1,4 +1,4 @@
-"""Checks before an Office file, a zip archive, is unpacked: its kind, its size, no zip bomb."""
+"""Checks before an Office file, which is a zip archive, is unpacked: kind, size, no zip bomb."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .document import unreadable
 
 MAX_UNPACKED_BYTES = 200 * 1024 * 1024
 MAX_RATIO = 200  # unpacked to packed size of one part; XML of prose packs about 1:10
-SMALL_BYTES = 1024 * 1024  # below it the ratio says nothing
+SMALL_BYTES = 1024 * 1024  # the ratio of smaller parts is not checked
 MAX_PARTS = 10_000
-OLD_OFFICE = b"\xd0\xcf\x11\xe0"  # OLE: .doc, .xls, .ppt, and what is encrypted
+OLD_OFFICE = b"\xd0\xcf\x11\xe0"  # OLE: .doc, .xls, .ppt, and encrypted files
 
 
 def check_office_file(name: str, data: bytes, *, kind: str, suffix: str) -> None:
-    """Refuse what is no Office file, or would unpack to more than is accepted.
+    """Refuse a file that is no Office file, or unpacks to more than is accepted.
 
     Args:
         name: The file's name.

@@ -1,4 +1,4 @@
-"""What every loader gives, and the checks they share."""
+"""The document every loader returns, and the checks they share."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class LoadedDocument:
 
     Attributes:
         document_id: Stable id: the file's name, or `name#record` for one record of a file.
-        title: What the document calls itself, or the stem of its file's name.
+        title: The document's own title, or the stem of its file's name.
         source: The file's name, a relative posix path.
         text: For plain text formats exactly the decoded file, else the extracted text.
         content_type: Media type of the file.
         pages: Offset at which each page starts, ascending; empty if the format has no pages.
         metadata: What can be filtered on.
-        breaks: Offsets at which a row or record starts; a chunk joins whole ones where it can.
+        breaks: Offsets at which a row or record starts; a chunk joins complete ones where it can.
         headings: In order of appearance.
     """
 
@@ -110,7 +110,7 @@ def kind_of(data: bytes) -> str | None:
 
 
 def decode(name: str, data: bytes) -> str:
-    """Decode a text file as UTF-8, or as its byte order mark says; the text leaves the mark out.
+    """Decode a text file as UTF-8, or by its byte order mark, which is not part of the text.
 
     Raises:
         StepError: `document_unreadable` with the offset of the first byte at fault.

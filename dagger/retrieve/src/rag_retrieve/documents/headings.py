@@ -10,7 +10,7 @@ MAX_HEADING_CHARACTERS = 200
 
 
 class HeadingPaths:
-    """Gives the path of headings above all of a span; spans must be asked for in order of their start."""
+    """Finds the path of headings above a span; spans must come in order of their start."""
 
     def __init__(self, headings: Sequence[Heading]) -> None:
         self.headings = headings

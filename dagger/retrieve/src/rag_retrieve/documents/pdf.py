@@ -20,7 +20,7 @@ MAX_OPERATORS = 20_000_000  # drawing operators in all pages; a page of prose ha
 UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0e-\x1f]")
 OFFICE_TITLE = re.compile(r"^Microsoft \w+ - ")
 LOG = logging.getLogger(__name__)
-# pypdf warns of each oddity it mends in a file; what it cannot mend it raises
+# pypdf warns about each oddity it repairs, and raises for those it cannot
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)
 
 

@@ -1,4 +1,4 @@
-"""Vectors of texts embedded before, in a folder: a store built anew embeds only what is new."""
+"""Cached vectors of texts in a folder: rebuilding a store embeds only new texts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EmbeddingCache:
     def fill(
         self, texts: Sequence[str], embed: Callable[[Sequence[str]], Vectors]
     ) -> tuple[Vectors, int]:
-        """Return N × dim vectors, and how many texts `embed` was asked for."""
+        """Return N × dim vectors, and how many texts `embed` computed."""
         paths = [self._path(text) for text in texts]
         rows = [self._read(path) for path in paths]
         new = [at for at, row in enumerate(rows) if row is None]

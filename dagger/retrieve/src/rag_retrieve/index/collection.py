@@ -1,14 +1,14 @@
-"""One collection: documents in, passages out, whole documents only.
+"""One collection: documents in, passages out; a document is visible completely or not at all.
 
-A document becomes passages (points with vectors) and one document point without vectors that
-names the version of its content which counts. A commit of a few documents is:
+A document is stored as passages (points with vectors) and one document point without vectors, which
+names the published version of its content. A commit of a few documents is:
 
     journal what will change -> upsert new passages -> upsert document points (this publishes)
     -> delete the passages of replaced versions
 
-and a checkpoint after some commits: sync -> manifest -> clear the journal. Whatever moment a
-process dies at, the document points tell which version is whole, and the
-journal tells which passages belong to none; `recover` removes those.
+and a checkpoint after some commits: sync -> manifest -> clear the journal. Whenever a
+process dies, the document points name the versions that are complete, and the journal lists the
+passages that belong to none; `recover` removes those.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of o
 
 @dataclass(frozen=True)
 class Found:
-    """What one leg found, best first, and its scores of what only other legs found."""
+    """The hits of one leg, best first, and its scores for hits of the other legs only."""
 
     hits: list[Hit]
     completed: dict[str, float]
@@ -104,7 +104,7 @@ class Ledger(Protocol):
 
 
 class Draft:
-    """Ledger of a collection in the making: nobody sees it, so there is nothing to recover."""
+    """Ledger of an unpublished collection: no reader sees it, so there is nothing to recover."""
 
     def read_journal(self, name: str) -> None:
         """There is none."""
@@ -154,7 +154,7 @@ class Collection:
         complete: bool = False,
         documents: bool = False,
     ) -> Snapshot:
-        """Search all legs and load what `pick` chooses, all of one state of the collection.
+        """Search all legs and load the passages `pick` chooses, from one state of the collection.
 
         Args:
             legs: What to search, as one request.
@@ -193,7 +193,7 @@ class Collection:
         ]
 
     def _published_only(self, found: list[list[Hit]]) -> list[list[Hit]]:
-        """Leave out what belongs to no whole document of this collection: torn, old or foreign."""
+        """Leave out passages of no published document: of unfinished, old or foreign versions."""
         names = {str(hit.payload.get("document_id")) for leg in found for hit in leg}
         ids = {document_point_id(name): name for name in names}
         points = self._store.get(list(ids), fields=["document_id", "content_hash"])
@@ -214,18 +214,18 @@ class Collection:
     def _check(
         self, points: dict[str, Point], found: list[list[Hit]], condition: Condition | None
     ) -> None:
-        """Refuse passages that the filter excludes, or that are not those the store found.
+        """Refuse an answer with passages that the filter excludes or that were not found.
 
         Raises:
             StepError: `retriever_bad_response`.
         """
         hits = {hit.id: hit.payload for leg in found for hit in leg}
         for point_id, point in points.items():
-            payload, asked = point.payload, hits[point_id]
+            payload, expected = point.payload, hits[point_id]
             metadata = payload.get("metadata")
             if payload.get("kind") != "chunk" or not isinstance(metadata, dict):
                 why = "a point that is no passage"
-            elif any(payload.get(name) != value for name, value in asked.items()):
+            elif any(payload.get(name) != value for name, value in expected.items()):
                 why = "another passage than the one it found"
             elif condition is not None and not matches(condition, metadata):
                 why = "a passage that the request's filter excludes"
@@ -237,7 +237,7 @@ class Collection:
             )
 
     def score(self, leg: Leg, ids: Sequence[str]) -> dict[str, float]:
-        """Score given passages by one leg; those that are not there get none."""
+        """Score given passages by one leg; missing ones get no score."""
         if not ids:
             return {}
         with self._lock.shared():
@@ -247,7 +247,7 @@ class Collection:
     # -- documents ------------------------------------------------------------------------
 
     def passages(self, size: int) -> Iterator[list[Point]]:
-        """Give every published passage with its payload and dense vector, at most `size` at a time.
+        """Yield every published passage with its payload and dense vector, at most `size` at a time.
 
         Each list is of one state of the collection; when `manifest.corpus_digest` is the same
         before and after, all of them are of the same.
@@ -267,14 +267,14 @@ class Collection:
             yield [found[id_] for id_ in ids[at : at + size] if id_ in found]
 
     def documents(self) -> Iterator[DocumentInfo]:
-        """Give the documents, ordered by id."""
+        """Yield the documents, ordered by id."""
         with self._lock.shared():
             points = list(self._store.scroll({"kind": "document"}, INFO_FIELDS))
         infos = [DocumentInfo.model_validate(point.payload) for point in points]
         return iter(sorted(infos, key=lambda info: info.document_id))
 
     def document(self, document_id: str) -> StoredDocument:
-        """Give one document with its text.
+        """Return one document with its text.
 
         Raises:
             StepError: `document_not_found`.
@@ -295,12 +295,12 @@ class Collection:
         return point
 
     def stored(self) -> Iterator[LoadedDocument]:
-        """Give every document as it was loaded, to build the collection anew."""
+        """Yield every document as it was loaded, to rebuild the collection."""
         for info in self.documents():
             yield loaded_document(self._record_of(info.document_id).payload)
 
     def versions(self, document_ids: Sequence[str]) -> dict[str, Version]:
-        """Give the published version of each document that is there."""
+        """Return the published version of each document that exists."""
         ids = {document_point_id(document_id): document_id for document_id in document_ids}
         points = self._store.get(list(ids), fields=["content_hash", "chunks"])
         return {
@@ -313,7 +313,7 @@ class Collection:
     # -- writing --------------------------------------------------------------------------
 
     def prepare(self, documents: Sequence[LoadedDocument]) -> list[Change]:
-        """Cut and embed the documents whose content is new; unchanged ones give no change."""
+        """Chunk and embed the documents whose content is new; unchanged ones need no change."""
         hashes = {document.document_id: content_hash(document) for document in documents}
         old = self.versions(list(hashes))
         fresh = [
@@ -351,14 +351,14 @@ class Collection:
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
     def removals(self, document_ids: Sequence[str]) -> list[Change]:
-        """Give the changes that delete documents; ids that are not there give none."""
+        """Return the changes that delete documents; unknown ids need none."""
         return [
             Change(document_id, version, None)
             for document_id, version in self.versions(document_ids).items()
         ]
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Make the changes visible, each document whole; `checkpoint` makes them durable.
+        """Make the changes visible, each document completely; `checkpoint` makes them durable.
 
         Raises:
             StepError: `storage_full` and others from the store; what was visible before stays.
@@ -372,12 +372,14 @@ class Collection:
         self._on_step("journal")
         try:
             self._apply(changes)
-        except BaseException:  # Ctrl-C too: a checkpoint may follow, and must find nothing torn
+        except (
+            BaseException
+        ):  # Ctrl-C too: a checkpoint may follow, and must find no unfinished document
             self._undo()
             raise
 
     def checkpoint(self) -> None:
-        """Make every commit so far durable: they are acknowledged when this returns."""
+        """Make all commits so far durable; they are acknowledged when this returns."""
         if not self._uncertain:
             return
         self._store.flush()
@@ -433,12 +435,12 @@ class Collection:
 
     def _undo(self) -> None:
         """Clean up after a failed commit; when that fails too, the journal stays for `recover`."""
-        self._uncertain = []  # else the next checkpoint would clear the journal of what is torn
+        self._uncertain = []  # else the next checkpoint would clear the journal of unfinished documents
         with suppress(StepError):
             self.recover()
 
     def recover(self) -> None:
-        """Finish or undo the commit that a journal tells of, and count the corpus anew."""
+        """Finish or undo the commit in the journal, and recount the corpus."""
         journal = self._ledger.read_journal(self.manifest.name)
         if not journal:
             return
@@ -485,19 +487,19 @@ class Collection:
         }
 
     def refresh(self) -> None:
-        """Read the manifest again where other processes may have changed it."""
+        """Read the manifest again if other processes may have changed it."""
         if not self._store.exclusive and not self._uncertain:
             raw = self._ledger.read_manifest(self.manifest.name)
             self.manifest = read_manifest(raw or {}, self.manifest.name)
 
     def replace(self, draft: Collection, publish: Callable[[], None]) -> None:
-        """Take the place of this collection's content by a draft's, between two searches."""
+        """Replace this collection's content by a draft's, between two searches."""
         with self._lock.exclusive():
             self._store.close()
             publish()
             self._store, self.manifest, self.analyzer = draft._store, draft.manifest, draft.analyzer
 
     def close(self) -> None:
-        """Wait for searches under way, then close the store."""
+        """Wait for running searches, then close the store."""
         with self._lock.exclusive():
             self._store.close()

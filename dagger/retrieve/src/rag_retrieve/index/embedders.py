@@ -47,7 +47,7 @@ class Embedder(Protocol):
         """Embed one query; returns dim float32 of length 1."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release its resources."""
 
 
 def open_embedder(settings: RetrieveSettings) -> Embedder:
@@ -159,8 +159,8 @@ class MiniLM:
 class OpenAIEmbedder:
     """Any OpenAI-compatible `POST /v1/embeddings`.
 
-    A call has its time in all and ends at once when the request it works for is given up. It is
-    made once more when the connection failed: embedding changes nothing.
+    The time limit of a call covers all of it, and cancelling the request ends it at once. A call whose
+    connection failed is retried once: embedding has no side effects.
     """
 
     def __init__(self, settings: RetrieveSettings) -> None:
@@ -196,7 +196,7 @@ class OpenAIEmbedder:
         self.embed_query = lru_cache(QUERY_CACHE)(lambda query: self.embed([query])[0])
 
     def close(self) -> None:
-        """Give up what still runs and close the connections."""
+        """Cancel running calls and close the connections."""
         self._background.close(self._client.close)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -212,7 +212,7 @@ class OpenAIEmbedder:
         try:
             return self._call(texts)
         except StepError as error:
-            # one that says when to come back is not asked again before
+            # a service that sends Retry-After is not called before that
             passing = error.code == "embedder_unavailable" and error.retry_after is None
             if not passing or not self.breaker.may_retry():
                 raise

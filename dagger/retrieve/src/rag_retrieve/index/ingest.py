@@ -87,7 +87,7 @@ class Ingest:
         self._commits = 0
 
     def files(self, files: Sequence[File]) -> None:
-        """Ingest files; one that cannot be read is reported and leaves what is stored of it."""
+        """Ingest files; an unreadable one is reported, and its stored version stays."""
 
         def documents() -> Iterator[LoadedDocument]:
             for left, file in zip(range(len(files) - 1, -1, -1), files, strict=True):
@@ -123,7 +123,7 @@ class Ingest:
     def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
         """Report, or with `prune` delete, documents under the prefixes that were not seen."""
         failed = {failure.document_id for failure in self.report.failed}
-        gone = [
+        missing = [
             info.document_id
             for info in self._collection.documents()
             if info.document_id.startswith(tuple(prefixes))
@@ -131,11 +131,11 @@ class Ingest:
             and info.document_id.partition("#")[0] not in failed
         ]
         if not prune:
-            self.report.missing = gone
+            self.report.missing = missing
             return
         with self._collection.checkpointed():
-            for at in range(0, len(gone), COMMIT_DOCUMENTS):
-                batch = gone[at : at + COMMIT_DOCUMENTS]
+            for at in range(0, len(missing), COMMIT_DOCUMENTS):
+                batch = missing[at : at + COMMIT_DOCUMENTS]
                 self._collection.commit(self._collection.removals(batch))
                 self.report.deleted += batch
 

@@ -1,4 +1,4 @@
-"""The manifest of a collection: what it was built with, and what it holds."""
+"""The manifest of a collection: its recipe (model, chunking) and a digest of its content."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Recipe(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a collection was built with, and a digest of what it holds."""
+    """The recipe of a collection and a digest of its content."""
 
     format: Literal[1] = 1
     name: str

@@ -26,7 +26,7 @@ from rag_kit.errors import StepError
 from ..search.filters import Condition
 
 BATCH = 256  # points in one write; a call of `upsert` with no more is one atomic operation
-SPARE = 16  # hits asked for beyond the limit, to see whether the cut falls among equal scores
+SPARE = 16  # hits fetched beyond the limit, to see whether the cut falls among equal scores
 TIE_ROUNDS = 4  # times a search is widened for that
 PAGE = 1000  # points read at once while scrolling
 INDEXED = ("kind", "document_id")  # payload fields with a keyword index
@@ -107,7 +107,7 @@ class Store(Protocol):
         fields to load; None loads all, an empty list none.
         """
 
-    def score(self, asked: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
+    def score(self, queries: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
         """Score given points by each leg, in one call; the leg's limit does not count.
 
         A sparse leg gives no score to a point that shares no term with it.
@@ -174,7 +174,7 @@ class Stores(Protocol):
     def publish_generation(self, name: str, generation: int, manifest: Mapping[str, Any]) -> None:
         """Make the generation the live one, with its manifest, in one step; remove the old one.
 
-        The store of `begin_generation` is then the live store. The journal is gone, and stores
+        The store of `begin_generation` is then the live store. The journal is removed, and stores
         opened before must be opened again (an embedded one is closed).
         """
 
@@ -214,7 +214,7 @@ def payload_key(field: str) -> str:
 def search_settled(
     legs: Sequence[Leg], fetch: Callable[[Sequence[Leg]], list[list[Hit]]]
 ) -> list[list[Hit]]:
-    """Search so that which of several equal scores makes the cut does not depend on chance.
+    """Search with a deterministic choice among equal scores at the limit.
 
     Args:
         legs: What to search.
@@ -222,22 +222,22 @@ def search_settled(
 
     Returns:
         One list per leg, by descending score, ties by id, at most the leg's limit. A leg asks
-        for a few more hits than its limit; one that ends among equal scores even so is asked
-        again for four times as many, at most `TIE_ROUNDS` times.
+        for a few more hits than its limit; one that still ends among equal scores is searched
+        again for four times as many hits, at most `TIE_ROUNDS` times.
     """
-    asked = [with_limit(leg, leg[2] + SPARE) for leg in legs]
-    found = fetch(asked)
+    wider = [with_limit(leg, leg[2] + SPARE) for leg in legs]
+    found = fetch(wider)
     for _ in range(TIE_ROUNDS):
         open_legs = [
             at
             for at, (leg, hits) in enumerate(zip(legs, found, strict=True))
-            if len(hits) == asked[at][2] and hits[leg[2] - 1].score == hits[-1].score
+            if len(hits) == wider[at][2] and hits[leg[2] - 1].score == hits[-1].score
         ]
         if not open_legs:
             break
         for at in open_legs:
-            asked[at] = with_limit(legs[at], 4 * asked[at][2])
-        for at, hits in zip(open_legs, fetch([asked[at] for at in open_legs]), strict=True):
+            wider[at] = with_limit(legs[at], 4 * wider[at][2])
+        for at, hits in zip(open_legs, fetch([wider[at] for at in open_legs]), strict=True):
             found[at] = hits
     return [
         sorted(hits, key=lambda hit: (-hit.score, hit.id))[: leg[2]]

@@ -1,4 +1,4 @@
-"""The collections of the server: begun, filled, published, searched.
+"""The collections of the server: created, filled, published, searched.
 
     PUT begins an index beside the live one -> chunks -> publish swaps it in
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Begun:
-    """An index in the making."""
+    """An index being filled."""
 
     generation: str
     spaces: Spaces
@@ -33,7 +33,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Live:
-    """An index that answers."""
+    """A published index."""
 
     generation: str
     info: CollectionInfo
@@ -41,7 +41,7 @@ class Live:
 
 
 class Collections:
-    """All collections. Every method is called from one and the same thread.
+    """All collections; every method must be called from the same thread.
 
     Args:
         settings: What is configured.
@@ -53,13 +53,13 @@ class Collections:
         self._live: dict[str, Live] = {}
 
     def load(self) -> None:
-        """Import Superlinked now, and see whether the database answers."""
+        """Import Superlinked now, and check that the database answers."""
         from . import sdk  # noqa: F401
 
         self._database.check()
 
     def begin(self, name: str, spaces: Spaces) -> str:
-        """Begin an index; returns its generation, which its chunks must name."""
+        """Create an index; returns its generation, which its chunks must name."""
         given_up = self._begun.pop(name, None)
         if given_up is not None:
             given_up.index.close()
@@ -69,7 +69,7 @@ class Collections:
         return generation
 
     def put(self, name: str, generation: str, chunks: Sequence[Chunk]) -> int:
-        """Write chunks into the index begun; returns how many distinct ones it has now."""
+        """Write chunks into the unpublished index; returns its number of distinct ones."""
         begun = self._of(name, generation)
         known = set(begun.spaces.categories)
         for at, chunk in enumerate(chunks):
@@ -87,7 +87,7 @@ class Collections:
         return len(begun.ids)
 
     def publish(self, name: str, generation: str, chunks: int) -> CollectionInfo:
-        """Let the index answer from now on, and drop the one before."""
+        """Publish the index, and drop the previous one."""
         begun = self._of(name, generation)
         if chunks != len(begun.ids):
             raise StepError(
@@ -106,7 +106,7 @@ class Collections:
         return info
 
     def info(self, name: str) -> CollectionInfo:
-        """Return what a collection holds; raises `collection_not_found`."""
+        """Return the description of a collection; raises `collection_not_found`."""
         return self._open(name).info
 
     def delete(self, name: str) -> None:
@@ -149,7 +149,7 @@ class Collections:
         return Found(corpus_digest=live.info.corpus_digest, hits=hits)
 
     def close(self) -> None:
-        """Release all connections; what is unfinished is dropped."""
+        """Release all connections; unpublished indices are dropped."""
         from .sdk import close_event_loop
 
         indices: list[Begun | Live] = [*self._begun.values(), *self._live.values()]

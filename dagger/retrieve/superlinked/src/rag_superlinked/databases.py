@@ -27,7 +27,7 @@ INFO_FIELD = "rag_superlinked"
 
 
 class Database(Protocol):
-    """Makes, finds and drops indices."""
+    """Creates, finds and drops indices."""
 
     def generation(self, name: str) -> str:
         """Return a new name of an index of a collection."""
@@ -36,16 +36,16 @@ class Database(Protocol):
         """Return the vector database for Superlinked."""
 
     def publish(self, generation: str, info: CollectionInfo) -> None:
-        """Keep what the index holds: it is whole now."""
+        """Store the description of the index, which is complete now."""
 
     def find(self, name: str) -> tuple[str, CollectionInfo] | None:
         """Return the published index of a collection that an earlier process left, or None."""
 
     def drop(self, name: str, *, keep: str | None = None) -> None:
-        """Drop the indices of a collection, all but one."""
+        """Drop all indices of a collection but one."""
 
     def drop_one(self, generation: str) -> None:
-        """Drop one index; one that is not there is ignored."""
+        """Drop one index; a missing one is ignored."""
 
     def check(self) -> None:
         """Raise StepError when the database does not answer."""
@@ -68,16 +68,16 @@ class Memory:
         return memory()
 
     def publish(self, generation: str, info: CollectionInfo) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is nothing to keep."""
 
     def find(self, name: str) -> None:
         """There is none."""
 
     def drop(self, name: str, *, keep: str | None = None) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is nothing to keep."""
 
     def drop_one(self, generation: str) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is nothing to keep."""
 
     def check(self) -> None:
         """It always answers."""
@@ -118,7 +118,7 @@ class Qdrant:
         )
 
     def publish(self, generation: str, info: CollectionInfo) -> None:
-        """Write the point that tells what the collection holds."""
+        """Write the point that describes the collection."""
         point = PointStruct(id=INFO_ID, vector={}, payload={INFO_FIELD: info.model_dump()})
         with explained():
             self._client.upsert(generation, [point], wait=True)
@@ -134,7 +134,7 @@ class Qdrant:
         return None
 
     def drop(self, name: str, *, keep: str | None = None) -> None:
-        """Delete the Qdrant collections of this name, also those a dead process left."""
+        """Delete the Qdrant collections of this name, also those of a dead process."""
         with explained():
             for generation in self._generations(name):
                 if generation != keep:

@@ -1,4 +1,4 @@
-"""What the server takes and gives, as JSON; unknown fields are refused."""
+"""Requests and responses of the server as JSON; unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Model(BaseModel):
 
 
 class Spaces(_Model):
-    """What an index is made of; another value of any of these needs another index."""
+    """The parameters of an index; any other value needs another index."""
 
     dimension: int = Field(ge=1, le=65536, description="Numbers in a vector of text.")
     corpus_digest: str = Field(min_length=1, max_length=512, description="Names the content.")
@@ -57,19 +57,19 @@ class Chunk(_Model):
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
     def payload(self) -> dict[str, Any]:
-        """Return what is stored beside the vectors."""
+        """Return the payload, stored beside the vectors."""
         return self.model_dump(exclude={"chunk_id", "vector", "timestamp", "category"})
 
 
 class Batch(_Model):
-    """Chunks for the index that `PUT /collections/{name}` began."""
+    """Chunks for the index that `PUT /collections/{name}` created."""
 
     generation: str = Field(description="From the answer to PUT.")
     chunks: list[Chunk] = Field(min_length=1, max_length=500)
 
 
 class Publication(_Model):
-    """Ends an index: from now on it answers."""
+    """Publishes an index."""
 
     generation: str = Field(description="From the answer to PUT.")
     chunks: int = Field(ge=0, description="How many distinct chunks were sent.")
@@ -119,7 +119,7 @@ class Found(_Model):
 
 
 class CollectionInfo(Spaces):
-    """A collection that answers."""
+    """A published collection."""
 
     name: str
     chunks: int

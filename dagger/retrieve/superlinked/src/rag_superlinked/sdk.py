@@ -35,7 +35,7 @@ from superlinked.framework.storage.qdrant.qdrant_vdb_connector import (  # noqa:
 )
 
 SIGNALS = ("text", "recency", "category")  # in the order of the spaces
-SPARE = 16  # hits asked for beyond the limit, so that equal scores at the cut are settled by id
+SPARE = 16  # hits fetched beyond the limit, so that equal scores at the limit are ordered by id
 NO_CATEGORY = "\0"  # a category space needs one category at least
 
 
@@ -78,7 +78,7 @@ def memory() -> sl.InMemoryVectorDatabase:
 
 
 class Passage(sl.Schema):
-    """What Superlinked knows of a chunk."""
+    """The fields of a chunk in Superlinked."""
 
     id: sl.IdField
     vector: sl.FloatList
@@ -125,7 +125,7 @@ class SearchIndex:
             .include_metadata()
         )
         self._source: Any = sl.InteractiveSource(passage)
-        # Both what is stored and what is asked are relative to this moment, so it is fixed.
+        # Stored and queried times are both relative to this moment, so it is fixed.
         now = {sl.CONTEXT_COMMON: {sl.CONTEXT_COMMON_NOW: spaces.now}}
         self._app = sl.InteractiveExecutor(
             sources=[self._source], indices=[index], vector_database=database, context_data=now

@@ -23,8 +23,8 @@ from .collections import Collections
 from .models import NAME, Batch, Publication, Search, Spaces
 from .settings import SuperlinkedSettings
 
-RETRY_S = 2.0  # from one try to load to the next
-STEP = "retrieve"  # what the error envelope names: this server is a part of that step
+RETRY_S = 2.0  # between two attempts to load
+STEP = "retrieve"  # in error envelopes: this server is a part of that step
 LOG = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[object]]
@@ -57,7 +57,7 @@ class Server:
             await asyncio.sleep(RETRY_S)
 
     def _load(self) -> bool:
-        """Load; return False where another try may do, such as for a database that starts later."""
+        """Load; return False when another attempt may succeed, e.g. for a database that starts later."""
         collections = None
         try:
             collections = Collections(self._settings)
@@ -140,7 +140,7 @@ class Server:
 
 def application(settings: SuperlinkedSettings | None = None) -> Starlette:
     """Return the server as an ASGI application; settings None: from the environment."""
-    server = Server(settings or SuperlinkedSettings())
+    server = Server(settings or SuperlinkedSettings.read())
 
     def route(path: str, method: str, endpoint: Endpoint) -> Route:
         async def answer(request: Request) -> Response:

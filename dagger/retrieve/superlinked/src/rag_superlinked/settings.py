@@ -1,4 +1,4 @@
-"""What an operator configures; the only place that reads the environment."""
+"""What an operator configures for the Superlinked server; the only place that reads the environment."""
 
 from __future__ import annotations
 

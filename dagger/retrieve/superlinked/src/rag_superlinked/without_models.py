@@ -23,7 +23,7 @@ class ModelLibraryError(RuntimeError):
 
 
 class StandIn(ModuleType):
-    """A module whose every name is a class that cannot be instantiated."""
+    """A module in which every name is a class that cannot be instantiated."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -56,11 +56,11 @@ class Finder(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is to be run."""
+        """Do nothing: there is no code to run."""
 
 
 def stand_in() -> None:
-    """Let the imports of model libraries that are not installed give stand-ins."""
+    """Make imports of missing model libraries return stand-ins."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         missing = [library for library in LIBRARIES if find_spec(library) is None]
         sys.meta_path.append(Finder(missing))

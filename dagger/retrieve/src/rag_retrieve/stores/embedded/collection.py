@@ -132,7 +132,7 @@ class EdgeStore:
     ) -> list[list[Hit]]:
         """Search all legs in one call."""
         native = None if condition is None else to_edge(condition)
-        return search_settled(legs, lambda asked: self._fetch(asked, native, _selector(fields)))
+        return search_settled(legs, lambda legs: self._fetch(legs, native, _selector(fields)))
 
     def _fetch(self, legs: Sequence[Leg], native: Any, payload: Any) -> list[list[Hit]]:
         request = q.QueryBatchRequest([self._request(leg, native, payload) for leg in legs])
@@ -140,9 +140,9 @@ class EdgeStore:
             answers = self._open().query_batch(request)
         return [[Hit(str(p.id), p.score, p.payload or {}) for p in found] for found in answers]
 
-    def score(self, asked: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
+    def score(self, queries: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
         """Score given points by each leg, in one call."""
-        request = q.QueryBatchRequest([self._scoring(leg, ids) for leg, ids in asked])
+        request = q.QueryBatchRequest([self._scoring(leg, ids) for leg, ids in queries])
         with self._lock.shared(), explained(self._path):
             answers = self._open().query_batch(request)
         return [{str(p.id): p.score for p in found} for found in answers]
@@ -187,7 +187,7 @@ class EdgeStore:
             return int(self._open().count(request))
 
     def flush(self) -> None:
-        """Sync, drop deleted vectors once they are many, and count terms anew.
+        """Sync to disk, drop deleted vectors when there are many, and recount the terms.
 
         The shard counts a term's passages in memory and forgets no deleted or replaced one until
         it is loaded, so scores would depend on the collection's history; loading takes 0.1 s at
@@ -229,12 +229,12 @@ def create_shard(path: Path, dim: int) -> Any:
 
 
 def room_to_load(path: Path) -> int:
-    """Return the bytes that must be free to load a shard: it may write all of its log again."""
+    """Return the bytes that must be free to load a shard, which may rewrite all of its log."""
     return LOAD_ROOM + used_bytes(path / "wal")
 
 
 def to_edge(condition: Condition) -> Any:
-    """Translate a filter to the engine's; `rag_retrieve.search.filters` says what it must mean."""
+    """Translate a filter to the engine's; its meaning is defined in `rag_retrieve.search.filters`."""
     field: str
     value: Any
     match condition:

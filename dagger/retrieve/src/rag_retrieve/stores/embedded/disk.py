@@ -1,4 +1,4 @@
-"""What the embedded store needs of the file system: whole files, one owner, room to write."""
+"""The embedded store's use of the file system: atomic writes, one owner, free space."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace a file in one step: after a crash it holds the old value or the new, whole."""
+    """Replace a file atomically: after a crash it holds the old value or the new one."""
     partial = path.with_name(f"{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -64,25 +64,25 @@ def sync_folder(path: Path) -> None:
 
 
 def require_own(folder: Path) -> None:
-    """Refuse a folder that somebody else could write: they would decide what is answered.
+    """Refuse a folder that others can write to, because they could change the answers.
 
     This process's own groups may: Kubernetes opens a volume to its pod's group (`fsGroup`).
 
     Raises:
-        StepError: `misconfigured`, with whose it is and how to mend it.
+        StepError: `misconfigured`, with its owner and the command that repairs it.
     """
     found = folder.stat()
     if found.st_uid != os.geteuid():
         why = f"belongs to user {found.st_uid}, and this process runs as user {os.geteuid()}"
-        mend = f"chown -R {os.geteuid()} {folder}"
+        repair = f"chown -R {os.geteuid()} {folder}"
     elif found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid not in _groups()):
         why = f"can be written by others (mode {found.st_mode & 0o777:o})"
-        mend = f"chmod -R go-w {folder}"
+        repair = f"chmod -R go-w {folder}"
     else:
         return
     raise StepError(
         "misconfigured",
-        f"the store's folder {folder} {why}; if its content can be trusted, run `{mend}`, else "
+        f"the store's folder {folder} {why}; if its content can be trusted, run `{repair}`, else "
         "set RAG_HOME to another folder",
     )
 
@@ -92,7 +92,7 @@ def _groups() -> list[int]:
 
 
 class FolderLock:
-    """A folder's one owner; the kernel lets go of the lock when the process dies, however it does.
+    """The lock of a folder's one owner; the kernel releases it when the process dies.
 
     Raises:
         StepError: `store_locked` at once when another process has it.
@@ -124,7 +124,7 @@ class FolderLock:
             os.close(fd)
 
     def _is_current(self, fd: int) -> bool:
-        """Tell whether the file locked is still the one at the path: the folder may have gone."""
+        """Tell whether the locked file is still the one at the path: the folder may have been removed."""
         try:
             return os.fstat(fd).st_ino == self._path.stat().st_ino
         except FileNotFoundError:

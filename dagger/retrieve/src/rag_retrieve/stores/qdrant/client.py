@@ -25,17 +25,17 @@ from ..base import already_there, not_found
 Answer = TypeVar("Answer")
 Call = Callable[[AsyncQdrantClient], Awaitable[Answer]]
 CONNECT_SHARE = (
-    0.5  # of the time of a read; a server that takes no connection is told from a slow one
+    0.5  # of the time of a read: tells a server that accepts no connection from a slow one
 )
 WRITE_TIMEOUT_S = 60.0
-FAILING = ("retriever_unavailable", "deadline_exceeded")  # what a breaker counts
+FAILING = ("retriever_unavailable", "deadline_exceeded")  # counted by the breaker
 
 
 class Server:
     """One Qdrant server, called from any thread.
 
-    A call has its time in all, however slowly the answer trickles in, and ends at once when the
-    request it works for is given up: no thread waits longer.
+    The time limit of a call covers all of it, also an answer that trickles in; cancelling the request
+    ends the call at once, so no thread waits longer.
 
     Args:
         url: Where the server is, such as `http://localhost:6333`.
@@ -81,7 +81,7 @@ class Server:
         try:
             return self._call(call, name, self._read_s)
         except StepError as error:
-            # a server that says when to come back is not asked again before
+            # a server that sends Retry-After is not called before that
             passing = error.code == "retriever_unavailable" and error.retry_after is None
             if not passing or not self.breaker.may_retry():
                 raise
@@ -92,7 +92,7 @@ class Server:
         return self._call(call, name, WRITE_TIMEOUT_S)
 
     def close(self) -> None:
-        """Give up what still runs and close the connections; closing twice is fine."""
+        """Cancel running calls and close the connections; closing twice is fine."""
         self._background.close(self._client.close)
 
     def _call(self, call: Call[Answer], name: str, seconds: float) -> Answer:

@@ -24,7 +24,7 @@ from ..base import (
 )
 from .client import Server, bad_response
 
-# Payload fields that every point has where they are asked for, and what they are.
+# Payload fields that every point has if they were requested, and their types.
 NEEDED = {"document_id": str, "version": str, "content_hash": str, "chunks": int}
 HNSW_EF = 512  # candidates while searching a graph, where the server has built one
 
@@ -101,7 +101,7 @@ class ServerStore:
     ) -> list[list[Hit]]:
         """Search all legs in one round trip."""
         native = None if condition is None else to_client(condition)
-        return search_settled(legs, lambda asked: self._fetch(asked, native, fields))
+        return search_settled(legs, lambda legs: self._fetch(legs, native, fields))
 
     def _fetch(
         self, legs: Sequence[Leg], native: models.Filter | None, fields: Sequence[str] | None
@@ -114,14 +114,14 @@ class ServerStore:
             raise bad_response(f"{len(answers)} answers to {len(legs)} searches")
         return [[_hit(point, fields) for point in answer.points] for answer in answers]
 
-    def score(self, asked: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
+    def score(self, queries: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
         """Score given points by each leg, in one round trip."""
-        requests = [self._scoring(leg, ids) for leg, ids in asked]
+        requests = [self._scoring(leg, ids) for leg, ids in queries]
         answers = self._server.read(
             lambda server: server.query_batch_points(self._remote, requests), self.name
         )
-        if len(answers) != len(asked):
-            raise bad_response(f"{len(answers)} answers to {len(asked)} searches")
+        if len(answers) != len(queries):
+            raise bad_response(f"{len(answers)} answers to {len(queries)} searches")
         return [{str(p.id): _finite(p.score) for p in answer.points} for answer in answers]
 
     def _scoring(self, leg: Leg, ids: Sequence[str]) -> models.QueryRequest:
@@ -200,7 +200,7 @@ class ServerStore:
 
 
 def to_client(condition: Condition) -> models.Filter:
-    """Translate a filter to the client's; `rag_retrieve.search.filters` says what it must mean."""
+    """Translate a filter to the client's; its meaning is defined in `rag_retrieve.search.filters`."""
     field: str
     value: Any
     match condition:
@@ -256,7 +256,7 @@ def _finite(score: float) -> float:
 
 
 def _whole(payload: dict[str, Any] | None, fields: Sequence[str] | None) -> dict[str, Any]:
-    """Return the payload when it has the needed ones of the fields asked for."""
+    """Return the payload when it has the requested fields that every point has."""
     payload = payload or {}
     for name in NEEDED.keys() & (fields or ()):
         if not isinstance(payload.get(name), NEEDED[name]):

@@ -3,7 +3,7 @@
 A collection `docs` is the alias `rag_docs` of the server's collection `rag_docs~g<generation>`
 ("~" cannot stand in a name, so no two collections meet). Moving the alias is the swap. Manifest
 and journal are points without vectors, with fixed ids, in the live generation. A collection
-exists when its alias does; what a crash leaves besides is removed by the next writer that makes
+exists when its alias does; what a crash leaves behind is removed by the next writer that creates
 a generation of that name. Any number of processes may search; the caller sees to it that one
 writes at a time.
 """
@@ -90,7 +90,7 @@ class ServerStores:
         return self._store(name, f"rag_{name}", vectors["dense"].size)
 
     def delete(self, name: str) -> None:
-        """Delete a collection: first its alias, then what it named."""
+        """Delete a collection: first its alias, then its generation."""
         if not self.exists(name):
             raise not_found(name)
         drop = models.DeleteAliasOperation(
