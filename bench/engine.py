@@ -36,7 +36,7 @@ sys.path += [str(ROOT / folder) for folder in ("tests/doubles", "scripts")]
 
 import httpx
 from engine_kit import QUIET, Session, copy_of
-from projects import COMPOSITE, MODULES, STEPS
+from projects import MODULES, PIPELINE, STEPS
 from report import machine, write_section
 from rich.console import Console
 from rich.table import Table
@@ -242,7 +242,7 @@ def main() -> None:
     rows = [one_process(fast)]
     with tempfile.TemporaryDirectory() as folder:
         repository = copy_of(ROOT, Path(folder))
-        with session(repository, f"dagger/{COMPOSITE}") as opened:
+        with session(repository, f"dagger/{PIPELINE}") as opened:
             rows.append(resident(opened, fast))
             rows.append(in_session(opened, options.calls))
         with session(repository, *(f"dagger/{name}" for name in MODULES)) as opened:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from projects import COMPOSITE, ROOT, STEPS
+from projects import PIPELINE, ROOT, STEPS
 
 from rag_pipeline.steps.local import open_local
 from rag_retrieve.wire import handler_for
@@ -61,7 +61,7 @@ def good_examples() -> list[Good]:
     """Return the ok pairs of every step, by step and name."""
     return [
         Good(step, name, json.loads(path.read_bytes()), path.with_name(f"{name}.response.json"))
-        for step in (*STEPS, COMPOSITE)
+        for step in (*STEPS, PIPELINE)
         for path in sorted((EXAMPLES / step).glob("ok-*.request.json"))
         if (name := path.name.removesuffix(".request.json"))
     ]
@@ -70,7 +70,7 @@ def good_examples() -> list[Good]:
 def bad_examples() -> list[Bad]:
     """Return the bad requests of every step, by step and name."""
     examples = []
-    for step in (*STEPS, COMPOSITE):
+    for step in (*STEPS, PIPELINE):
         for path in sorted((EXAMPLES / step).glob("bad-*.json")):
             told = json.loads(path.read_bytes())
             raw = json.dumps(told["request"]).encode()
@@ -109,7 +109,7 @@ def open_steps(home: Path) -> Iterator[dict[str, Answer]]:
             }
         pipeline.retriever.ingest([EXAMPLES / "corpus"], collection=COLLECTION)
         retrieve = handler_for(pipeline.retriever)
-        yield {"retrieve": retrieve, **handlers, COMPOSITE: pipeline.handler}
+        yield {"retrieve": retrieve, **handlers, PIPELINE: pipeline.handler}
 
 
 @contextmanager

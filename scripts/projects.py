@@ -1,7 +1,7 @@
 """The projects of this repository, read from its folders: nothing lists them by hand.
 
-A folder of dagger/ with a dagger.json is a Dagger module. The composite's dagger.json names the steps
-in the order of the pipeline.
+A folder of dagger/ with a dagger.json is a Dagger module. The dagger.json of `rag` names the steps in
+the order of the pipeline.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPOSITE = "rag"
+PIPELINE = "rag"  # the module of the whole pipeline
 MODULES = sorted(path.parent.name for path in ROOT.glob("dagger/*/dagger.json"))
 STEPS: list[str] = [
     each["name"]
-    for each in json.loads((ROOT / f"dagger/{COMPOSITE}/dagger.json").read_bytes())["dependencies"]
+    for each in json.loads((ROOT / f"dagger/{PIPELINE}/dagger.json").read_bytes())["dependencies"]
 ]
 # Every folder with a version and a lock of the release's own; "." is the root.
 PROJECTS = sorted(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
 
-from projects import COMPOSITE, ROOT, STEPS
+from projects import PIPELINE, ROOT, STEPS
 
 FOLDER = ROOT / "contract" / "reference"
 WAY_OUT = "run `make contract`, and read what changed before you commit it"
@@ -438,7 +438,7 @@ def modules() -> Lines:
     import dagger.mod  # noqa: F401, before the modules: they are declared with it
 
     yield MODULES_HEAD
-    for name in (COMPOSITE, *STEPS):
+    for name in (PIPELINE, *STEPS):
         project = tomllib.loads((ROOT / f"dagger/{name}/pyproject.toml").read_text())["project"]
         yield from _module(
             pkgutil.resolve_name(project["entry-points"]["dagger.mod"]["main_object"])

@@ -13,7 +13,7 @@ from breaking import breaking_changes
 from contract import CONTRACT, MODELS, generated
 from examples import Bad, Good, bad_examples, differences, good_examples
 from jsonschema import Draft202012Validator
-from projects import COMPOSITE, STEPS
+from projects import PIPELINE, STEPS
 
 import rag_augment.models
 import rag_generate.models
@@ -65,7 +65,7 @@ def test_readme_lists_every_code() -> None:
 
 def test_every_step_has_good_and_bad_examples() -> None:
     """No step is without a good pair and a dozen of bad requests."""
-    for step in (*STEPS, COMPOSITE):
+    for step in (*STEPS, PIPELINE):
         assert len([example for example in GOOD if example.step == step]) >= 5
         assert len([example for example in BAD if example.step == step]) >= 12
 

@@ -18,7 +18,7 @@ VALIDATORS = {
     name: Draft202012Validator(json.loads((CONTRACT / f"{name}.schema.json").read_bytes()))
     for name in MODELS
 }
-STEPS = (*projects.STEPS, projects.COMPOSITE)
+STEPS = (*projects.STEPS, projects.PIPELINE)
 REQUESTS = {step: [e.request for e in good_examples() if e.step == step] for step in STEPS}
 # the same examples in every run, so that a failure is found by everybody
 thorough = settings(
