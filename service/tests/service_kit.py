@@ -17,7 +17,7 @@ import uvicorn
 
 from rag_pipeline.steps.local import open_local
 from rag_service.app import create_app
-from rag_service.http.uvicorn_protocol import behind
+from rag_service.http.uvicorn_protocol import protocol_with
 from rag_service.settings import ServiceSettings
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "dagger/generate/tests"))
@@ -120,7 +120,7 @@ def serving(
         app = create_app(given or ServiceSettings(), **more)
         config = uvicorn.Config(
             app,
-            http=behind(app.state.gate),
+            http=protocol_with(app.state.gate),
             port=0,
             log_level="warning",
             ws="none",

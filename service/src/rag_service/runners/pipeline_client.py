@@ -70,17 +70,17 @@ class PipelineClient:
                         ended = event.event == "final_answer"
                         yield Event(event.event, event.data)
         except TimeoutError:
-            raise self._late() from None
+            raise self._timed_out() from None
         except (httpx.TransportError, SSEError) as error:
             raise _unreachable(error) from None
         if not ended:
             raise StepError("llm_stream_broken", "the answer broke off before its end")
 
     async def ready(self, limit_s: float | None = CONNECT_S) -> None:
-        """Return when `GET /readyz` says so; None waits for it without a limit.
+        """Return when `GET /readyz` answers 200; `limit_s` None waits without a limit.
 
         Raises:
-            StepError: What it says instead, or `not_ready`.
+            StepError: The pipeline's own error, or `not_ready`.
         """
         try:
             response = await self._client.get(f"{self.url}/readyz", timeout=limit_s)
@@ -106,14 +106,14 @@ class PipelineClient:
                 request = self._request(verb, text, "application/json")
                 response = await self._client.request("POST", **request)
         except TimeoutError:
-            raise self._late() from None
+            raise self._timed_out() from None
         except httpx.TransportError as error:
             raise _unreachable(error) from None
         if response.status_code != 200:
             raise _refusal(response)
         return response.text
 
-    def _late(self) -> StepError:
+    def _timed_out(self) -> StepError:
         text = f"the composite did not answer within {self._deadline_s:g} s"
         return StepError("deadline_exceeded", text)
 
