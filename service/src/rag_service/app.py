@@ -44,14 +44,14 @@ def create_app(
     settings: ServiceSettings | None = None,
     *,
     runner: Runner | None = None,
-    say: Callable[[str], None] = LOG.info,
+    notify: Callable[[str], None] = LOG.info,
 ) -> FastAPI:
     """Return the application; it loads after its start, and `/readyz` tells when it can answer.
 
     Args:
         settings: None: from the environment.
         runner: Answers questions; None: as configured.
-        say: Takes a line of progress.
+        notify: Takes a line of progress.
 
     Raises:
         StepError: `misconfigured`.
@@ -75,11 +75,11 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(traces.close)
-            stack.push_async_callback(_close, service, say)
+            stack.push_async_callback(_close, service, notify)
             if service.library is not None:
-                stack.push_async_callback(_close_library, service.library, say)
+                stack.push_async_callback(_close_library, service.library, notify)
             await stack.enter_async_context(app.state.mcp.run())
-            for work in (service.get_ready(say), service.start_containers(say)):
+            for work in (service.get_ready(notify), service.start_containers(notify)):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             yield
 
@@ -169,22 +169,24 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-async def _close(service: Service, say: Callable[[str], None]) -> None:
+async def _close(service: Service, notify: Callable[[str], None]) -> None:
     """Close the runners; one that hangs is abandoned."""
     containers = [service.containers] if service.containers is not None else []
     for runner in dict.fromkeys([service.runner, *containers]):
         closing = asyncio.ensure_future(runner.close())  # its thread cannot be cancelled
         done, _ = await asyncio.wait((closing,), timeout=CLOSE_S)
         if not done:
-            say(f"the runner {runner.name} did not close within {CLOSE_S:g} s")
+            notify(f"the runner {runner.name} did not close within {CLOSE_S:g} s")
             continue
         closing.result()
 
 
-async def _close_library(library: Library, say: Callable[[str], None]) -> None:
+async def _close_library(library: Library, notify: Callable[[str], None]) -> None:
     """Stop ingests after their current commit; a commit that takes too long is abandoned."""
     try:
         async with asyncio.timeout(CLOSE_S):
             await library.close()
     except TimeoutError:
-        say(f"documents were still being written after {CLOSE_S:g} s; the journal keeps them whole")
+        notify(
+            f"documents were still being written after {CLOSE_S:g} s; the journal keeps them whole"
+        )

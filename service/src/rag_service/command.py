@@ -35,11 +35,11 @@ FIELDS = (
 )  # fmt: skip
 
 
-def serve(say: Callable[[str], None], **overrides: Any) -> int:
+def serve(notify: Callable[[str], None], **overrides: Any) -> int:
     """Serve the page and the API until Ctrl-C or SIGTERM; returns the exit code.
 
     Args:
-        say: Takes a line of progress.
+        notify: Takes a line of progress.
         overrides: Settings that take precedence over the environment.
 
     Raises:
@@ -49,7 +49,7 @@ def serve(say: Callable[[str], None], **overrides: Any) -> int:
     settings.check_exposure()
     configure_logs(settings)
     listening = _listen(settings)
-    app = create_app(settings, say=say)
+    app = create_app(settings, notify=notify)
     config = uvicorn.Config(
         app,
         http=protocol_with(app.state.gate),
@@ -63,7 +63,7 @@ def serve(say: Callable[[str], None], **overrides: Any) -> int:
     server = _Server(config, app.state.service)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    say(f"http://{shown}:{port} has the page, /docs the API; Ctrl-C ends")
+    notify(f"http://{shown}:{port} has the page, /docs the API; Ctrl-C ends")
     server.run(sockets=[listening])
     return server.code if server.started else 1
 

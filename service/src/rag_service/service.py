@@ -204,14 +204,14 @@ class Service:
 
     # -- readiness ----------------------------------------------------------------------
 
-    async def get_ready(self, say: Callable[[str], None]) -> None:
+    async def get_ready(self, notify: Callable[[str], None]) -> None:
         """Start the runner, probe until a question is answered, then poll whether it stays ready."""
         starting = True
 
         def progress(line: str) -> None:
             if starting:
                 self._set(StepError("not_ready", f"the service is starting: {line}"))
-            say(line)
+            notify(line)
 
         try:
             self._count_sessions(self.runner)
@@ -223,7 +223,7 @@ class Service:
                 self.admission.narrow(self.runner.max_concurrency)
         except StepError as error:
             self._set(error)
-            say(f"cannot start: {error.message}")
+            notify(f"cannot start: {error.message}")
             self.on_fatal()
             return
         reason = ""
@@ -234,16 +234,16 @@ class Service:
                 self._set(error)
                 if error.message != reason:
                     reason = error.message
-                    say(f"not ready: {reason}")
+                    notify(f"not ready: {reason}")
             else:
                 if self.missing is not None:
-                    say("ready")
+                    notify("ready")
                     self.on_ready()
                 reason = ""
                 self._set(None)
             await asyncio.sleep(self.settings.probe_retry_s if reason else self.runner.poll_s)
 
-    async def start_containers(self, say: Callable[[str], None]) -> None:
+    async def start_containers(self, notify: Callable[[str], None]) -> None:
         """Start the container pipeline beside another runner, at the first `POST /rag`.
 
         Not earlier, since it costs a session; not within that request, which is told to come back.
@@ -253,9 +253,9 @@ class Service:
             return
         try:
             self._count_sessions(self.containers)
-            await self.containers.start(say)
+            await self.containers.start(notify)
         except StepError as error:
-            say(f"/rag cannot start: {error.message}")
+            notify(f"/rag cannot start: {error.message}")
 
     def drain(self) -> None:
         """Accept no more requests; those under way go on."""

@@ -34,7 +34,7 @@ class Principal:
 
 @dataclass
 class Context:
-    """One request: how it is authenticated, and what log, metrics and trace say of it.
+    """One request: how it is authenticated, and what log, metrics and trace record of it.
 
     Args:
         request_id: In the response's header, its body and every log line.
