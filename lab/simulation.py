@@ -18,7 +18,7 @@ from typing import Any, Literal
 import simpy
 
 from rag_kit.workers import IO_THREADS
-from rag_service.http.fair_queue import RECENT, RETRY_S, SURE
+from rag_service.http.fair_queue import MAX_WAIT_SHARE, RETRY_S, SMOOTHING
 from rag_service.settings import ServiceSettings
 
 QUANTUM_S = 0.005  # CPython lets another thread on after so long (sys.getswitchinterval)
@@ -160,7 +160,7 @@ class Replica:
             began = self._env.now
             yield from self._answer(question)
             took_s = self._env.now - began
-            self._took_s += (RECENT if self._took_s else 1) * (took_s - self._took_s)
+            self._took_s += (SMOOTHING if self._took_s else 1) * (took_s - self._took_s)
             self._leave()
             return True
         finally:
@@ -192,7 +192,7 @@ class Replica:
             self._free -= 1
             return True
         expected_s = (len(self._waiting) + 1) * self._took_s / limits.places
-        if len(self._waiting) >= limits.queue or expected_s > SURE * limits.wait_s:
+        if len(self._waiting) >= limits.queue or expected_s > MAX_WAIT_SHARE * limits.wait_s:
             return False
         turn = self._env.event()
         self._waiting.append(turn)

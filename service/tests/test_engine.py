@@ -553,7 +553,7 @@ def test_what_the_pipeline_is_over_is_handed_on(double: EngineDouble, cli: Cli) 
     forwards = [each.variables for each in double.asked_with("service(host:")]
     assert {"frontend": 7333, "backend": 7333, "protocol": "TCP"} in forwards[0]["ports"]
     holders = [each.query for each in double.asked if "canary" in json.dumps(each.variables)]
-    assert set(holders) == {queries.HIDE}
+    assert set(holders) == {queries.SET_SECRET}
     set_up = [each.variables["name"] for each in double.asked_with("with:")]
     assert set_up == ["RAG_STORE", "RAG_QDRANT_URL", "RAG_QDRANT_API_KEY", "qdrant", "llm"]
 

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 from rag_service.http.fair_queue import Admission
 from rag_service.http.metrics import Metrics
 from rag_service.http.middleware import Gate, Keyring
-from rag_service.http.uvicorn_protocol import behind
+from rag_service.http.uvicorn_protocol import protocol_with
 
 KEY = "alice-0123456789abcdef"
 BODY = b'{"query": "Who may sign contracts?"}'
@@ -49,7 +49,7 @@ class Answers:
             metrics=self.metrics,
         )
         self._config = uvicorn.Config(
-            gate, http=behind(gate), log_config=None, access_log=False, ws="none"
+            gate, http=protocol_with(gate), log_config=None, access_log=False, ws="none"
         )
         self._config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
         self._config.load()

@@ -350,7 +350,7 @@ def test_fault_overloaded_or_draining_ends_what_is_under_way() -> None:
         assert made.admission.draining is True
         assert made.missing is not None and made.missing.code == "draining"
         assert count(made, "rag_ready") == 0
-        assert (made.admission.free, made._working) == (2, set())
+        assert (made.admission.free, made._timeouts) == (2, set())
 
     asyncio.run(check())
 

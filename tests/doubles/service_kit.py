@@ -17,7 +17,7 @@ from llm_stub import LLMStub
 
 from rag_pipeline.steps.local import open_local
 from rag_service.app import create_app
-from rag_service.http.uvicorn_protocol import behind
+from rag_service.http.uvicorn_protocol import protocol_with
 from rag_service.settings import ServiceSettings
 
 __all__ = [
@@ -117,7 +117,7 @@ def serving(
         app = create_app(given or ServiceSettings(), **more)
         config = uvicorn.Config(
             app,
-            http=behind(app.state.gate),
+            http=protocol_with(app.state.gate),
             port=0,
             log_level="warning",
             ws="none",

@@ -23,7 +23,7 @@ from service_kit import settings
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 from rag_service.app import create_app
-from rag_service.http.fair_queue import COMING_S, IDLE, KEEP_S, Admission
+from rag_service.http.fair_queue import ADMITTED_S, DEMAND_S, MAX_IDLE_TENANTS, Admission
 from rag_service.http.metrics import Metrics
 from rag_service.runners.base import Runner
 
@@ -197,7 +197,7 @@ def test_threat_overload_who_is_alone_has_all_places() -> None:
         held = [asyncio.create_task(hold(admission, "noisy")) for _ in range(4)]
         await settle()
         assert admission.waiting == 2  # two places are kept for who needed two
-        now = KEEP_S + 1
+        now = DEMAND_S + 1
         held.append(asyncio.create_task(hold(admission, "noisy")))
         await settle()
         assert (admission.free, admission.waiting) == (1, 2)  # one is kept for who may come
@@ -329,7 +329,7 @@ def test_threat_overload_who_is_let_in_counts_before_it_is_read() -> None:
         into = []
         with suppress(StepError):
             while True:
-                into.append(admission.expect(tenant, 60))
+                into.append(admission.admit(tenant, 60))
         return into
 
     async def check() -> None:
@@ -347,7 +347,7 @@ def test_threat_overload_who_is_let_in_counts_before_it_is_read() -> None:
         await settle()
         assert (admission.free, admission.waiting) == (0, 0)
         assert let_in() == []  # the two that are still coming will wait
-        now += 2 * COMING_S
+        now += 2 * ADMITTED_S
         assert len(let_in()) == 2  # they did not come
         for task in held:
             task.cancel()
@@ -360,17 +360,17 @@ def test_threat_overload_of_many_addresses_is_looked_at_a_few_at_a_time() -> Non
     """What a request costs does not grow with all who were here; who is here is never forgotten."""
 
     async def check() -> None:
-        admission = Admission(IDLE + 10, 4, 60, Metrics())
+        admission = Admission(MAX_IDLE_TENANTS + 10, 4, 60, Metrics())
         held = [asyncio.create_task(hold(admission, f"held {n}")) for n in range(3)]
         await settle()
-        for number in range(20 * IDLE):
+        for number in range(20 * MAX_IDLE_TENANTS):
             async with admission.slot(f"address {number}", 60):
-                assert len(admission._tenants) <= IDLE + 4
+                assert len(admission._tenants) <= MAX_IDLE_TENANTS + 4
         assert {f"held {n}" for n in range(3)} <= set(admission._tenants)
         for task in held:
             task.cancel()
         await asyncio.wait(held)
-        assert (admission.free, admission.waiting) == (IDLE + 10, 0)
+        assert (admission.free, admission.waiting) == (MAX_IDLE_TENANTS + 10, 0)
 
     run(check())
 

@@ -1,4 +1,4 @@
-"""The application: parts, middleware and routes put together; the one place that knows them all."""
+"""The application: runner, parts, middleware and routes; the only module that knows them all."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def create_app(
     settings: ServiceSettings | None = None,
     *,
     runner: Runner | None = None,
-    say: Callable[[str], None] = LOG.info,
+    notify: Callable[[str], None] = LOG.info,
 ) -> FastAPI:
-    """Return the application; it loads while it starts, and `/readyz` tells when it can answer.
+    """Return the application; it loads after its start, and `/readyz` tells when it can answer.
 
     Args:
         settings: None: from the environment.
-        runner: Who answers; None: as configured.
-        say: Takes a line of progress.
+        runner: Answers questions; None: as configured.
+        notify: Takes a line of progress.
 
     Raises:
         StepError: `misconfigured`.
@@ -68,22 +68,22 @@ def create_app(
     service = Service(settings, keys, metrics, admission, runner or open_runner(settings))
     service.containers = _containers(settings, service.runner)
     service.library = open_library(settings, service.runner, metrics)
-    ring = Keyring(keys)
+    keyring = Keyring(keys)
     traces = open_traces(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(traces.close)
-            stack.push_async_callback(_close, service, say)
+            stack.push_async_callback(_close, service, notify)
             if service.library is not None:
-                stack.push_async_callback(_close_library, service.library, say)
+                stack.push_async_callback(_close_library, service.library, notify)
             await stack.enter_async_context(app.state.mcp.run())
-            for work in (service.get_ready(say), service.start_containers(say)):
+            for work in (service.get_ready(notify), service.start_containers(notify)):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             yield
 
-    # the API's page without files from elsewhere; or no such page at all
+    # the API page with local files only, or no such page
     make = FastAPIOffline if settings.docs_page else partial(FastAPI, docs_url=None)
     app = make(
         title="rag",
@@ -94,7 +94,7 @@ def create_app(
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
-            Middleware(Keys, keys=ring, rates=Rates(), settings=settings, metrics=metrics),
+            Middleware(Keys, keys=keyring, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
         ],
         exception_handlers={
@@ -113,9 +113,9 @@ def create_app(
     add_page(app)
     app.state.routes += app.router.routes
     describe(app, OPEN, keyed=bool(service.keys))
-    stack = app.build_middleware_stack()  # around all of it: a refusal shall cost next to nothing
+    stack = app.build_middleware_stack()  # the gate is outermost: refusals must be cheap
     app.middleware_stack = app.state.gate = Gate(
-        stack, admission=admission, keys=ring, settings=settings, metrics=metrics
+        stack, admission=admission, keys=keyring, settings=settings, metrics=metrics
     )
     return app
 
@@ -154,7 +154,7 @@ def _open_containers(settings: ServiceSettings) -> Runner:
 
 
 def _containers(settings: ServiceSettings, runner: Runner) -> Runner | None:
-    """Return who answers `POST /rag`: the runner, another one on its engine, or nobody."""
+    """Return the runner of `POST /rag`: the given one, another one on its engine, or None."""
     if runner.runs_containers:
         return runner
     return _open_containers(settings) if runner.on_engine else None
@@ -169,22 +169,24 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-async def _close(service: Service, say: Callable[[str], None]) -> None:
-    """Close the runners; one that does not come to an end is left behind."""
-    beside = [service.containers] if service.containers is not None else []
-    for runner in dict.fromkeys([service.runner, *beside]):
+async def _close(service: Service, notify: Callable[[str], None]) -> None:
+    """Close the runners; one that hangs is abandoned."""
+    containers = [service.containers] if service.containers is not None else []
+    for runner in dict.fromkeys([service.runner, *containers]):
         closing = asyncio.ensure_future(runner.close())  # its thread cannot be cancelled
         done, _ = await asyncio.wait((closing,), timeout=CLOSE_S)
         if not done:
-            say(f"the runner {runner.name} did not close within {CLOSE_S:g} s")
+            notify(f"the runner {runner.name} did not close within {CLOSE_S:g} s")
             continue
         closing.result()
 
 
-async def _close_library(library: Library, say: Callable[[str], None]) -> None:
-    """End what changes documents between two commits; a commit that lasts is left behind."""
+async def _close_library(library: Library, notify: Callable[[str], None]) -> None:
+    """Stop ingests after their current commit; a commit that takes too long is abandoned."""
     try:
         async with asyncio.timeout(CLOSE_S):
             await library.close()
     except TimeoutError:
-        say(f"documents were still being written after {CLOSE_S:g} s; the journal keeps them whole")
+        notify(
+            f"documents were still being written after {CLOSE_S:g} s; the journal keeps them whole"
+        )

@@ -1,4 +1,4 @@
-"""`rag serve`: check what is configured, then serve until a signal."""
+"""`rag serve`: check the settings, then serve until a signal."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import uvicorn
 from rag_kit.errors import StepError
 
 from .app import CLOSE_S, create_app
-from .http.uvicorn_protocol import behind
+from .http.uvicorn_protocol import protocol_with
 from .service import Service
 from .settings import ServiceSettings, read_settings
 
 EXITS = {"misconfigured": 78, "module_pin_mismatch": 78, "store_locked": 75}  # others: 1
-BACKLOG = 512  # connections that may wait to be accepted
-SWITCH_S = 0.001  # after which a thread that computes lets the event loop on; Python's own: 5 ms
-FLUSH_S = 2  # seconds to send what is left to clients that may not read it
-CLOSING_S = 2 * CLOSE_S + FLUSH_S + 1  # after which a part that hangs keeps nobody here
+BACKLOG = 512  # connections that wait to be accepted
+SWITCH_S = 0.001  # GIL switch interval: the event loop waits less for threads; default 5 ms
+FLUSH_S = 2  # seconds to send the rest of responses to slow clients
+CLOSING_S = 2 * CLOSE_S + FLUSH_S + 1  # seconds until the process exits although a part hangs
 
 FIELDS = (
     "request_id", "key", "client", "method", "path", "status", "code", "step", "collection", "ms",
@@ -35,24 +35,24 @@ FIELDS = (
 )  # fmt: skip
 
 
-def serve(say: Callable[[str], None], **given: Any) -> int:
+def serve(notify: Callable[[str], None], **overrides: Any) -> int:
     """Serve the page and the API until Ctrl-C or SIGTERM; returns the exit code.
 
     Args:
-        say: Takes a line of progress.
-        given: Settings over those of the environment.
+        notify: Takes a line of progress.
+        overrides: Settings that take precedence over the environment.
 
     Raises:
-        StepError: `misconfigured`: what is set cannot work, and how to mend it.
+        StepError: `misconfigured`, a setting cannot work.
     """
-    settings = read_settings(**given)
+    settings = read_settings(**overrides)
     settings.check_exposure()
     configure_logs(settings)
     listening = _listen(settings)
-    app = create_app(settings, say=say)
+    app = create_app(settings, notify=notify)
     config = uvicorn.Config(
         app,
-        http=behind(app.state.gate),
+        http=protocol_with(app.state.gate),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -63,13 +63,13 @@ def serve(say: Callable[[str], None], **given: Any) -> int:
     server = _Server(config, app.state.service)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    say(f"http://{shown}:{port} has the page, /docs the API; Ctrl-C ends")
+    notify(f"http://{shown}:{port} has the page, /docs the API; Ctrl-C ends")
     server.run(sockets=[listening])
     return server.code if server.started else 1
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Raises:
         StepError: `misconfigured`: the address is taken, or not this machine's.
@@ -86,45 +86,45 @@ def _listen(settings: ServiceSettings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Drains when it is told to end, and ends by itself when the runner can never start.
+    """Drains on a signal, and exits by itself when the runner can never start.
 
-    While it drains it still listens, so that probes and clients are told, not turned away.
+    While it drains it still listens, so that probes and clients get a response that says so.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.code = 0
         self._service = service
-        self._drained: float | None = None  # when requests under way are given up
+        self._drain_ends: float | None = None  # when requests under way are given up
         service.on_fatal = self._fatal
-        service.on_ready = _keep
+        service.on_ready = _freeze
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Let requests under way end; a second signal does not wait for them.
+        """Drain; a second signal does not wait for requests under way.
 
-        Not uvicorn's own, which raises the signal again in the end: a drained service ended well.
+        Unlike uvicorn's own handler it does not raise the signal again: draining is a clean exit.
         """
-        if self._drained is None:
-            self._drained = time.monotonic() + self._service.settings.drain_s
+        if self._drain_ends is None:
+            self._drain_ends = time.monotonic() + self._service.settings.drain_s
             self._service.drain()
         else:
             self.force_exit = self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Say whether to end now; asked ten times a second."""
+        """Return whether to exit now; called ten times a second."""
         ending = await super().on_tick(counter)
-        if not ending and self._drained is not None:
+        if not ending and self._drain_ends is not None:
             ending = not self.server_state.tasks
-            if time.monotonic() >= self._drained:
+            if time.monotonic() >= self._drain_ends:
                 self._service.give_up()
                 ending = True
         return ending
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Send what is left, and close; what hangs in a thread is left behind."""
-        last = threading.Timer(CLOSING_S, os._exit, (self.code or 1,))
-        last.daemon = True
-        last.start()  # not cancelled: threads are waited for after this
+        """Flush and close; the process exits even if a thread hangs."""
+        watchdog = threading.Timer(CLOSING_S, os._exit, (self.code or 1,))
+        watchdog.daemon = True
+        watchdog.start()  # not cancelled: Python waits for threads after this
         await super().shutdown(sockets)
 
     def _fatal(self) -> None:
@@ -133,8 +133,8 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _keep() -> None:
-    """Let the collector leave alone what is loaded; looking through it again takes 0.1 s."""
+def _freeze() -> None:
+    """Exclude loaded objects from garbage collection; scanning them takes 0.1 s each time."""
     gc.collect()
     gc.freeze()
 
@@ -157,16 +157,16 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A log record as one line for a person."""
+    """A log record as one line of text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = f"{self.formatTime(record, '%H:%M:%S')} {record.getMessage()}"
         if record.name == "rag_service.access":
-            facts = {
+            fields = {
                 name: getattr(record, name, "") for name in ("ms", "code", "key", "request_id")
             }
-            line += "".join(f" {name}={value}" for name, value in facts.items() if value)
+            line += "".join(f" {name}={value}" for name, value in fields.items() if value)
         else:
             line += f" ({record.levelname.lower()}, {record.name})"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

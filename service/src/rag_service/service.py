@@ -1,4 +1,4 @@
-"""What every interface asks: one question at a time through admission, deadline and runner."""
+"""The service behind every interface: authorization, admission, deadline, runner, readiness."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .library.library import Library
 
 LOG = logging.getLogger(__name__)
-# What a dependency lacks: a request finds that out itself, and whether it is over. `/readyz` tells.
-FOUND_OUT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
+# `/readyz` fails with these, but questions are still tried: the dependency may be back.
+TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -40,12 +40,16 @@ class Service:
 
     Args:
         settings: What is configured.
-        keys: Who is let in; none: everybody on this machine.
-        metrics: What is counted.
-        admission: Who gets in.
-        runner: Who answers `POST /rag_modules` and everything else.
-        containers: Who answers `POST /rag`; None where there is no engine.
-        library: Who keeps documents; None where they are kept elsewhere.
+        keys: The API keys; none: the service is open to this machine.
+        metrics: Counters and gauges.
+        admission: Slots and the queue for them.
+        runner: Answers `POST /rag_modules` and all other questions.
+        containers: Answers `POST /rag`; None where there is no engine.
+        library: Keeps documents; None where they are kept elsewhere.
+        missing: Why it is not ready; None: it is.
+        on_fatal: Called when the runner can never start.
+        on_ready: Called each time it becomes ready.
+        containers_wanted: Set by the first `POST /rag`.
     """
 
     settings: ServiceSettings
@@ -59,12 +63,12 @@ class Service:
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
     on_fatal: Callable[[], None] = lambda: None
-    on_ready: Callable[[], None] = lambda: None  # each time it becomes so
+    on_ready: Callable[[], None] = lambda: None
     containers_wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    _working: set[asyncio.Timeout] = field(default_factory=set)
+    _timeouts: set[asyncio.Timeout] = field(default_factory=set)
     _given_up: bool = False
 
-    # -- asking ---------------------------------------------------------------------------
+    # -- questions ---------------------------------------------------------------------------
 
     async def answer(
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
@@ -72,16 +76,16 @@ class Service:
         """Return a `RagResponse` as JSON text.
 
         Args:
-            http: The HTTP request it came with; when its client goes away, the answer is given up.
+            http: The HTTP request it came with; when its client goes away, the work is cancelled.
             request: The question.
-            runner: Who answers; None: the configured one.
+            runner: Answers it; None: the configured one.
 
         Raises:
-            StepError: What keeps it from being answered.
+            StepError: Why it cannot be answered.
             ClientDisconnect: The client went away.
         """
-        chosen = runner or self.runner
-        text = await self._ask(http, request, chosen, chosen.answer)
+        runner = runner or self.runner
+        text = await self._ask(http, request, runner, runner.answer)
         self._note(context_of(http.scope), text)
         return text
 
@@ -95,10 +99,10 @@ class Service:
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
     ) -> AsyncGenerator[Event, None]:
         """Answer piece by piece; arguments and errors as for `answer`. Run it in one task."""
-        chosen = runner or self.runner
+        runner = runner or self.runner
         context = context_of(http.scope)
-        text = self._prepare(context, request, chosen)
-        async with self._place(context), aclosing(chosen.stream(text)) as events:
+        text = self._prepare(context, request, runner)
+        async with self._slot(context), aclosing(runner.stream(text)) as events:
             async for event in events:
                 if event.name == "final_answer":
                     self._note(context, event.data)
@@ -115,43 +119,43 @@ class Service:
         text = self._prepare(context, request, runner)
 
         async def answer() -> str:
-            async with self._place(context):
+            async with self._slot(context):
                 return await ask(text)
 
         return await while_connected(http, answer())
 
     @asynccontextmanager
-    async def _place(self, context: Context) -> AsyncIterator[None]:
-        """Hold a place until the request's time is over, or the service's is."""
+    async def _slot(self, context: Context) -> AsyncIterator[None]:
+        """Hold a slot until the request's deadline, or until `give_up`."""
         async with self.admission.slot(context.tenant, context.remaining_s()):
             try:
                 async with asyncio.timeout(context.remaining_s()) as limit:
-                    self._working.add(limit)
+                    self._timeouts.add(limit)
                     try:
                         yield
                     finally:
-                        self._working.discard(limit)
+                        self._timeouts.discard(limit)
             except TimeoutError as error:
-                raise self._late(error.__cause__) from None
+                raise self._timed_out(error.__cause__) from None
 
     def _prepare(self, context: Context, request: RagRequest, runner: Runner) -> str:
-        """Check what may be asked now, and return the request as the runner takes it."""
+        """Check that the question may be asked now, and return it as the runner's request text."""
         self.authorize(context, request.collection)
         missing = self.missing
-        if missing is not None and runner is self.runner and missing.code not in FOUND_OUT:
+        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
             raise missing
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
-        asked = request.generate.get("deadline_s")
-        if not isinstance(asked, (int, float)) or asked > left:
+        deadline_s = request.generate.get("deadline_s")
+        if not isinstance(deadline_s, (int, float)) or deadline_s > left:
             request.generate = {**request.generate, "deadline_s": max(0.001, round(left, 3))}
         if self.settings.log_queries:
             LOG.info("request %s asks: %s", context.request_id, request.query)
         return pydantic_core.to_json(request).decode()
 
     def authorize(self, context: Context, collection: str, *, write: bool = False) -> None:
-        """Refuse a collection the key may not use as if it did not exist.
+        """Check what a key may do; a collection it may not use looks as if it did not exist.
 
         Raises:
             StepError: `collection_not_found`; `forbidden` when a key may only read.
@@ -171,15 +175,11 @@ class Service:
                 "forbidden", f"the key '{context.principal.name}' may read, not change documents"
             )
 
-    def _late(self, given_up: BaseException | None) -> StepError:
+    def _timed_out(self, cause: BaseException | None) -> StepError:
         if self._given_up:
             return StepError("draining", "the service ended before this was answered; ask again")
-        # the composite says in which step the work was given up
-        step = (
-            given_up.args[0]
-            if isinstance(given_up, asyncio.CancelledError) and given_up.args
-            else None
-        )
+        # the pipeline names the step that was cancelled
+        step = cause.args[0] if isinstance(cause, asyncio.CancelledError) and cause.args else None
         return StepError(
             "deadline_exceeded",
             f"no answer within {self.settings.deadline_s:g} s (RAG_DEADLINE_S)"
@@ -188,11 +188,11 @@ class Service:
         )
 
     def _note(self, context: Context, text: str) -> None:
-        """Count the steps of a response."""
+        """Update metrics and context from a response."""
         data: dict[str, Any] = pydantic_core.from_json(text)
         context.timings_ms = data["timings_ms"]
-        for step, spent in context.timings_ms.items():
-            self.metrics.step_seconds.labels(step).observe(spent / 1000)
+        for step, ms in context.timings_ms.items():
+            self.metrics.step_seconds.labels(step).observe(ms / 1000)
         if data.get("finish_reason") == "no_context":
             self.metrics.no_context.inc()
         if data.get("finish_reason") == "filtered":
@@ -202,16 +202,16 @@ class Service:
         if data.get("degraded"):
             self.metrics.degraded.inc()
 
-    # -- being ready ----------------------------------------------------------------------
+    # -- readiness ----------------------------------------------------------------------
 
-    async def get_ready(self, say: Callable[[str], None]) -> None:
-        """Start the runner and probe until a question passes; then go on watching it."""
+    async def get_ready(self, notify: Callable[[str], None]) -> None:
+        """Start the runner, probe until a question is answered, then poll whether it stays ready."""
         starting = True
 
         def progress(line: str) -> None:
             if starting:
                 self._set(StepError("not_ready", f"the service is starting: {line}"))
-            say(line)
+            notify(line)
 
         try:
             self._count_sessions(self.runner)
@@ -223,49 +223,49 @@ class Service:
                 self.admission.narrow(self.runner.max_concurrency)
         except StepError as error:
             self._set(error)
-            say(f"cannot start: {error.message}")
+            notify(f"cannot start: {error.message}")
             self.on_fatal()
             return
-        said = ""
+        reason = ""
         while True:
             try:
                 await self._probe()
             except StepError as error:
                 self._set(error)
-                if error.message != said:
-                    said = error.message
-                    say(f"not ready: {said}")
+                if error.message != reason:
+                    reason = error.message
+                    notify(f"not ready: {reason}")
             else:
                 if self.missing is not None:
-                    say("ready")
+                    notify("ready")
                     self.on_ready()
-                said = ""
+                reason = ""
                 self._set(None)
-            await asyncio.sleep(self.settings.probe_retry_s if said else self.runner.poll_s)
+            await asyncio.sleep(self.settings.probe_retry_s if reason else self.runner.poll_s)
 
-    async def start_containers(self, say: Callable[[str], None]) -> None:
-        """Start the container pipeline beside another runner when it is first asked for.
+    async def start_containers(self, notify: Callable[[str], None]) -> None:
+        """Start the container pipeline beside another runner, at the first `POST /rag`.
 
-        Not on the request's time: that one is told to come back. Not before: it costs a session.
+        Not earlier, since it costs a session; not within that request, which is told to come back.
         """
         await self.containers_wanted.wait()
         if self.containers is None or self.containers is self.runner:
             return
         try:
             self._count_sessions(self.containers)
-            await self.containers.start(say)
+            await self.containers.start(notify)
         except StepError as error:
-            say(f"/rag cannot start: {error.message}")
+            notify(f"/rag cannot start: {error.message}")
 
     def drain(self) -> None:
-        """Take no more requests; those under way go on."""
+        """Accept no more requests; those under way go on."""
         self._set(StepError("draining", "the service is shutting down; ask another one"))
         self.admission.draining = True
 
     def give_up(self) -> None:
-        """End the requests that are still under way; they are told so."""
+        """End the requests that are still under way, with an error that says so."""
         self._given_up = True
-        for limit in self._working:
+        for limit in self._timeouts:
             if not limit.expired():
                 limit.reschedule(0)  # in the past
 
@@ -283,7 +283,7 @@ class Service:
         self.metrics.breaker_state.labels(breaker.name).set_function(lambda: breaker.open)
 
     async def _probe(self) -> None:
-        """Ask a real question once it is needed; afterwards only whether the runner is there."""
+        """Ask a real question unless the service is ready already; then only whether the runner is."""
         await self.runner.ready()
         if self.missing is None:
             return
@@ -296,12 +296,12 @@ class Service:
         try:
             await self.runner.answer(pydantic_core.to_json(probe).decode())
         except StepError as error:
-            # a new installation has no documents yet, and must be able to take some
+            # a new installation has no documents yet, and must be able to accept some
             if error.code != "collection_not_found":
                 raise
 
 
 def _rule_of(warnings: list[str]) -> str:
     """Return the rule that withheld an answer; `model`: the model's own server did."""
-    found = [text.removeprefix(FILTERED) for text in warnings if text.startswith(FILTERED)]
-    return found[0] if found and found[0] in RULES else "model"
+    rules = [text.removeprefix(FILTERED) for text in warnings if text.startswith(FILTERED)]
+    return rules[0] if rules and rules[0] in RULES else "model"

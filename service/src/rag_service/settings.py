@@ -1,4 +1,4 @@
-"""What an operator configures for the service; the only place here that reads the environment."""
+"""Settings of the service; the only module of it that reads the environment."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 
 
 class ApiKey(BaseModel):
-    """A key and what it may do."""
+    """An API key and its permissions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, max_length=64, description="Who holds it; written to the log.")
+    name: str = Field(min_length=1, max_length=64, description="Its holder; written to the log.")
     key: SecretStr = Field(
         min_length=16, description="The secret, sent as `Authorization: Bearer`."
     )
@@ -62,9 +62,9 @@ class ServiceSettings(BaseSettings):
 
     runner: RunnerName = Field(
         "local",
-        description="Who answers: `local` (this process), `resident` (services a Dagger engine "
-        "keeps), `call` (a Dagger function call each), `containers` (three container steps each), "
-        "`remote` (a running composite).",
+        description="Where the pipeline runs: `local` (this process), `resident` (services of a "
+        "Dagger engine), `call` (a Dagger function call per request), `containers` (three "
+        "containers per request), `remote` (a running pipeline).",
     )
     host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback needs keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
@@ -76,8 +76,8 @@ class ServiceSettings(BaseSettings):
     api_keys_file: Path | None = Field(None, description="The same in a file.")
     allowed_hosts: tuple[str, ...] = Field(
         (),
-        description="Names in the Host header answered without keys, besides this machine's own, "
-        'as JSON: `["rag.local"]`. Keeps a web page elsewhere from reaching a local service.',
+        description="Host headers answered without keys, besides this machine's own names, "
+        'as JSON: `["rag.local"]`. Others are refused as DNS rebinding.',
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
@@ -85,11 +85,13 @@ class ServiceSettings(BaseSettings):
     max_concurrency: int = Field(
         8,
         ge=1,
-        description="Requests answered at the same time. Where this process computes the answers "
-        "and waits for no server, four a processor at most.",
+        description="Requests answered at the same time; at most four per processor where this "
+        "process computes the answers and waits for no server.",
     )
-    max_queue: int = Field(16, ge=0, description="Requests that may wait for their turn.")
-    queue_wait_s: float = Field(0.5, gt=0, description="Seconds one may wait before it is refused.")
+    max_queue: int = Field(16, ge=0, description="Requests that may wait for a slot.")
+    queue_wait_s: float = Field(
+        0.5, gt=0, description="Seconds a request may wait before it is refused."
+    )
     max_body_bytes: int = Field(256 * 1024, ge=1024, description="Largest request.")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Largest upload of documents.")
     rate_per_minute: int = Field(
@@ -113,7 +115,7 @@ class ServiceSettings(BaseSettings):
     )
 
     composite_url: str | None = Field(
-        None, pattern=URL, description="The running composite of the runner `remote`."
+        None, pattern=URL, description="URL of the running pipeline of the runner `remote`."
     )
 
     dagger_cli: str = Field("dagger", description="The Dagger command line.")
@@ -122,11 +124,11 @@ class ServiceSettings(BaseSettings):
     )
     dagger_module_digest: str | None = Field(
         None,
-        description="The digest that module must have, or the commit of a git reference; another "
-        "one is not started. `rag serve` prints it.",
+        description="The digest that module must have, or the commit of a git reference; no other "
+        "one is started. `rag serve` prints it.",
     )
     docs: Path | None = Field(
-        None, description="Folder of documents the Dagger runners answer from; none: the module's."
+        None, description="Folder of documents for the Dagger runners; none: the module's own."
     )
     engine_load_s: float = Field(
         900.0, gt=0, description="Seconds building and loading the modules may take."
@@ -148,12 +150,12 @@ class ServiceSettings(BaseSettings):
     )
 
     qdrant_url: str | None = Field(
-        None, description="As for `retrieve`: handed to the Dagger runners, too."
+        None, description="As for `retrieve`; passed to the Dagger runners, too."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
     qdrant_api_key_file: Path | None = Field(None, description="File that holds it instead.")
     llm_base_url: str | None = Field(
-        None, description="As for `generate`: handed to the Dagger runners, too."
+        None, description="As for `generate`; passed to the Dagger runners, too."
     )
     llm_model: str | None = Field(None, description="Name of the model there.")
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
@@ -208,7 +210,7 @@ class ServiceSettings(BaseSettings):
         return keys
 
     def check_exposure(self) -> None:
-        """Refuse to listen beyond this machine without keys.
+        """Refuse to listen beyond loopback without keys.
 
         Raises:
             StepError: `misconfigured`.
@@ -227,20 +229,20 @@ def process_environment() -> dict[str, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own."""
+    """Whether an address or name is a loopback one."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def read_settings(**given: Any) -> ServiceSettings:
-    """Return the settings of the environment, with what is given over them.
+def read_settings(**overrides: Any) -> ServiceSettings:
+    """Return the settings of the environment, with overrides.
 
     Raises:
         StepError: `misconfigured`, a variable has a value that cannot be used.
     """
     try:
-        return ServiceSettings(**given)
+        return ServiceSettings(**overrides)
     except ValidationError as error:
         raise misconfigured(error) from None

@@ -39,7 +39,7 @@ UNSUPPORTED = ("contains", "not contains", "start with", "end with", "empty", "n
 
 
 class RetrievalSetting(BaseModel):
-    """How much to find."""
+    """How many passages to find."""
 
     top_k: int | None = Field(
         None,
@@ -146,10 +146,10 @@ def to_question(body: RetrievalRequest) -> RagRequest:
     try:
         return RagRequest.model_validate(question, strict=True)
     except ValidationError as error:
-        found = explain(error)
-        named = {"collection": "knowledge_id", "top_k": "retrieval_setting.top_k"}
-        found.param = named.get(found.param or "", found.param)
-        raise found from None
+        fault = explain(error)
+        names = {"collection": "knowledge_id", "top_k": "retrieval_setting.top_k"}
+        fault.param = names.get(fault.param or "", fault.param)
+        raise fault from None
 
 
 def to_filters(condition: MetadataCondition | None) -> dict[str, Any] | None:
@@ -180,7 +180,7 @@ def _check(check: MetadataCheck, where: str) -> dict[str, Any]:
 
 
 def _comparison(check: MetadataCheck, where: str) -> tuple[str, Any]:
-    """Return our operator and value; text is compared with text, numbers with numbers."""
+    """Return the operator and value of our filters; text is compared as text, numbers as numbers."""
     operator, value = check.comparison_operator, check.value
     if operator in TEXT:
         if isinstance(value, list) or value is None:
@@ -194,8 +194,8 @@ def _comparison(check: MetadataCheck, where: str) -> tuple[str, Any]:
     if operator in NUMBERS:
         return NUMBERS[operator], _number(value, operator, where)
     known = ", ".join([*TEXT, *LISTS, *NUMBERS])
-    found = "cannot be searched here" if operator in UNSUPPORTED else "is not known"
-    text = f"the comparison {operator[:40]!r} {found}; use one of: {known}"
+    reason = "cannot be searched here" if operator in UNSUPPORTED else "is not known"
+    text = f"the comparison {operator[:40]!r} {reason}; use one of: {known}"
     raise _wrong(where, text, "comparison_operator")
 
 

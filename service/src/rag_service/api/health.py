@@ -1,4 +1,4 @@
-"""Is it alive, can it answer, what did it do: `/healthz`, `/readyz`, `/metrics`, `/v1/info`."""
+"""Operation: `/healthz`, `/readyz`, `/metrics`, `/v1/info`."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Info(BaseModel):
 
 @router.get("/healthz", responses=PUBLIC)
 async def healthz() -> Alive:
-    """Say that this process runs; nothing else is asked."""
+    """Tell that this process runs; nothing else is checked."""
     return Alive(status="ok")
 
 
 @router.get("/readyz", response_model=Ready, responses={**PUBLIC, **NOT_READY})
 async def readyz(request: Request, service: ServiceDep) -> Any:
-    """Say whether a question can be answered now: a real one passed before."""
+    """Tell whether a question can be answered now: a real one was before."""
     if (missing := service.missing) is not None:
-        late = missing.status != 503
-        return refuse(request, StepError("not_ready", missing.message) if late else missing)
+        unavailable = missing.status == 503
+        return refuse(request, missing if unavailable else StepError("not_ready", missing.message))
     return Ready(status="ready", runner=service.runner.name)
 
 
@@ -70,7 +70,7 @@ async def readyz(request: Request, service: ServiceDep) -> Any:
     },
 )
 async def metrics(service: ServiceDep) -> Response:
-    """Give the counters in the Prometheus text format."""
+    """Return the metrics in the Prometheus text format."""
     with suppress(OSError, StepError):
         service.metrics.free_bytes.set(_free_bytes(rag_settings().home))
     text = service.metrics.text()
@@ -85,7 +85,7 @@ def _free_bytes(folder: Path) -> int:
 
 @router.get("/v1/info", responses=PUBLIC)
 async def info(service: ServiceDep) -> Info:
-    """Say what this service is and can do."""
+    """Tell what this service is and can do."""
     return Info(
         version=version("rag-service"),
         runner=service.runner.name,

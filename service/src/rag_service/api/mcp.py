@@ -1,7 +1,6 @@
 """The Model Context Protocol at `/mcp`: the tools `ask` and `search` over streamable HTTP.
 
-Without sessions: each request stands for itself, and has the key, deadline and place in the queue
-of its HTTP request.
+Stateless: each request is independent, with the key, deadline and slot of its HTTP request.
 """
 
 from __future__ import annotations
@@ -97,13 +96,13 @@ def add_mcp(app: FastAPI, service: Service) -> StreamableHTTPSessionManager:
         max_request_body_size=service.settings.max_body_bytes,
     )
     endpoint = StreamableHTTPASGIApp(manager)
-    # no GET: it would wait for what never comes without sessions
+    # no GET: without sessions it would wait for ever
     app.router.routes.append(_Route(PATH, endpoint, methods=["POST"], include_in_schema=False))
     return manager
 
 
 class _Route(Route):
-    """A route that tells the metrics its name, as FastAPI's own do."""
+    """A route that is in the scope, for metrics, as FastAPI's own are."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
@@ -111,7 +110,7 @@ class _Route(Route):
 
 
 def _security(service: Service) -> TransportSecuritySettings:
-    """Without keys the service is this machine's own: a page elsewhere must not reach it."""
+    """Return the protection against DNS rebinding, which is on without keys."""
     names = [*LOOPBACK, *service.settings.allowed_hosts]
     origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
     return TransportSecuritySettings(
@@ -122,10 +121,10 @@ def _security(service: Service) -> TransportSecuritySettings:
 
 
 class Tools:
-    """The tools, asked through the service.
+    """The tools `ask` and `search`.
 
     Args:
-        service: Who answers.
+        service: Answers them.
     """
 
     def __init__(self, service: Service) -> None:
@@ -150,7 +149,7 @@ class Tools:
         ]
 
     def server(self) -> Server[Any]:
-        """Return the protocol's side of it."""
+        """Return the MCP server of the tools."""
         return Server(
             "rag",
             version=version("rag-service"),
@@ -168,7 +167,7 @@ class Tools:
     async def _call(
         self, context: CONTEXT, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        """Call a tool; what fails is a result that says why, for the model that called it."""
+        """Call a tool; a failure is a result that says why, for the calling model."""
         http = context.request
         assert http is not None
         tools = {"ask": self._ask, "search": self._search}
@@ -184,51 +183,51 @@ class Tools:
             gone = StepError("client_cancelled", "the client went away before it was answered")
             return _failed(gone, http)
 
-    async def _ask(self, http: Request, given: dict[str, Any]) -> types.CallToolResult:
-        question = self._question(_read(AskArguments, given))
+    async def _ask(self, http: Request, arguments: dict[str, Any]) -> types.CallToolResult:
+        question = self._question(_read(AskArguments, arguments))
         answer = pydantic_core.from_json(await self._service.answer(http, question))
         lines = [answer["answer"], *map(_cited, answer["citations"])]
         return _succeeded(AskResult, answer, "\n".join(lines))
 
-    async def _search(self, http: Request, given: dict[str, Any]) -> types.CallToolResult:
-        question = self._question(_read(SearchArguments, given))
+    async def _search(self, http: Request, arguments: dict[str, Any]) -> types.CallToolResult:
+        question = self._question(_read(SearchArguments, arguments))
         found = pydantic_core.from_json(await self._service.search(http, question))
         blocks = [_passage(at, result) for at, result in enumerate(found["results"], 1)]
         return _succeeded(SearchResult, found, "\n\n".join(blocks) or "Nothing was found.")
 
     def _question(self, arguments: SearchArguments) -> RagRequest:
-        given = {name: getattr(arguments, name) for name in arguments.model_fields_set}
+        fields = {name: getattr(arguments, name) for name in arguments.model_fields_set}
         if arguments.collection is None:
-            given["collection"] = self._service.settings.collection
-        return _read(RagRequest, given)
+            fields["collection"] = self._service.settings.collection
+        return _read(RagRequest, fields)
 
 
 def _tool(
-    name: str, title: str, about: str, takes: type[BaseModel], gives: type[BaseModel]
+    name: str, title: str, about: str, arguments: type[BaseModel], result: type[BaseModel]
 ) -> types.Tool:
     return types.Tool(
         name=name,
         title=title,
         description=about,
-        input_schema=takes.model_json_schema(),
-        output_schema=gives.model_json_schema(),
+        input_schema=arguments.model_json_schema(),
+        output_schema=result.model_json_schema(),
         annotations=types.ToolAnnotations(
             title=title, read_only_hint=True, idempotent_hint=True, open_world_hint=False
         ),
     )
 
 
-def _read(model: type[Arguments], given: dict[str, Any]) -> Arguments:
+def _read(model: type[Arguments], arguments: dict[str, Any]) -> Arguments:
     try:
-        return model.model_validate(given, strict=True)
+        return model.model_validate(arguments, strict=True)
     except ValidationError as error:
         raise explain(error) from None
 
 
 def _succeeded(model: type[BaseModel], data: dict[str, Any], text: str) -> types.CallToolResult:
-    named = {name: data[name] for name in model.model_fields}
+    fields = {name: data[name] for name in model.model_fields}
     content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
-    return types.CallToolResult(content=content, structured_content=named)
+    return types.CallToolResult(content=content, structured_content=fields)
 
 
 def _failed(error: StepError, http: Request) -> types.CallToolResult:
@@ -236,8 +235,8 @@ def _failed(error: StepError, http: Request) -> types.CallToolResult:
     content: list[types.ContentBlock] = [
         types.TextContent(type="text", text=f"{error.code}: {error.message}")
     ]
-    told = pydantic_core.from_json(to_body(error, context_of(http.scope)))
-    return types.CallToolResult(content=content, is_error=True, _meta={ERROR: told["error"]})
+    body = pydantic_core.from_json(to_body(error, context_of(http.scope)))
+    return types.CallToolResult(content=content, is_error=True, _meta={ERROR: body["error"]})
 
 
 def _cited(citation: dict[str, Any]) -> str:

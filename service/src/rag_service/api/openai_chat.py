@@ -38,7 +38,7 @@ from .sse import streamed, unnamed
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
 MODEL = "rag"
-MOST_TOKENS = 32768  # of an answer; what `generate` takes at most
+MAX_ANSWER_TOKENS = 32768  # the limit of `generate`
 ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
 FINISH = {"no_context": "stop", "filtered": "content_filter"}  # the others have OpenAI's names
 IGNORED = frozenset(
@@ -77,13 +77,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "web_search_options": (),
 }
-"""Parameters that would change what an answer is, and the values with which they do not."""
+"""Parameters that would change what an answer is, and their values that do not."""
 NAMES = rf"^{MODEL}(/{COLLECTION[1:-1]})?$"
 MARKER = re.compile(r"\[(\d+)\]")
 
 
 class Part(BaseModel):
-    """A piece of a message; only text can be asked."""
+    """A part of a message; only text is supported."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -103,17 +103,17 @@ class ChatMessage(BaseModel):
     content: Annotated[
         str | list[Part] | None,
         otherwise('send a text, or a list of parts like {"type": "text", "text": "…"}'),
-    ] = Field(None, description="What was said.")
+    ] = Field(None, description="The text.")
 
 
 class StreamOptions(BaseModel):
-    """What a stream has besides the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = Field(None, description="Whether a last chunk has the usage.")
 
 
-def _others(schema: dict[str, Any]) -> None:
-    """Add what may be sent besides: what is ignored, and what would change an answer's meaning."""
+def _other_parameters(schema: dict[str, Any]) -> None:
+    """Add to the schema the parameters that are ignored, and the neutral values of others."""
     names = {name: {"description": "Ignored."} for name in sorted(IGNORED)}
     values = {name: {"enum": [None, *values]} for name, values in NEUTRAL.items()}
     schema["properties"] |= {**names, **values}
@@ -123,7 +123,7 @@ def _others(schema: dict[str, Any]) -> None:
 class ChatRequest(BaseModel):
     """A conversation that ends with a question; OpenAI's fields, then ours."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_others)
+    model_config = ConfigDict(extra="allow", json_schema_extra=_other_parameters)
 
     model: str = Field(
         MODEL,
@@ -248,19 +248,19 @@ def unknown_model(name: str) -> StepError:
     return StepError("not_found", text, param="model")
 
 
-def to_collection(model: str, given: str | None, default: str) -> str:
+def to_collection(model: str, collection: str | None, default: str) -> str:
     """Return the collection a request is about.
 
     Raises:
         StepError: `not_found`, no such model; `invalid_request`, two collections are named.
     """
-    prefix, slash, named = model.partition("/")
-    if prefix != MODEL or (slash and not named):
+    prefix, slash, name = model.partition("/")
+    if prefix != MODEL or (slash and not name):
         raise unknown_model(model)
-    if given is not None and named and given != named:
-        text = f"collection: the model {model} and the collection {given} are not the same one"
+    if collection is not None and name and collection != name:
+        text = f"collection: the model {model} and the collection {collection} are not the same one"
         raise StepError("invalid_request", text, param="collection")
-    return given or named or default
+    return collection or name or default
 
 
 def to_question(body: ChatRequest, default: str) -> RagRequest:
@@ -279,11 +279,11 @@ def to_question(body: ChatRequest, default: str) -> RagRequest:
         where = f"messages.{len(earlier)}.role"
         text = f"{where}: the last message asks the question, so its role must be user"
         raise StepError("invalid_request", text, param=where)
-    longest = body.max_completion_tokens or body.max_tokens
+    max_tokens = body.max_completion_tokens or body.max_tokens
     options = {
         "temperature": body.temperature,
         "seed": body.seed,
-        "max_answer_tokens": min(longest, MOST_TOKENS) if longest else None,
+        "max_answer_tokens": min(max_tokens, MAX_ANSWER_TOKENS) if max_tokens else None,
         **(body.generate or {}),
     }
     question = {
@@ -298,11 +298,11 @@ def to_question(body: ChatRequest, default: str) -> RagRequest:
     try:
         return RagRequest.model_validate(question, strict=True)
     except ValidationError as error:
-        found = explain(error)
-        if found.param != "query":
-            raise found from None
-        where = f"messages.{len(earlier)}.content"  # that is how it came
-        text = found.message.replace("query", where, 1)
+        fault = explain(error)
+        if fault.param != "query":
+            raise fault from None
+        where = f"messages.{len(earlier)}.content"  # where the question came from
+        text = fault.message.replace("query", where, 1)
         raise StepError("invalid_request", text, param=where) from None
 
 
@@ -384,7 +384,7 @@ def to_completion(answer: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 def web_annotations(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield an annotation for each number in an answer that rests on a web address."""
+    """Yield an annotation for each marker in an answer whose source is a web address."""
     cited = {citation["marker"]: citation for citation in answer["citations"]}
     for found in MARKER.finditer(answer["answer"]):
         citation = cited.get(int(found[1]), {"source": ""})
@@ -399,19 +399,19 @@ def web_annotations(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def finish_reason(answer: dict[str, Any]) -> str:
-    """Return OpenAI's name for why an answer ended."""
+    """Return OpenAI's finish reason of an answer."""
     reason: str = answer["finish_reason"]
     return FINISH.get(reason, reason)
 
 
 def usage(answer: dict[str, Any]) -> dict[str, int]:
-    """Return the tokens of the language model."""
+    """Return the token counts of the language model."""
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     return {name: answer["usage"].get(name, 0) for name in names}
 
 
 def extras(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return what OpenAI has no fields for."""
+    """Return the fields that OpenAI does not have."""
     names = ("citations", "contexts", "answerable", "degraded", "warnings")
     return {name: answer[name] for name in names}
 
@@ -420,9 +420,9 @@ class Chunks:
     """Writes the events of one answer as OpenAI's chunks.
 
     Args:
-        model: As asked.
+        model: As requested.
         request_id: Id of every chunk.
-        usage: Whether to end with the usage.
+        usage: Whether the last chunk has the usage.
     """
 
     def __init__(self, model: str, request_id: str, *, usage: bool) -> None:
@@ -433,14 +433,14 @@ class Chunks:
             "model": model,
             **({"usage": None} if usage else {}),
         }
-        self._usage, self._began = usage, False
-        self._found: list[Any] = []
+        self._usage, self._started = usage, False
+        self._results: list[Any] = []
 
     def write(self, event: Event) -> bytes:
-        """Return an event as bytes; b"" when chunks have nothing for it."""
+        """Return an event as bytes; b"" for one that has no chunk."""
         data = pydantic_core.from_json(event.data)
         if event.name == "search_results":
-            self._found = data["results"]
+            self._results = data["results"]
         if event.name == "message":
             return self._content(data["delta"]["content"])
         if event.name == "final_answer":
@@ -448,15 +448,15 @@ class Chunks:
         return unnamed(data) if event.name == "error" else b""
 
     def _content(self, text: str) -> bytes:
-        if self._began:
+        if self._started:
             return self._chunk({"content": text})
-        self._began = True
+        self._started = True
         delta = {"role": "assistant", "content": text}
-        return self._chunk(delta, search_results=self._found)
+        return self._chunk(delta, search_results=self._results)
 
     def _end(self, answer: dict[str, Any]) -> bytes:
-        # an answer without pieces: nothing was found
-        text = b"" if self._began else self._content(answer["answer"])
+        # an answer without messages: nothing was found
+        text = b"" if self._started else self._content(answer["answer"])
         text += self._chunk({}, finish_reason(answer), answer=answer["answer"], **extras(answer))
         if self._usage:
             text += unnamed({**self._common, "choices": [], "usage": usage(answer)})

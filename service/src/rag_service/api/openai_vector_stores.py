@@ -33,7 +33,7 @@ class RankingOptions(BaseModel):
 
 
 class VectorSearchRequest(BaseModel):
-    """What to find, as OpenAI's clients say it."""
+    """What to find, in OpenAI's terms."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -109,31 +109,31 @@ def _question(body: VectorSearchRequest, query: str, collection: str, limit: int
         raise explain(error) from None
 
 
-def to_filters(given: Any, where: str) -> dict[str, Any]:
+def to_filters(filters: Any, where: str) -> dict[str, Any]:
     """Return OpenAI's filter as ours.
 
     Args:
-        given: A comparison or a compound.
-        where: Its place in the request, for what is wrong.
+        filters: A comparison or a compound.
+        where: Its place in the request, for errors.
 
     Raises:
         StepError: `invalid_request`, it is neither.
     """
-    kind = given.get("type") if isinstance(given, dict) else None
+    kind = filters.get("type") if isinstance(filters, dict) else None
     if kind in ("and", "or"):
-        parts = given.get("filters")
-        if given.keys() != {"type", "filters"} or not isinstance(parts, list) or not parts:
+        parts = filters.get("filters")
+        if filters.keys() != {"type", "filters"} or not isinstance(parts, list) or not parts:
             raise _wrong(where, f'{kind} takes a list: {{"type": "{kind}", "filters": […]}}')
         inner = [to_filters(part, f"{where}.filters.{at}") for at, part in enumerate(parts)]
         return {f"${kind}": inner}
     if kind not in COMPARISONS:
         raise _wrong(where, f"type must be and, or, {', '.join(COMPARISONS)}")
-    key = given.get("key")
-    if given.keys() != {"type", "key", "value"} or not isinstance(key, str):
+    key = filters.get("key")
+    if filters.keys() != {"type", "key", "value"} or not isinstance(key, str):
         raise _wrong(where, f'a comparison is {{"type": "{kind}", "key": "…", "value": …}}')
     if key.startswith("$"):
         raise _wrong(where, "a key must not start with $")
-    return {key: {f"${kind}": given["value"]}}
+    return {key: {f"${kind}": filters["value"]}}
 
 
 def _wrong(where: str, text: str) -> StepError:

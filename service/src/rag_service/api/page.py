@@ -1,4 +1,4 @@
-"""The page at `/`: static files of this package, no build step, nothing from elsewhere."""
+"""The page at `/`: static files of this package, without build step or external resources."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_page(app: FastAPI) -> None:
 
 
 class _Files(StaticFiles):
-    """Files that a browser asks for again after an update."""
+    """Files that a browser revalidates, so that an update takes effect."""
 
     def file_response(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]

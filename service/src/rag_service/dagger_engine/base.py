@@ -10,7 +10,7 @@ from typing import Generic
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 
-from ..runners.base import Runner, Say
+from ..runners.base import Notify, Runner
 from ..runners.responses import response_events
 from .options import EngineOptions
 from .session import Session
@@ -32,16 +32,16 @@ class EngineRunner(Runner, Generic[Started]):
         self._supervisor = Supervisor(options, self._start)
 
     @abstractmethod
-    async def _start(self, session: Session, say: Say) -> Started:
+    async def _start(self, session: Session, notify: Notify) -> Started:
         """Load, start and probe in a new session what requests need."""
 
     def on_session_event(self, notify: Callable[[str], None]) -> None:
         """Call `notify` with `open`, `failed`, `lost` or `replaced`."""
         self._supervisor.on_event = notify
 
-    async def start(self, say: Say) -> None:
+    async def start(self, notify: Notify) -> None:
         """Return when the probe was answered in a first session."""
-        await self._supervisor.start(say)
+        await self._supervisor.start(notify)
 
     @abstractmethod
     async def answer(self, text: str) -> str:
@@ -57,16 +57,16 @@ class EngineRunner(Runner, Generic[Started]):
             yield event
 
     async def ready(self) -> None:
-        """Return when what was started is there and the engine answers."""
+        """Return when there is a session and its engine answers in time."""
         self._supervisor.ready()
 
     async def close(self) -> None:
-        """End the session, and what was started with it."""
+        """Close the session, and what was started in it."""
         await self._supervisor.close()
 
 
-async def probed(answer: Awaitable[object], say: Say) -> None:
-    """Return when the probe was answered, or met a collection that does not exist yet.
+async def probed(answer: Awaitable[object], notify: Notify) -> None:
+    """Wait for the answer to the probe; a collection that does not exist yet is no failure.
 
     Raises:
         StepError: Why it was not answered.
@@ -75,7 +75,7 @@ async def probed(answer: Awaitable[object], say: Say) -> None:
     try:
         await answer
     except StepError as error:
-        # a new installation has no documents yet, and must be able to take some
+        # a new installation has no documents yet, and must be able to accept some
         if error.code != "collection_not_found":
             raise
-    say(f"dagger: probe answered in {time.perf_counter() - began:.2f} s")
+    notify(f"dagger: probe answered in {time.perf_counter() - began:.2f} s")

@@ -1,4 +1,4 @@
-"""One call of the module's function a request: the composite in a process of its own each time."""
+"""The runner `call`: a request is one call of the module's function, in a new process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rag_pipeline.models import RagResponse, SearchResponse
 
-from ..runners.base import Say
+from ..runners.base import Notify
 from ..runners.responses import check_response
 from .base import EngineRunner, probed
 from .queries import configured, dependencies, load_module
@@ -22,15 +22,15 @@ SEARCH = """query ($rag: ID!, $request: String!) {
 
 @dataclass(frozen=True)
 class Called:
-    """The module in a session: the object whose functions are called."""
+    """The configured object `rag` of a session, by its id."""
 
     rag: str
 
     async def ping(self) -> None:
-        """Return: what is loaded stays as long as the session."""
+        """Do nothing: the object lives as long as its session."""
 
     async def close(self) -> None:
-        """Return: nothing is held here."""
+        """Do nothing: this process holds nothing."""
 
 
 class CallRunner(EngineRunner[Called]):
@@ -47,20 +47,20 @@ class CallRunner(EngineRunner[Called]):
     async def search(self, text: str) -> str:
         """Find passages for a request."""
         async with self._supervisor.lease() as live:
-            given = {"rag": live.started.rag, "request": text}
-            data = await live.session.ask(SEARCH, given, deadline_s=self._options.deadline_s)
+            variables = {"rag": live.started.rag, "request": text}
+            data = await live.session.ask(SEARCH, variables, deadline_s=self._options.deadline_s)
             return check_response(SearchResponse, text, data["node"]["search"])
 
-    async def _start(self, session: Session, say: Say) -> Called:
+    async def _start(self, session: Session, notify: Notify) -> Called:
         options = self._options
-        await load_module(session, options, say)
+        await load_module(session, options, notify)
         rag = await configured(session, options, await dependencies(session, options))
-        say("dagger: building the steps, indexing the documents, asking the first question …")
-        await probed(_answer(session, rag, options.probe_request, options.load_s), say)
+        notify("dagger: building the steps, indexing the documents, asking the first question …")
+        await probed(_answer(session, rag, options.probe_request, options.load_s), notify)
         return Called(rag)
 
 
 async def _answer(session: Session, rag: str, text: str, limit_s: float) -> str:
-    given = {"rag": rag, "request": text}
-    data = await session.ask(RUN, given, deadline_s=limit_s)
+    variables = {"rag": rag, "request": text}
+    data = await session.ask(RUN, variables, deadline_s=limit_s)
     return check_response(RagResponse, text, data["node"]["run"])

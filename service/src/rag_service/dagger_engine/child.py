@@ -13,8 +13,13 @@ from ..settings import process_environment
 from .errors import REMEDY, TRACE, unavailable
 from .options import EngineOptions
 
-QUIET = {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1", "DAGGER_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
-OURS = ("RAG_", "DAGGER_SESSION_")  # keys of ours, and a session that is not the child's
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "DAGGER_NO_NAG": "1",
+    "DAGGER_NO_UPDATE_CHECK": "1",
+    "NO_COLOR": "1",
+}
+NOT_INHERITED = ("RAG_", "DAGGER_SESSION_")  # our secrets, and another session
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -32,25 +37,25 @@ class Child(asyncio.SubprocessProtocol):
     async def spawn(cls, options: EngineOptions) -> Child:
         """Start the process."""
         own = process_environment()
-        env = {name: text for name, text in own.items() if not name.startswith(OURS)}
+        env = {name: text for name, text in own.items() if not name.startswith(NOT_INHERITED)}
         try:
             _, child = await asyncio.get_running_loop().subprocess_exec(
                 cls,
                 *(options.cli, "--silent", "session"),
                 cwd=options.cwd,
-                env={**env, **QUIET},
-                start_new_session=True,  # Ctrl-C is for us first: calls are drained before it ends
+                env={**env, **ENVIRONMENT},
+                start_new_session=True,  # Ctrl-C must not reach it: calls are drained first
             )
         except OSError as error:
             raise unavailable(f"{options.cli!r} cannot be run: {error.strerror}") from None
         return child
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what the process is ended by."""
+        """Keep the transport."""
         self._transport = cast("asyncio.SubprocessTransport", transport)  # uvloop's is no subclass
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Take the first line of its output; keep the end of its log."""
+        """Collect the first line of its output, and the end of its log."""
         if fd != 1:
             self._tail.append(data[-4096:])
         elif not self._line.done():
@@ -60,13 +65,13 @@ class Child(asyncio.SubprocessProtocol):
                 self._line.set_result(line)
 
     def process_exited(self) -> None:
-        """Note its exit code."""
+        """Set the exit code."""
         assert self._transport is not None
         code = self._transport.get_returncode()
         self.exited.set_result(-1 if code is None else code)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that its output has ended, too."""
+        """Set that its output has ended."""
         self._closed.set_result(None)
 
     @property
@@ -80,7 +85,7 @@ class Child(asyncio.SubprocessProtocol):
             return 0.0
 
     @property
-    def said(self) -> str:
+    def last_line(self) -> str:
         """The last line of its log."""
         lines = b"".join(self._tail).decode(errors="replace").strip().splitlines()
         return TRACE.sub("", lines[-1]).strip() if lines else ""
@@ -96,7 +101,7 @@ class Child(asyncio.SubprocessProtocol):
             opened = json.loads(self._line.result() if self._line.done() else self._out)
             return int(opened["port"]), str(opened["session_token"])
         except (ValueError, KeyError, TypeError):
-            text = f"`dagger session` opened none: {self.said or 'it said nothing'}"
+            text = f"`dagger session` opened none: {self.last_line or 'it said nothing'}"
             raise unavailable(f"{text}; {REMEDY}") from None
 
     async def end(self, stop_s: float) -> None:

@@ -21,7 +21,7 @@ from rag_pipeline.models import RagRequest
 from rag_pipeline.stages import STEPS
 from rag_pipeline.step import answer, search
 
-from ..runners.base import Say
+from ..runners.base import Notify
 from .base import EngineRunner, probed
 from .errors import KILLED, out_of_memory
 from .queries import configured, dependencies, load_module, secret
@@ -107,16 +107,16 @@ SEARCH = chain(STEPS[0])
 
 @dataclass(frozen=True)
 class Images:
-    """The steps' containers in a session, as variables of the two queries."""
+    """The steps' images in a session, as variables of the two queries."""
 
     for_search: dict[str, Any]
     for_answer: dict[str, Any]
 
     async def ping(self) -> None:
-        """Return: what is built stays as long as the session."""
+        """Do nothing: the images live as long as their session."""
 
     async def close(self) -> None:
-        """Return: nothing is held here."""
+        """Do nothing: this process holds nothing."""
 
 
 class ContainersRunner(EngineRunner[Images]):
@@ -140,11 +140,11 @@ class ContainersRunner(EngineRunner[Images]):
             found = await search(request, {"retrieve": run.retrieve})
             return found.model_dump_json()
 
-    async def _start(self, session: Session, say: Say) -> Images:
+    async def _start(self, session: Session, notify: Notify) -> Images:
         options, limit = self._options, self._options.load_s
-        await load_module(session, options, say, steps=True)
+        await load_module(session, options, notify, steps=True)
         arguments = await dependencies(session, options)
-        say("dagger: building the steps' images, indexing the documents …")
+        notify("dagger: building the steps' images, indexing the documents …")
         built = await session.ask(IMAGES, {}, deadline_s=limit)
         retrieve = built["retrieve"]["container"]["id"]
 
@@ -175,12 +175,12 @@ class ContainersRunner(EngineRunner[Images]):
             | {"llmApiKey": arguments["llmApiKey"] or no_key},
         )
         run = _Run(session, RUN, started.for_answer, limit)
-        await probed(run.answer(_validated(options.probe_request)), say)
+        await probed(run.answer(_validated(options.probe_request)), notify)
         return started
 
 
 def _validated(text: str) -> RagRequest:
-    """Return the request, or raise what is wrong with it before a container is started."""
+    """Return the request; raises `invalid_request` before a container is started."""
     try:
         return RagRequest.model_validate(parse(text), strict=True)
     except ValidationError as error:
@@ -202,7 +202,7 @@ class _Run:
         began = time.perf_counter()
         later: dict[str, Any] = {step: partial(self._reply, step) for step in STEPS[1:]}
         response = await answer(request, {"retrieve": self.retrieve, **later})
-        total = round((time.perf_counter() - began) * 1000, 3)  # one query: no step's own is known
+        total = round((time.perf_counter() - began) * 1000, 3)  # no times by step
         return response.model_copy(update={"timings_ms": {"total": total}}).model_dump_json()
 
     async def retrieve(self, text: str) -> str:
@@ -211,7 +211,7 @@ class _Run:
         try:
             data = await self._session.ask(self._query, variables, deadline_s=self._deadline_s)
         except StepError as error:
-            error.step = error.step or "rag"  # of the chain, not of retrieve
+            error.step = error.step or "rag"  # the whole chain failed, not retrieve
             raise
         self._outputs = dict(_leaves(data))
         return self._output("retrieve")

@@ -20,34 +20,34 @@ RUNNER_HOST = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Which engine, which module, what the pipeline is over, and how long things may take.
+    """Which engine and module, what the pipeline searches and asks, and all time limits.
 
     Args:
-        cli: The command line, a name on PATH or a path.
+        cli: The Dagger CLI, a name on PATH or a path.
         module: The module `rag`: a folder or a git reference.
         module_digest: The digest it must have, or the commit of a git reference; None: any.
-        cwd: Where the session is opened; None: here.
+        cwd: Working directory of the session; None: the current one.
         docs: Folder of this machine to answer from; None: the module's own documents.
-        collection: Name of the collection they are indexed into.
+        collection: The collection they are indexed into.
         qdrant_url: Search a Qdrant server instead; one on this machine is forwarded.
         qdrant_api_key: Its key.
         llm_base_url: OpenAI-compatible server; one on this machine is forwarded.
         llm_model: Name of the model there.
         llm_api_key: Its key.
-        session_port: Session to use instead of a child of ours (under `dagger run`).
+        session_port: An existing session to use instead of a child process (under `dagger run`).
         session_token: Its token.
         connect_s: Seconds until a session answers, where the engine's address is given.
-        provision_s: The same where the CLI first has to fetch and start an engine.
+        provision_s: The same where the CLI first has to download and start an engine.
         load_s: Seconds one step of start-up may take: building and loading, indexing, starting.
         deadline_s: Seconds one call may take.
         ping_s: Seconds between two pings.
         ping_timeout_s: Seconds without an answer until the service is not ready.
-        hung_s: Seconds without an answer until the session is given up.
+        hung_s: Seconds without an answer until the session counts as lost.
         rotate_calls: Calls of one session before it is replaced.
         rotate_s: Seconds of one session before it is replaced.
-        rotate_mib: MiB its process may grow before it is replaced, where /proc tells.
+        rotate_mib: MiB its process may grow before it is replaced, where /proc exists.
         same_errors: Equal internal errors in a row before it is replaced.
-        mend_s: Seconds a session must be old to be replaced for its errors.
+        mend_s: Age in seconds before a session is replaced for its errors.
         drain_s: Seconds the calls of a replaced session may go on.
         stop_s: Seconds a session may take to end before it is killed.
         retry_s: Longest wait between two attempts to build a session.
@@ -86,7 +86,7 @@ class EngineOptions:
 
     @property
     def probe_request(self) -> str:
-        """The probe as a request; it is not worth a model's call."""
+        """The probe as a request, answered without a model."""
         return json.dumps(
             {
                 "query": self.probe,
@@ -96,19 +96,19 @@ class EngineOptions:
         )
 
     def check(self) -> None:
-        """Return when a session can be tried.
+        """Check what can be checked before a session is opened.
 
         Raises:
             StepError: `engine_unavailable`, there is no CLI; `misconfigured`, a folder is missing,
-                or the engine is reached in the clear.
+                or the engine is at plain TCP on another machine.
         """
         check_address(process_environment().get(RUNNER_HOST, ""))
         if self.session_port is None and shutil.which(self.cli) is None:
             text = f"there is no Dagger CLI: {self.cli!r} is no command here; {REMEDY}"
             raise unavailable(text)
-        here = self.cwd or Path()
+        cwd = self.cwd or Path()
         remote = self.module.startswith("github.com/") or "@" in self.module or "://" in self.module
-        if not remote and not (here / self.module / "dagger.json").is_file():
+        if not remote and not (cwd / self.module / "dagger.json").is_file():
             text = f"there is no Dagger module at {self.module!r}; set RAG_DAGGER_MODULE"
             raise StepError("misconfigured", text)
         if self.docs is not None and not self.docs.is_dir():
@@ -116,7 +116,7 @@ class EngineOptions:
 
 
 def check_address(address: str) -> None:
-    """Refuse an engine beyond this machine over plain TCP: who reaches its port is root there.
+    """Refuse an engine on another machine over plain TCP: any client of its port is root there.
 
     Raises:
         StepError: `misconfigured`.
@@ -132,7 +132,7 @@ def check_address(address: str) -> None:
 
 
 def options_of(settings: ServiceSettings) -> EngineOptions:
-    """Return what the settings say about engine, module and documents."""
+    """Return the options for the service's settings."""
     return EngineOptions(
         cli=settings.dagger_cli,
         module=settings.dagger_module,

@@ -1,4 +1,4 @@
-"""The composite as a service of the Dagger engine: started once, asked over HTTP."""
+"""The runner `resident`: the pipeline as a service of the engine, started once, asked over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 
-from ..runners.base import Say
+from ..runners.base import Notify
 from ..runners.pipeline_client import PipelineClient
 from .base import EngineRunner, probed
 from .queries import configured, dependencies, load_module
@@ -26,26 +26,26 @@ START = "query ($service: ID!) { node(id: $service) { ... on Service { start } }
 ENDPOINT = """query ($service: ID!) {
   node(id: $service) { ... on Service { endpoint(scheme: "http") } }
 }"""
-POLL_S = 0.1  # seconds between two looks whether the started pipeline has loaded
+POLL_S = 0.1  # seconds between two calls of `/readyz` while the pipeline loads
 
 
 @dataclass(frozen=True)
 class Resident:
-    """The running composite, at this end of its tunnel."""
+    """The running pipeline, through a tunnel."""
 
     pipeline: PipelineClient
 
     async def ping(self) -> None:
-        """Return while it is ready; who asks has a limit of time."""
+        """Return while it is ready; the caller sets the time limit."""
         await self.pipeline.ready(limit_s=None)
 
     async def close(self) -> None:
-        """Close the connections; the composite ends with its session."""
+        """Close the connections; the pipeline ends with its session."""
         await self.pipeline.close()
 
 
 class ResidentRunner(EngineRunner[Resident]):
-    """All steps stay loaded in the engine's containers; a request meets them over HTTP."""
+    """All steps stay loaded in the engine's containers, and are asked over HTTP."""
 
     name = "resident"
 
@@ -69,54 +69,54 @@ class ResidentRunner(EngineRunner[Resident]):
 
     @asynccontextmanager
     async def _leased(self) -> AsyncIterator[Live[Resident]]:
-        """Yield the session for one call; a pipeline that broke off under it is `engine_lost`."""
+        """Lease the session for one call; a pipeline that breaks off during it is `engine_lost`."""
         async with self._supervisor.lease() as live:
             try:
                 yield live
             except StepError as error:
-                raise _judged(live, error) from None
+                raise _as_lost(live, error) from None
 
-    async def _start(self, session: Session, say: Say) -> Resident:
+    async def _start(self, session: Session, notify: Notify) -> Resident:
         options = self._options
-        await load_module(session, options, say)
+        await load_module(session, options, notify)
         rag = await configured(session, options, await dependencies(session, options))
-        say("dagger: building the steps, indexing the documents, starting the pipeline …")
+        notify("dagger: building the steps, indexing the documents, starting the pipeline …")
         limit = options.load_s
         data = await session.ask(SERVE, {"rag": rag}, deadline_s=limit)
-        given = {"service": data["node"]["serve"]["id"]}
-        data = await session.ask(TUNNEL, given, deadline_s=limit)
-        given = {"service": data["host"]["tunnel"]["id"]}
-        await session.ask(START, given, deadline_s=limit)
-        data = await session.ask(ENDPOINT, given, deadline_s=limit)
+        service = {"service": data["node"]["serve"]["id"]}
+        data = await session.ask(TUNNEL, service, deadline_s=limit)
+        tunnel = {"service": data["host"]["tunnel"]["id"]}
+        await session.ask(START, tunnel, deadline_s=limit)
+        data = await session.ask(ENDPOINT, tunnel, deadline_s=limit)
         url = data["node"]["endpoint"]
         pipeline = PipelineClient(url, deadline_s=options.deadline_s)
         try:
-            await _loaded(pipeline, limit, say)
-            say(f"dagger: pipeline started at {url}")
-            await probed(pipeline.answer(options.probe_request), say)
+            await _loaded(pipeline, limit, notify)
+            notify(f"dagger: pipeline started at {url}")
+            await probed(pipeline.answer(options.probe_request), notify)
         except BaseException:
             await pipeline.close()
             raise
         return Resident(pipeline)
 
 
-async def _loaded(pipeline: PipelineClient, limit_s: float, say: Say) -> None:
-    """Return when the composite is ready; what it says instead is passed on, and raised in the end."""
-    ends, said = time.monotonic() + limit_s, ""
+async def _loaded(pipeline: PipelineClient, limit_s: float, notify: Notify) -> None:
+    """Wait until the pipeline is ready; reports why it is not, and raises that after `limit_s`."""
+    ends, reason = time.monotonic() + limit_s, ""
     while True:
         try:
             return await pipeline.ready()
         except StepError as error:
             if error.code != "not_ready" or time.monotonic() > ends:
                 raise
-            if error.message != said:
-                said = error.message
-                say(f"dagger: waiting: {said}")
+            if error.message != reason:
+                reason = error.message
+                notify(f"dagger: waiting: {reason}")
         await asyncio.sleep(POLL_S)
 
 
-def _judged(live: Live[Resident], error: StepError) -> StepError:
-    """Return the error of a call; a composite that cannot be reached means that it is gone."""
+def _as_lost(live: Live[Resident], error: StepError) -> StepError:
+    """Return the error of a call: `engine_lost` when the pipeline cannot be reached any more."""
     if error.code not in ("not_ready", "llm_stream_broken"):
         return error
     live.session.doubt()

@@ -1,9 +1,9 @@
-"""The Dagger engine behind the service: one session, supervised; constant queries, values as variables.
+"""A session on a Dagger engine: constant GraphQL queries over HTTP, values as variables.
 
     connect ──▶ load the module ──▶ start what a runner needs ──▶ probe ──▶ lease | ping | rotate
 
-The SDK has no public way to send a query to a module's function, sends a request again by itself up
-to five times, and hangs for minutes once its engine died. What is needed is one POST; it is here.
+The SDK has no public way to send a query to a module's function, retries a request by itself up to
+five times, and hangs for minutes once its engine has died. All that is needed is one POST.
 """
 
 from __future__ import annotations
@@ -31,11 +31,17 @@ LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 VERSION = "{ version }"
-ENDING = ("engine is shutting down", "session not found")
+CLOSING = ("engine is shutting down", "session not found")
 
 
 class Session:
-    """One open session: asked over HTTP, watched until it is lost or closed."""
+    """An open session: queried over HTTP, watched until it is lost or closed.
+
+    Attributes:
+        lost: Why the session is of no use any more, once it is.
+        late: Whether a ping takes longer than `ping_timeout_s`.
+        serving: Whether requests are under way, whose text must not get into errors.
+    """
 
     def __init__(
         self, port: int, token: str, options: EngineOptions, child: Child | None = None
@@ -46,20 +52,20 @@ class Session:
             auth=(token, ""),
             timeout=None,  # every call brings its own deadline  # noqa: S113
             limits=httpx.Limits(max_connections=None),
-            trust_env=False,  # a proxy is for the outside; the session is a child of ours
+            trust_env=False,  # no proxy: the session is on this machine
         )
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.late, self.serving, self._doubt = False, False, asyncio.Event()
-        self._working: set[asyncio.Future[Any]] = set()
+        self._calls: set[asyncio.Future[Any]] = set()
         if child is not None:
             child.exited.add_done_callback(self._exited)
 
     @classmethod
     async def open(cls, options: EngineOptions) -> Session:
-        """Open a session, or join the given one.
+        """Open a session, or connect to the existing one of the options.
 
         Raises:
-            StepError: `engine_unavailable`, with what the CLI said.
+            StepError: `engine_unavailable`, with the last line of the CLI's log.
         """
         provisions = RUNNER_HOST not in process_environment() and options.session_port is None
         limit_s = options.provision_s if provisions else options.connect_s
@@ -77,14 +83,14 @@ class Session:
                 await session.ask(VERSION, {}, deadline_s=2 * limit_s)
             return session
         except BaseException as error:
-            said = child.said if child else ""
+            log = child.last_line if child else ""
             if session is not None:
                 await session.close()
             elif child is not None:
                 await child.end(options.stop_s)
             if isinstance(error, TimeoutError):
                 text = f"no Dagger engine answered within {limit_s:g} s"
-                raise unavailable(f"{text}{said and f' ({said})'}; {REMEDY}") from None
+                raise unavailable(f"{text}{log and f' ({log})'}; {REMEDY}") from None
             if isinstance(error, StepError) and error.code != "engine_unavailable":
                 text = f"the Dagger session does not answer: {error.message}"
                 raise unavailable(text) from None
@@ -97,7 +103,7 @@ class Session:
             StepError: `engine_lost`, `deadline_exceeded`, `module_error`, `module_oom`,
                 `module_bad_output`.
         """
-        # ASCII escapes: a lone surrogate cannot be encoded otherwise
+        # ASCII escapes: UTF-8 cannot encode a lone surrogate
         body = json.dumps({"query": query, "variables": variables}).encode("ascii")
         headers = {"content-type": "application/json"}
         try:
@@ -119,8 +125,8 @@ class Session:
             self.give_up(why)
             raise lost(why)
         try:
-            answer = response.json()
-            errors, data = answer.get("errors"), answer.get("data")
+            body = response.json()
+            errors, data = body.get("errors"), body.get("data")
         except (ValueError, AttributeError):
             text = f"the Dagger engine answered HTTP {response.status_code} with what is no JSON"
             raise StepError("module_bad_output", f"{text} object") from None
@@ -131,79 +137,79 @@ class Session:
         return data
 
     def _error(self, error: dict[str, Any], status: int) -> StepError:
-        said = TRACE.sub("", str(error.get("message", "")))
-        more = error.get("extensions") or {}
-        if "exception.type" not in more and any(mark in said for mark in ENDING):
-            self.give_up(said)
-            return lost(said)
+        message = TRACE.sub("", str(error.get("message", "")))
+        extensions = error.get("extensions") or {}
+        if "exception.type" not in extensions and any(mark in message for mark in CLOSING):
+            self.give_up(message)
+            return lost(message)
         if status == 422:
-            text = f"the module does not fit this service: {said}; deploy both from one version"
+            text = f"the module does not fit this service: {message}; deploy both from one version"
             return StepError("module_error", text)
-        if more.get("_type") == "EXEC_ERROR" and more.get("exitCode") == KILLED:
+        if extensions.get("_type") == "EXEC_ERROR" and extensions.get("exitCode") == KILLED:
             return out_of_memory()
-        if said.startswith("query:"):  # it repeats the query before it says what is wrong
-            said = said.rpartition("error: ")[2]
-        log = str(more.get("stderr") or "").strip()
+        if message.startswith("query:"):  # the query is repeated before the error
+            message = message.rpartition("error: ")[2]
+        log = str(extensions.get("stderr") or "").strip()
         if log:
-            LOG.warning("dagger: a process in the engine failed: %s\n%s", said, log)
-        if self.serving or not log:  # what a process says of a request may hold the request
-            return StepError("module_error", said)
+            LOG.warning("dagger: a process in the engine failed: %s\n%s", message, log)
+        if self.serving or not log:  # a log of a request may contain the request
+            return StepError("module_error", message)
         lines = log.splitlines()
         why = next((line for line in lines if line.lower().startswith("error")), lines[-1])
-        return StepError("module_error", f"{said}: {why}")
+        return StepError("module_error", f"{message}: {why}")
 
     async def guard(self, work: Awaitable[Result]) -> Result:
-        """Return what the work gives; give it up when the session is lost.
+        """Return the result of the work; cancel it when the session is lost.
 
         Raises:
             StepError: `engine_lost`.
         """
-        working = asyncio.ensure_future(work)
-        self._working.add(working)
-        working.add_done_callback(self._working.discard)
+        call = asyncio.ensure_future(work)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         try:
             if not self.lost.done():
-                await asyncio.wait((working, self.lost), return_when=asyncio.FIRST_COMPLETED)
-            if working.done() and not (self.lost.done() and _is_closed(working)):
-                return working.result()
+                await asyncio.wait((call, self.lost), return_when=asyncio.FIRST_COMPLETED)
+            if call.done() and not (self.lost.done() and _is_closed(call)):
+                return call.result()
             raise lost(self.lost.result())
         finally:
-            working.cancel()
+            call.cancel()
 
     async def relay(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """Yield what a generator yields, run in one task of its own; raises as `guard`."""
-        pump = EventQueue(events, maxsize=16)
+        """Yield the events of a generator, which runs in one task of its own; raises as `guard`."""
+        queue = EventQueue(events, maxsize=16)
         try:
-            while (event := await self.guard(pump.next())) is not None:
+            while (event := await self.guard(queue.next())) is not None:
                 yield event
         finally:
-            await pump.close()
+            await queue.close()
 
     def _exited(self, code: asyncio.Future[int]) -> None:
         if not code.cancelled():
             self.give_up(f"its process exited with code {code.result()}")
 
     def give_up(self, why: str) -> None:
-        """Count the session as lost: calls that wait for it end, and the supervisor builds anew."""
+        """Count the session as lost: its calls fail, and the supervisor builds a new one."""
         if not self.lost.done():
             self.lost.set_result(why)
 
     def doubt(self) -> None:
-        """Ping now: a call met something that looks like the end of the engine."""
+        """Ping now: a call failed as if the engine had ended."""
         self._doubt.set()
 
     async def watch(self, ping: Callable[[], Awaitable[None]]) -> None:
-        """Ping until the session is lost; a silence makes it late first.
+        """Ping until the session is lost; a slow ping first makes it late.
 
         One ping may take `hung_s`: an engine that builds on a busy machine is slow, not gone.
         """
         options = self._options
         while not self.lost.done():
-            looking = asyncio.ensure_future(self._doubt.wait())
+            woken = asyncio.ensure_future(self._doubt.wait())
             await asyncio.wait(
-                (self.lost, looking), timeout=options.ping_s, return_when="FIRST_COMPLETED"
+                (self.lost, woken), timeout=options.ping_s, return_when="FIRST_COMPLETED"
             )
-            looking.cancel()
+            woken.cancel()
             self._doubt.clear()
             slow = asyncio.get_running_loop().call_later(options.ping_timeout_s, self._slow)
             try:
@@ -223,20 +229,20 @@ class Session:
 
     @property
     def memory_mib(self) -> float:
-        """Memory of its process; 0 where it cannot be told."""
+        """Resident memory of its process; 0 where it is not known."""
         return 0.0 if self._child is None else self._child.memory_mib
 
     async def close(self) -> None:
-        """End the session: its services stop with it; bounded by `stop_s`."""
-        self.give_up("it was closed")  # whoever waits in `guard` cancels what it waits for
-        if self._working:  # first: a connection made after the client was closed stays open
-            await asyncio.wait(self._working, timeout=self._options.stop_s)
+        """End the session, and its services with it, within `stop_s`."""
+        self.give_up("it was closed")  # `guard` cancels its calls
+        if self._calls:  # first: a connection opened after the client was closed would stay open
+            await asyncio.wait(self._calls, timeout=self._options.stop_s)
         with suppress(Exception):
             await self._client.aclose()
         if self._child is not None:
             await self._child.end(self._options.stop_s)
 
 
-def _is_closed(work: asyncio.Future[Any]) -> bool:
-    """Whether this met a client that was closed under it: httpx has no error of its own for it."""
-    return work.cancelled() or isinstance(work.exception(), RuntimeError)
+def _is_closed(call: asyncio.Future[Any]) -> bool:
+    """Whether a call failed because its client was closed; httpx has no error class for that."""
+    return call.cancelled() or isinstance(call.exception(), RuntimeError)

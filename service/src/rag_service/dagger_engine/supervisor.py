@@ -1,4 +1,4 @@
-"""Keeps one Dagger session ready: builds it, watches it, replaces it; requests lease it."""
+"""Supervisor of sessions: builds one, watches it, replaces it; requests lease it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from rag_kit.errors import StepError
 
-from ..runners.base import Say
+from ..runners.base import Notify
 from .errors import unavailable
 from .options import EngineOptions
 from .session import Session
 
 LOG = logging.getLogger(__name__)
-NEVER = ("misconfigured", "module_pin_mismatch")  # waiting does not help
+FATAL = ("misconfigured", "module_pin_mismatch")  # a retry does not help
 
 
 class Prepared(Protocol):
-    """What a runner started in a session."""
+    """What a runner has started in a session."""
 
     async def ping(self) -> None:
-        """Return while it runs; a `StepError` says that it is gone."""
+        """Return while it runs; raises `StepError` when it has ended."""
 
     async def close(self) -> None:
-        """Give back what it holds on this side; never hangs."""
+        """Release what it holds in this process; never hangs."""
 
 
 Started = TypeVar("Started", bound=Prepared)
@@ -37,7 +37,19 @@ Started = TypeVar("Started", bound=Prepared)
 
 @dataclass(eq=False)
 class Live(Generic[Started]):
-    """A session with what was started in it."""
+    """A session with what was started in it.
+
+    Args:
+        session: The session.
+        started: What the runner started in it.
+        since: When it was ready, on `time.monotonic`'s clock.
+        memory_mib: Memory of its process then.
+        calls: Leases so far.
+        in_flight: Leases now.
+        last_error: Message of the last internal error.
+        errors: How often it came in a row.
+        idle: Set while nothing is in flight.
+    """
 
     session: Session
     started: Started
@@ -50,7 +62,7 @@ class Live(Generic[Started]):
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def close(self) -> None:
-        """End both, the session first: what is under way through the other ends with it."""
+        """Close both, the session first: it ends the calls of the other."""
         try:
             await self.session.close()
         finally:
@@ -62,11 +74,11 @@ class Supervisor(Generic[Started]):
 
     Args:
         options: The engine and its limits.
-        start: Loads and starts in a new session what requests need, and probes it.
+        start: Loads, starts and probes in a new session what requests need.
     """
 
     def __init__(
-        self, options: EngineOptions, start: Callable[[Session, Say], Awaitable[Started]]
+        self, options: EngineOptions, start: Callable[[Session, Notify], Awaitable[Started]]
     ) -> None:
         self._options, self._start = options, start
         self._current: Live[Started] | None = None
@@ -74,47 +86,47 @@ class Supervisor(Generic[Started]):
         self._wanted, self._ready = asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: set[Live[Started]] = set()
-        self._say: Say = LOG.info
-        self.on_event: Callable[[str], None] = lambda event: None  # open, failed, lost, replaced
+        self._notify: Notify = LOG.info
+        self.on_event: Callable[[str], None] = lambda event: None  # open, failed, lost or replaced
         self._closing = False
-        self._never: StepError | None = None
+        self._fatal: StepError | None = None
 
-    async def start(self, say: Say) -> None:
-        """Return when the first session is ready; a failed attempt is said and repeated.
+    async def start(self, notify: Notify) -> None:
+        """Return when the first session is ready; failed attempts are reported and repeated.
 
         Raises:
-            StepError: It can never be: no CLI, no module, or not the pinned one.
+            StepError: No attempt can succeed: no CLI, no module, or not the pinned one.
         """
         self._options.check()
-        self._say = say
+        self._notify = notify
         self._why = "the Dagger session is starting"
         self._wanted.set()
         self._spawn(self._build_on_demand())
         await self._ready.wait()
-        if self._never is not None:
-            raise self._never
+        if self._fatal is not None:
+            raise self._fatal
         if self._current is None and self._closing:
             raise unavailable(self._why)
 
     def ready(self) -> None:
-        """Return when a request may come.
+        """Check that a request can be answered now.
 
-        An engine that builds the next session is slow by our own doing: then only a loss counts.
+        While the engine builds the next session it is slow to ping; then only a lost session counts.
 
         Raises:
             StepError: `engine_unavailable` says why not.
         """
-        if self._open().session.late and not self._wanted.is_set():
+        if self._live().session.late and not self._wanted.is_set():
             raise unavailable("the Dagger engine is slow to answer")
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Live[Started]]:
-        """Yield the current session for one call; it stays open until the call is done.
+        """Lease the current session for one call; it stays open until the call has ended.
 
         Raises:
-            StepError: `engine_unavailable`, there is none.
+            StepError: `engine_unavailable`, there is no session.
         """
-        live = self._open()
+        live = self._live()
         live.calls += 1
         live.in_flight += 1
         live.idle.clear()
@@ -131,7 +143,7 @@ class Supervisor(Generic[Started]):
                 live.idle.set()
             self._age(live)
 
-    def _open(self) -> Live[Started]:
+    def _live(self) -> Live[Started]:
         live = self._current
         if live is None:
             raise unavailable(self._why)
@@ -140,10 +152,10 @@ class Supervisor(Generic[Started]):
         return live
 
     async def close(self) -> None:
-        """End every session; never hangs."""
+        """Close every session; never hangs."""
         self._why, self._closing = "the service is closing", True
         self._current = None
-        self._ready.set()  # who waits for the first session learns why there is none
+        self._ready.set()  # `start` returns, too
         for task in self._tasks:
             task.cancel()
         ending = [asyncio.create_task(live.close()) for live in self._lives]
@@ -151,7 +163,7 @@ class Supervisor(Generic[Started]):
             await asyncio.wait((*self._tasks, *ending), timeout=3 * self._options.stop_s)
 
     def _count(self, live: Live[Started], error: StepError) -> None:
-        """Note an internal error: the same again and again may be one that the engine keeps."""
+        """Count equal internal errors in a row: the session itself may be broken."""
         if error.code not in ("module_error", "module_bad_output", "internal_error"):
             return
         same = error.message == live.last_error
@@ -159,16 +171,16 @@ class Supervisor(Generic[Started]):
 
     def _age(self, live: Live[Started]) -> None:
         """Have the current session replaced when it is due."""
-        given = self._options.session_port is not None  # it cannot be replaced
-        if live is self._current and not given and self._due(live):
+        own = self._options.session_port is None  # another's session cannot be replaced
+        if live is self._current and own and self._due(live):
             self._wanted.set()
 
     def _due(self, live: Live[Started]) -> bool:
         age = time.monotonic() - live.since
-        sick = live.errors >= self._options.same_errors and age >= self._options.mend_s
+        broken = live.errors >= self._options.same_errors and age >= self._options.mend_s
         grown = live.session.memory_mib - live.memory_mib >= self._options.rotate_mib
         worn = live.calls >= self._options.rotate_calls or age >= self._options.rotate_s
-        return sick or worn or grown
+        return broken or worn or grown
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -185,15 +197,15 @@ class Supervisor(Generic[Started]):
                 self.on_event("failed")
                 if not isinstance(error, StepError):
                     LOG.exception("dagger: unexpected error")
-                said = error.message if isinstance(error, StepError) else repr(error)
+                reason = error.message if isinstance(error, StepError) else repr(error)
                 if self._current is None:
-                    self._why = said
-                if not self._ready.is_set() and getattr(error, "code", "") in NEVER:
-                    self._never = cast(StepError, error)
+                    self._why = reason
+                if not self._ready.is_set() and getattr(error, "code", "") in FATAL:
+                    self._fatal = cast(StepError, error)
                     self._ready.set()
                     return
                 wait = min(self._options.retry_s, 2.0**attempts) * random.uniform(0.5, 1)  # noqa: S311
-                self._say(f"dagger: {said} (again in {wait:.1f} s)")
+                self._notify(f"dagger: {reason} (again in {wait:.1f} s)")
                 attempts += 1
                 await asyncio.sleep(wait)
                 continue
@@ -206,15 +218,15 @@ class Supervisor(Generic[Started]):
             self._spawn(self._watch(live))
             if old is not None:
                 self.on_event("replaced")
-                self._say("dagger: the new session took over")
+                self._notify("dagger: the new session took over")
                 self._spawn(self._retire(old))
 
     async def _build(self) -> Live[Started]:
         began = time.perf_counter()
         session = await Session.open(self._options)
-        self._say(f"dagger: session open ({time.perf_counter() - began:.1f} s)")
+        self._notify(f"dagger: session open ({time.perf_counter() - began:.1f} s)")
         try:
-            started = await session.guard(self._start(session, self._say))
+            started = await session.guard(self._start(session, self._notify))
         except BaseException:
             await session.close()
             raise
@@ -222,7 +234,7 @@ class Supervisor(Generic[Started]):
         return Live(session, started, memory_mib=session.memory_mib)
 
     async def _watch(self, live: Live[Started]) -> None:
-        """Ping the session until it is lost; when it is the current one, have it replaced."""
+        """Ping a session until it is lost; if it is the current one, have a new one built."""
         timer = asyncio.get_running_loop().call_later(self._options.rotate_s, self._age, live)
         try:
             await live.session.watch(live.started.ping)
@@ -230,7 +242,9 @@ class Supervisor(Generic[Started]):
                 self.on_event("lost")
                 self._current = None
                 self._why = f"the Dagger session was lost: {live.session.lost.result()}"
-                self._say(f"dagger: session lost: {live.session.lost.result()}; building a new one")
+                self._notify(
+                    f"dagger: session lost: {live.session.lost.result()}; building a new one"
+                )
                 self._wanted.set()
         finally:
             timer.cancel()
@@ -238,10 +252,10 @@ class Supervisor(Generic[Started]):
             self._lives.discard(live)
 
     async def _retire(self, live: Live[Started]) -> None:
-        """Let the calls of a replaced session end, then close it."""
+        """Close a replaced session once its calls have ended, or after `drain_s`."""
         try:
             if live.in_flight:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(live.idle.wait(), self._options.drain_s)
         finally:
-            await live.session.close()  # ends its watch, which closes the rest
+            await live.session.close()  # ends `_watch`, which closes the rest

@@ -1,4 +1,4 @@
-"""What belongs to one HTTP request: its id, who asks, until when."""
+"""The context of one HTTP request: its id, its key, its deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rag_kit.errors import StepError
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks, and what they may do.
+    """The holder of a key, and what they may do.
 
     Args:
         name: Name of the key; empty without keys.
@@ -34,17 +34,24 @@ class Principal:
 
 @dataclass
 class Context:
-    """One request, from its first byte to its last.
+    """One request: how it is authenticated, and what log, metrics and trace record of it.
 
     Args:
-        request_id: In the answer's header, its body and every log line.
+        request_id: In the response's header, its body and every log line.
         deadline: When it must be answered, on `time.monotonic`'s clock.
+        principal: The holder of its key.
+        tenant: Who shares slots and rates: the key's name, or the client's address without keys.
+        route: Its route's pattern.
+        code: The error code it failed with.
+        step: The step that failed.
+        collection: The collection it is about.
+        timings_ms: Milliseconds by step.
     """
 
     request_id: str
     deadline: float
     principal: Principal = field(default_factory=Principal)
-    tenant: str = ""  # who shares what there is: the key's name, or the address without keys
+    tenant: str = ""
     route: str = ""
     code: str = ""
     step: str = ""

@@ -1,4 +1,4 @@
-"""Every failure as one envelope, with the headers that belong to it."""
+"""Failures as responses: the envelope, its status and its headers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rag_kit.request import explain
 from .context import Context, context_of
 
 JSON = "application/json"
-DIFY = "/retrieval"  # asked by Dify, which shows error_msg, and takes 403 alone for a wrong key
-DIFY_CODES = {"collection_not_found": 2001}  # beside 1001 and 1002; the others are the status
+DIFY = "/retrieval"  # Dify shows error_msg, and knows 403 as the only status of a wrong key
+DIFY_CODES = {"collection_not_found": 2001}  # besides 1001 and 1002; others are the status
 
 
 def to_body(error: StepError, context: Context) -> bytes:
@@ -32,7 +32,7 @@ def to_body(error: StepError, context: Context) -> bytes:
 
 
 def headers_of(error: StepError) -> dict[str, str]:
-    """Return the headers an error adds: when to come back, how to say who one is."""
+    """Return the headers an error adds: Retry-After, WWW-Authenticate."""
     if error.status in (429, 503):
         return {"retry-after": str(max(1, math.ceil(error.retry_after or 1)))}
     return {"www-authenticate": "Bearer"} if error.status == 401 else {}
@@ -46,13 +46,13 @@ def refuse(request: Request, error: StepError) -> Response:
         if status == 401:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             number, status = 1002 if scheme.lower() == "bearer" and key.strip() else 1001, 403
-        told = {"error_code": number, "error_msg": error.message}
-        body = pydantic_core.to_json({**pydantic_core.from_json(body), **told})
+        fields = {"error_code": number, "error_msg": error.message}
+        body = pydantic_core.to_json({**pydantic_core.from_json(body), **fields})
     return Response(body, status, headers_of(error), media_type=JSON)
 
 
 async def on_step_error(request: Request, error: Exception) -> Response:
-    """Answer an error of a step or of ours."""
+    """Answer an error of a step or of the service."""
     assert isinstance(error, StepError)
     return refuse(request, error)
 
@@ -71,7 +71,7 @@ async def on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """Return what a path takes; the router itself names the methods of its first route only."""
+    """Return the methods of all routes of a path; the router names those of the first one only."""
     methods: set[str] = set()
     for route in request.app.state.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
@@ -80,14 +80,13 @@ def _methods(request: Request) -> set[str]:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses: no such path, wrong method."""
+    """Answer an error of the router: no such path, wrong method."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 405:
-        known = ", ".join(sorted(_methods(request)))
-        found = StepError("method_not_allowed", f"{path} does not take {request.method}")
-        response = refuse(request, found)
-        response.headers["allow"] = known
+        text = f"{path} does not take {request.method}"
+        response = refuse(request, StepError("method_not_allowed", text))
+        response.headers["allow"] = ", ".join(sorted(_methods(request)))
         return response
     if error.status_code == 404:
         text = f"there is no {path[:200]}; GET /openapi.json lists what there is"

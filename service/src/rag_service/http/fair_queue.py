@@ -1,4 +1,4 @@
-"""How many requests are answered at once, how many may wait and in which order, and the rate of one."""
+"""Admission control: slots, a bounded queue that is fair between tenants, and rate limits."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from rag_kit.errors import StepError
 
 from .metrics import Metrics
 
-CLIENTS = 10_000  # clients whose rate is remembered
+MAX_CLIENTS = 10_000  # token buckets kept
 BURST_S = 10.0  # seconds of a rate that may be used at once
-RETRY_S = 4.0  # Retry-After of who is refused is spread over so many seconds
-RECENT = 0.1  # weight of the last request in how long one takes
-SURE = 0.5  # of the longest wait: who is expected to wait longer may wait in vain
-COMING_S = 0.05  # seconds in which a request that was let in asks for its place
-LOOK_S = 0.1  # seconds until it is looked again whose share has grown
-IDLE = 100  # tenants with nothing here that are remembered; all are looked at for each request
-KEEP_S = 30.0  # seconds for which places that a tenant needed are kept for it
+RETRY_S = 4.0  # Retry-After of refused requests is spread over so many seconds
+SMOOTHING = 0.1  # weight of the last request in the average duration
+MAX_WAIT_SHARE = 0.5  # refuse when the predicted wait exceeds this share of the limit
+ADMITTED_S = 0.05  # seconds an admitted request may take to reach the queue
+RESHARE_S = 0.1  # seconds between two checks whether a tenant's share has grown
+MAX_IDLE_TENANTS = 100  # tenants without requests that are remembered; each request scans them
+DEMAND_S = 30.0  # seconds for which the slots that a tenant needed are reserved for it
 
 
 @dataclass
 class _Tenant:
-    """What one tenant has here: places, and requests that wait, oldest first.
+    """One tenant's slots and its requests in the queue, oldest first.
 
     Args:
-        coming: When requests were let in that have not asked for their place yet.
-        needed: The most places it had use for in the last seconds.
-        until: When that is forgotten.
+        admitted: When requests were admitted that have not reached the queue yet.
+        demand: The most slots it could have used within the last `DEMAND_S`.
+        until: When `demand` expires.
     """
 
     held: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
-    coming: deque[float] = field(default_factory=deque)
-    needed: int = 0
+    admitted: deque[float] = field(default_factory=deque)
+    demand: int = 0
     until: float = 0.0
 
-    def here(self, now: float) -> bool:
-        """Whether it has something here, or had in the last seconds."""
+    def active(self, now: float) -> bool:
+        """Whether it has requests now, or had some within the last `DEMAND_S`."""
         return bool(self.held or self.waiting) or now <= self.until
 
-    def note(self, now: float) -> None:
-        """Remember how many places it has use for now."""
-        need = self.held + len(self.waiting)
-        if need >= self.needed or now > self.until:
-            self.needed, self.until = need, now + KEEP_S
+    def note_demand(self, now: float) -> None:
+        """Remember how many slots it could use now."""
+        demand = self.held + len(self.waiting)
+        if demand >= self.demand or now > self.until:
+            self.demand, self.until = demand, now + DEMAND_S
 
 
 class Admission:
-    """A bounded number of requests at work and a bounded queue, fair between tenants.
+    """A bounded number of slots and a bounded queue, fair between tenants.
 
-    Tenants that were here in the last seconds have equal shares of the places; what one of them
-    had no use for, the others may have. A place that becomes free goes to the tenant that holds
-    the fewest, and there to its oldest request. When the queue is full, room is made at the cost
-    of the tenant that has most in it. Who would wait longer than it may is refused at once.
+    Active tenants have equal shares of the slots; what one of them does not use, the others may.
+    A free slot goes to the tenant that holds the fewest, and there to its oldest request. When the
+    queue is full, the tenant with most requests in it loses its newest one to a tenant with fewer.
+    A request whose predicted wait is too long is refused at once.
 
     Args:
-        limit: Requests at work.
-        queue: Requests that may wait.
+        limit: Slots: requests being answered.
+        queue: Requests that may wait for a slot.
         wait_s: Seconds one may wait.
         metrics: Counts what is refused.
-        reserve: Places that are kept for a tenant that was not here lately.
+        reserve: Slots that one tenant alone never gets, kept for a new tenant.
         clock: Seconds.
     """
 
@@ -84,18 +84,18 @@ class Admission:
         self._clock = clock
         self._queue, self._wait_s, self._metrics = queue, wait_s, metrics
         self._counter = cache(metrics.shed.labels)
-        self._tenants: dict[str, _Tenant] = {}  # whose turn was longest ago comes first
+        self._tenants: dict[str, _Tenant] = {}  # least recently served first
         self._waiting = 0
-        self._took_s = self._look = 0.0
+        self._mean_s = self._reshare_at = 0.0
         self.draining = False
 
     @property
     def free(self) -> int:
-        """Places nobody holds."""
+        """Free slots."""
         return self._free
 
     def narrow(self, limit: int) -> None:
-        """Have this many places at most from now on; who is at work stays."""
+        """Lower the limit to this many slots; requests being answered go on."""
         less = max(0, self._limit - limit)
         self._limit -= less
         self._free -= less
@@ -106,60 +106,68 @@ class Admission:
         return self._waiting
 
     def check(self, tenant: str, left_s: float) -> None:
-        """Return when a request would get a place or a place in the queue now.
+        """Return when a request would now get a slot, or a place in the queue.
 
         Raises:
             StepError: `overloaded` or `draining`.
         """
         mine = self._tenants.get(tenant) or _Tenant()
-        self._check(mine, left_s, self._coming(mine))
+        self._check(mine, left_s, self._admitted(mine))
 
-    def _check(self, mine: _Tenant, left_s: float, coming: int) -> None:
-        """Check for one more of a tenant of whom `coming` were let in before it, and wait nowhere."""
+    def _check(self, mine: _Tenant, left_s: float, admitted: int) -> None:
+        """Check whether a tenant may have one more request.
+
+        Args:
+            mine: The tenant.
+            left_s: Seconds until the request is of no use any more.
+            admitted: Requests of the tenant that were admitted before and have not reached the
+                queue yet.
+        """
         if self.draining:
             text = "the service is shutting down; ask another one"
             raise self._shed("draining", "draining", text)
-        if self._clock() >= self._look:  # a share may have grown since somebody left
-            self._look = self._clock() + LOOK_S
-            self._hand_on()
-        most = self._most_of(mine)
-        places = max(0, min(self._free, most - mine.held))
-        if coming < places:
+        if self._clock() >= self._reshare_at:  # a share may have grown since a tenant left
+            self._reshare_at = self._clock() + RESHARE_S
+            self._assign()
+        share = self._share_of(mine)
+        slots = max(0, min(self._free, share - mine.held))
+        if admitted < slots:
             return
-        ahead = coming - places  # of them will have to wait
-        if self._waiting + ahead >= self._queue and self._fattest(mine, ahead) is None:
+        ahead = admitted - slots  # admitted requests that will have to wait
+        if self._waiting + ahead >= self._queue and self._longest_queue(mine, ahead) is None:
             raise self._shed("queue_full", "overloaded", "too many requests are waiting already")
-        wait_s = self._wait_of(mine, most, ahead)
-        if wait_s > SURE * self._wait_s or wait_s + self._took_s > left_s:
+        wait_s = self._predicted_wait_s(mine, share, ahead)
+        if wait_s > MAX_WAIT_SHARE * self._wait_s or wait_s + self._mean_s > left_s:
             text = "too many requests are waiting already for this one to get its turn in time"
             raise self._shed("too_late", "overloaded", text)
 
-    def expect(self, tenant: str, left_s: float) -> float:
-        """Let a request in that has yet to be read, as `check` does; those after it count it.
+    def admit(self, tenant: str, left_s: float) -> float:
+        """Check as `check` does, and count the request until it reaches the queue or is forgotten.
 
-        Until it asks for its place, or `forget` is told what this returns.
+        Returns:
+            When it was admitted, for `forget`.
 
         Raises:
             StepError: `overloaded` or `draining`.
         """
         self.check(tenant, left_s)
         now = self._clock()
-        self._tenants.setdefault(tenant, _Tenant()).coming.append(now)
+        self._tenants.setdefault(tenant, _Tenant()).admitted.append(now)
         return now
 
-    def forget(self, tenant: str, expected: float) -> None:
-        """No longer expect a request that may have ended without asking for a place."""
+    def forget(self, tenant: str, admitted: float) -> None:
+        """No longer count an admitted request; it may have ended before it reached the queue."""
         mine = self._tenants.get(tenant)
-        if mine is not None and expected in mine.coming:
-            mine.coming.remove(expected)
+        if mine is not None and admitted in mine.admitted:
+            mine.admitted.remove(admitted)
 
     @asynccontextmanager
     async def slot(self, tenant: str, left_s: float) -> AsyncIterator[None]:
-        """Hold one place.
+        """Hold one slot.
 
         Args:
-            tenant: Who asks.
-            left_s: Seconds until it is of no use any more.
+            tenant: Whose request it is.
+            left_s: Seconds until the request is of no use any more.
 
         Raises:
             StepError: `overloaded` or `draining`, at once or after the wait.
@@ -169,34 +177,34 @@ class Admission:
         try:
             yield
         finally:
-            took_s = self._clock() - began
-            self._took_s += (RECENT if self._took_s else 1) * (took_s - self._took_s)
+            duration_s = self._clock() - began
+            self._mean_s += (SMOOTHING if self._mean_s else 1) * (duration_s - self._mean_s)
             self._leave(tenant)
 
     async def _enter(self, tenant: str, left_s: float) -> None:
         mine = self._tenants.get(tenant) or _Tenant()
-        if mine.coming:
-            mine.coming.popleft()
-        self._check(mine, left_s, 0)  # those that are still coming are behind it
+        if mine.admitted:
+            mine.admitted.popleft()
+        self._check(mine, left_s, 0)  # admitted requests are behind it
         now = self._clock()
         self._forget_idle(now)
         mine = self._tenants.setdefault(tenant, _Tenant())
-        if self._free > 0 and mine.held < self._most_of(mine):
+        if self._free > 0 and mine.held < self._share_of(mine):
             self._give(tenant, mine)
-            mine.note(now)
+            mine.note_demand(now)
             return
         if self._waiting >= self._queue:
-            self._drop_newest(self._fattest(mine, 0))
+            self._drop_newest(self._longest_queue(mine, 0))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         mine.waiting.append(turn)
-        mine.note(now)
+        mine.note_demand(now)
         self._count(1)
         try:
             async with asyncio.timeout(min(self._wait_s, left_s)):
                 await turn
         except BaseException as error:
-            given = turn.done() and not turn.cancelled() and turn.exception() is None
-            if given:  # in the moment in which it was given up
+            granted = turn.done() and not turn.cancelled() and turn.exception() is None
+            if granted:  # at the moment of the timeout or cancellation
                 self._leave(tenant)
             elif turn in mine.waiting:
                 mine.waiting.remove(turn)
@@ -207,36 +215,36 @@ class Admission:
             raise
 
     def _forget_idle(self, now: float) -> None:
-        """Forget who was not here lately, and of the others with nothing here all but the last."""
-        gone = [name for name, one in self._tenants.items() if not one.here(now)]
-        for name in gone:
+        """Forget inactive tenants, and all but the last `MAX_IDLE_TENANTS` without requests."""
+        inactive = [name for name, one in self._tenants.items() if not one.active(now)]
+        for name in inactive:
             del self._tenants[name]
         idle = [name for name, one in self._tenants.items() if not (one.held or one.waiting)]
-        for name in idle[:-IDLE]:
+        for name in idle[:-MAX_IDLE_TENANTS]:
             del self._tenants[name]
 
     def _leave(self, tenant: str) -> None:
-        """Give a place back."""
+        """Return a slot."""
         mine = self._tenants[tenant]
         mine.held -= 1
         self._free += 1
         self._metrics.inflight.dec()
-        self._hand_on()
+        self._assign()
 
-    def _hand_on(self) -> None:
-        """Give the free places to those whose turn it is."""
+    def _assign(self) -> None:
+        """Give free slots to waiting requests, in their order."""
         while self._free > 0 and self._waiting:
             ready = [
                 (name, one)
                 for name, one in self._tenants.items()
-                if one.waiting and one.held < self._most_of(one)
+                if one.waiting and one.held < self._share_of(one)
             ]
             if not ready:
                 return
             name, one = min(ready, key=lambda each: each[1].held)
             turn = one.waiting.popleft()
             self._count(-1)
-            if not turn.done():  # or it was given up, and nobody was told yet
+            if not turn.done():  # else it was cancelled a moment ago
                 self._give(name, one)
                 turn.set_result(None)
 
@@ -244,60 +252,64 @@ class Admission:
         one.held += 1
         self._free -= 1
         self._metrics.inflight.inc()
-        self._tenants[name] = self._tenants.pop(name)  # its turn was last
+        self._tenants[name] = self._tenants.pop(name)  # now the most recently served
 
-    def _most_of(self, mine: _Tenant) -> int:
-        """Return how many places a tenant may hold now."""
+    def _share_of(self, mine: _Tenant) -> int:
+        """Return how many slots a tenant may hold now."""
         now = self._clock()
-        others = [one for one in self._tenants.values() if one is not mine and one.here(now)]
-        share = -(-self._limit // (len(others) + 1))
-        kept = sum(min(share, one.needed) for one in others)
-        return min(max(1, self._limit - self._reserve), max(share, self._limit - kept))
+        others = [one for one in self._tenants.values() if one is not mine and one.active(now)]
+        equal = -(-self._limit // (len(others) + 1))  # rounded up
+        used = sum(min(equal, one.demand) for one in others)
+        return min(max(1, self._limit - self._reserve), max(equal, self._limit - used))
 
     def _count(self, more: int) -> None:
         self._waiting += more
         self._metrics.queued.set(self._waiting)
 
-    def _coming(self, mine: _Tenant) -> int:
-        """Return how many requests of a tenant were let in a moment ago and are on their way."""
-        while mine.coming and mine.coming[0] < self._clock() - COMING_S:
-            mine.coming.popleft()
-        return len(mine.coming)
+    def _admitted(self, mine: _Tenant) -> int:
+        """Return how many admitted requests of a tenant are still on their way to the queue."""
+        while mine.admitted and mine.admitted[0] < self._clock() - ADMITTED_S:
+            mine.admitted.popleft()
+        return len(mine.admitted)
 
-    def _fattest(self, mine: _Tenant, ahead: int) -> _Tenant | None:
-        """Return who has more in the queue than `mine` would have with `ahead` and one more."""
+    def _longest_queue(self, mine: _Tenant, ahead: int) -> _Tenant | None:
+        """Return the tenant with most requests in the queue, if `mine` with `ahead + 1` more has fewer."""
         most = max(self._tenants.values(), key=lambda one: len(one.waiting), default=mine)
         return most if len(most.waiting) > len(mine.waiting) + ahead + 1 else None
 
     def _drop_newest(self, tenant: _Tenant | None) -> None:
-        assert tenant is not None, "check() made sure"
+        assert tenant is not None, "`_check` has made sure of it"
         turn = tenant.waiting.pop()
         self._count(-1)
         if not turn.done():
             text = "too many requests of this client are waiting already"
             turn.set_exception(self._shed("queue_share", "overloaded", text))
 
-    def _wait_of(self, mine: _Tenant, most: int, ahead: int) -> float:
+    def _predicted_wait_s(self, mine: _Tenant, share: int, ahead: int) -> float:
         """Return about how many seconds one more request of a tenant would wait.
 
-        Behind those that wait, and `ahead` of its own. In turns, `k` of its own before it cost a
-        place in each of the queues at most; and those of its own have no more than `most` of the
-        places, its share.
+        Slots go round between the tenants that wait: each of the tenant's own requests before it
+        lets at most one of every other tenant pass, and the own ones share `share` slots.
+
+        Args:
+            mine: The tenant.
+            share: Slots it may hold.
+            ahead: Its admitted requests that will reach the queue first.
         """
         sharing = sum(1 for one in self._tenants.values() if one.waiting and one is not mine) + 1
         own = len(mine.waiting) + ahead
         before = min(self._waiting + ahead, own * sharing + sharing - 1)
-        turns = max((before + 1) / self._limit, (own + 1) / most)
-        return turns * self._took_s
+        turns = max((before + 1) / self._limit, (own + 1) / share)
+        return turns * self._mean_s
 
     def _shed(self, reason: str, code: str, message: str) -> StepError:
         self._counter(reason).inc()
-        # spreading retries, not cryptography
+        # spreads retries; no cryptography
         return StepError(code, message, retry_after=random.uniform(0, RETRY_S))  # noqa: S311
 
 
 class Rates:
-    """A token bucket per client: `per_minute` on average, ten seconds of it at once.
+    """A token bucket per client: `per_minute` on average, `BURST_S` seconds' worth at once.
 
     Args:
         clock: Seconds.
@@ -314,11 +326,11 @@ class Rates:
             StepError: `quota_exceeded`, with the seconds until the next one.
         """
         now, rate = self._clock(), per_minute / 60
-        most = max(1.0, rate * BURST_S)
-        tokens, at = self._buckets.pop(client, (most, now))
-        tokens = min(most, tokens + (now - at) * rate)
+        capacity = max(1.0, rate * BURST_S)
+        tokens, at = self._buckets.pop(client, (capacity, now))
+        tokens = min(capacity, tokens + (now - at) * rate)
         self._buckets[client] = (tokens - 1 if tokens >= 1 else tokens, now)
-        if len(self._buckets) > CLIENTS:
+        if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
         if tokens < 1:
             raise StepError(

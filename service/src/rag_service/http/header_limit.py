@@ -1,4 +1,4 @@
-"""A limit for request lines and headers, which the HTTP parser has not."""
+"""Limit the size of request headers; httptools has no limit."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ REFUSAL = (
 )
 
 
-class BoundedHeads(HttpToolsProtocol):
-    """Ends a connection whose request line and headers do not end within 64 KiB.
+class HeaderLimit(HttpToolsProtocol):
+    """Closes a connection whose request line and headers exceed `MAX_BYTES`.
 
-    What comes in one read of the socket is not cut, so that a little more may pass.
+    One read of the socket is parsed as it comes, so that a little more may pass.
     """
 
-    _whole = True  # whether no head is being read
-    _read = 0
+    _complete = True  # whether the headers have ended
+    _size = 0  # bytes of them so far
 
     def on_message_begin(self) -> None:
-        """Note that a head begins."""
+        """Start to count."""
         super().on_message_begin()
-        self._whole, self._read = False, 0
+        self._complete, self._size = False, 0
 
     def on_headers_complete(self) -> None:
-        """Note that it ended."""
-        self._whole = True
+        """Stop counting."""
+        self._complete = True
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, as long as the head is not too large."""
+        """Parse, and refuse with 431 when the headers are too large."""
         super().data_received(data)
-        if not self._whole and not self.transport.is_closing():
-            self._read += len(data)
-            if self._read > MAX_BYTES:
+        if not self._complete and not self.transport.is_closing():
+            self._size += len(data)
+            if self._size > MAX_BYTES:
                 self.transport.write(REFUSAL)
                 self.transport.close()

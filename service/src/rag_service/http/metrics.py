@@ -1,4 +1,4 @@
-"""What `GET /metrics` counts, in the Prometheus text format."""
+"""The metrics of `GET /metrics`, in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 class Metrics:
-    """The counters of one service, in a registry of its own."""
+    """The metrics of one service, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -72,5 +72,5 @@ class Metrics:
         self.ready = gauge("rag_ready", "Whether the service is ready.")
 
     def text(self) -> bytes:
-        """Return all of it as Prometheus reads it."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)

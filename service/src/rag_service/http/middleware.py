@@ -1,7 +1,7 @@
 """Pure ASGI middleware, outermost first: Gate, Requests, Keys, Limits.
 
-Plain ASGI, because a wrapper that runs the application in a task of its own hides that the client
-went away.
+Plain ASGI: Starlette's BaseHTTPMiddleware runs the application in another task, which hides the
+client's disconnect.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from .tracing import Traces
 ACCESS = logging.getLogger("rag_service.access")
 LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/+=-]{1,128}$")
-OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # without a key; and /page/…
-QUIET = ("/healthz", "/metrics", "/readyz")  # asked all the time
+OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # need no key; nor does /page/…
+PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, no access log
 UPLOADS = "/v1/documents"
-COMING = "rag.coming"  # in a scope: whom it comes from, and when it was let in
+ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
 QUESTIONS = ("/rag_modules", "/rag", "/v1/search", "/v1/chat/completions")
-ALWAYS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # in every answer
+HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # of every response
 
 Refusal = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
 
 
 class Keyring:
-    """The keys that let in; none: everybody may come in.
+    """The configured API keys; without any, the service is open to this machine.
 
     Args:
         keys: As configured.
@@ -58,20 +58,20 @@ class Keyring:
 
     def find(self, header: str) -> ApiKey | None:
         """Return the key of an Authorization header, or None."""
-        scheme, _, given = header.partition(" ")
-        digest = _digest(given.strip())
+        scheme, _, secret = header.partition(" ")
+        digest = _digest(secret.strip())
         found = None
-        for known, key in self._known:  # all of them, so that the time tells nothing
+        for known, key in self._known:  # no early exit: constant time
             if hmac.compare_digest(known, digest):
                 found = key
         return found if scheme.lower() == "bearer" else None
 
 
 class Gate:
-    """Refuses a question for which there is no room, before anything else is done for it.
+    """Refuses questions that would not get a slot, before any other work is done for them.
 
-    What a refusal costs decides how much is left for answers under a flood. So it is made of few
-    parts, and counted, not logged: one line a second says how many there were.
+    Under a flood, cheap refusals leave the processor to the answers. So a refusal skips the other
+    middleware, and is counted, not logged: one line a second has the number of them.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class Gate:
         self._deadline_s = settings.deadline_s
         self._counter = cache(metrics.requests.labels)
         self._bodies: dict[str, dict[str, Any]] = {}
-        self._always = [(name.encode(), value.encode()) for name, value in ALWAYS.items()]
-        self._refused, self._said = 0, 0.0
+        self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        self._refused, self._logged_at = 0, 0.0
 
     @property
     def keyed(self) -> bool:
-        """Whether a key says who asks; otherwise the client's address does."""
+        """Whether the key names the tenant; otherwise the client's address does."""
         return bool(self._keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         http = scope["type"] == "http"
-        refusal = self.refusal(scope) if http and COMING not in scope else None
+        refusal = self.refusal(scope) if http and ADMITTED not in scope else None
         if refusal is not None:
             status, headers, body = refusal
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -107,13 +107,13 @@ class Gate:
         try:
             await self._app(scope, receive, send)
         finally:
-            if COMING in scope:
-                self._admission.forget(*scope[COMING])
+            if ADMITTED in scope:
+                self._admission.forget(*scope[ADMITTED])
 
     def refusal(self, scope: Scope) -> Refusal | None:
-        """Return the status, headers and body of a question for which there is no room.
+        """Return the response that refuses a question; None when it is admitted.
 
-        None: it is let in, and `scope` notes that it was.
+        `scope` then has tenant and time of its admission.
         """
         if scope["path"] not in QUESTIONS or scope["method"] != "POST":
             return None
@@ -121,13 +121,13 @@ class Gate:
         tenant = self._tenant(scope, headers)
         if tenant is not None:
             try:
-                scope[COMING] = tenant, self._admission.expect(tenant, self._deadline_s)
+                scope[ADMITTED] = tenant, self._admission.admit(tenant, self._deadline_s)
             except StepError as error:
                 return self._refuse(scope["path"], headers, error)
         return None
 
     def _tenant(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
-        """Return who asks; None: nobody who is let in."""
+        """Return the tenant; None without a valid key, which `Keys` refuses."""
         if self._keys:
             key = self._keys.find(headers.get(b"authorization", b"").decode("latin-1"))
             return key.name if key else None
@@ -139,29 +139,29 @@ class Gate:
         if body is None:
             body = self._bodies[error.message] = envelope(error, step="service")["error"]
         wait = headers_of(error)["retry-after"]
-        told = {**body, "step": None, "request_id": request_id, "retry_after": int(wait)}
-        text = pydantic_core.to_json({"error": told})
-        answer = [
+        error_body = {**body, "step": None, "request_id": request_id, "retry_after": int(wait)}
+        text = pydantic_core.to_json({"error": error_body})
+        response_headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(text)),
             (b"retry-after", wait.encode()),
-            *self._always,
+            *self._headers,
             (b"x-request-id", request_id.encode()),
         ]
         self._count(path, error)
-        return error.status, answer, text
+        return error.status, response_headers, text
 
     def _count(self, path: str, error: StepError) -> None:
         self._counter(path, str(error.status), error.code, "").inc()
         self._refused += 1
         now = time.monotonic()
-        if now - self._said >= 1:
+        if now - self._logged_at >= 1:
             LOG.warning("%d questions refused (%s)", self._refused, error.code)
-            self._refused, self._said = 0, now
+            self._refused, self._logged_at = 0, now
 
 
 class Requests:
-    """Gives each request its id, deadline, log line, metrics and trace."""
+    """Gives each request its context, access log line, metrics and trace."""
 
     def __init__(
         self, app: ASGIApp, *, settings: ServiceSettings, metrics: Metrics, traces: Traces
@@ -178,7 +178,7 @@ class Requests:
         began = time.monotonic()
         context = Context(request_id, began + self._settings.deadline_s)
         scope.setdefault("state", {})["rag"] = context
-        status = 499  # until an answer starts: the client went away
+        status = 499  # the client went away, unless a response starts
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -186,7 +186,7 @@ class Requests:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                for name, value in ALWAYS.items():
+                for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -223,9 +223,9 @@ class Requests:
             self._metrics.module_fail.labels(context.code, context.step).inc()
         if context.code.startswith("llm_"):
             self._metrics.llm_fail.labels(context.code.removeprefix("llm_")).inc()
-        quiet = route in QUIET
+        level = logging.DEBUG if route in PROBES else logging.INFO
         ACCESS.log(
-            logging.DEBUG if quiet else logging.INFO,
+            level,
             "%s %s %d",
             scope["method"],
             scope["path"],
@@ -246,10 +246,10 @@ class Requests:
         )
 
 
-def request_id_of(asked: str) -> str:
-    """Return the id a request has: the caller's when it can be one."""
-    # no secret; and a uuid4 would be a call of the kernel for each refusal of a flood
-    return asked if REQUEST_ID.match(asked) else f"req_{random.getrandbits(128):032x}"
+def request_id_of(header: str) -> str:
+    """Return the caller's X-Request-Id, or a new id when it is none or not valid."""
+    # no secret; uuid4 would cost a system call for each refusal of a flood
+    return header if REQUEST_ID.match(header) else f"req_{random.getrandbits(128):032x}"
 
 
 def address_of(scope: Scope) -> str:
@@ -259,12 +259,12 @@ def address_of(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    """Return the route's pattern: a label must not have as many values as there are documents."""
+    """Return the route's pattern, not the path: a metrics label must have few values."""
     return getattr(scope.get("route"), "path", "") or "other"
 
 
 class Keys:
-    """Lets in who has a key, when keys are configured, and counts their rate."""
+    """Authenticates by API key, or by Host header without keys, and limits the rate of a tenant."""
 
     def __init__(
         self,
@@ -275,7 +275,7 @@ class Keys:
         settings: ServiceSettings,
         metrics: Metrics,
     ) -> None:
-        self._app, self._known, self._rates = app, keys, rates
+        self._app, self._keys, self._rates = app, keys, rates
         self._settings, self._metrics = settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -284,20 +284,20 @@ class Keys:
             await self._app(scope, receive, send)
             return
         try:
-            self._admit(scope)
+            self._authenticate(scope)
         except StepError as error:
             await refuse(Request(scope), error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> None:
+    def _authenticate(self, scope: Scope) -> None:
         path, context = scope["path"], context_of(scope)
         headers = Headers(scope=scope)
-        if not self._known and path not in QUIET:
+        if not self._keys and path not in PROBES:
             self._check_host(headers.get("host", ""))
         if path in OPEN or path.startswith("/page/"):
             return
-        if self._known:
+        if self._keys:
             context.principal = self._principal(headers.get("authorization", ""))
         context.tenant = context.principal.name or address_of(scope)
         per_minute = context.principal.per_minute or self._settings.rate_per_minute
@@ -309,8 +309,8 @@ class Keys:
                 raise
 
     def _check_host(self, header: str) -> None:
-        """Refuse a name that is not this machine's: one that a web page made point here."""
-        name = _name(header)
+        """Reject foreign Host headers (DNS rebinding)."""
+        name = _host_name(header)
         if not is_loopback(name) and name not in self._settings.allowed_hosts:
             raise StepError(
                 "forbidden",
@@ -319,7 +319,7 @@ class Keys:
             )
 
     def _principal(self, header: str) -> Principal:
-        found = self._known.find(header)
+        found = self._keys.find(header)
         if found is None:
             self._metrics.auth_fail.inc()
             raise StepError(
@@ -331,8 +331,8 @@ class Keys:
         return Principal(found.name, found.collections, found.write, found.per_minute)
 
 
-def _name(header: str) -> str:
-    """Return the host of a Host header without its port; "" when it is none."""
+def _host_name(header: str) -> str:
+    """Return the name in a Host header, without its port; "" when it is malformed."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
@@ -344,7 +344,7 @@ def _digest(key: str) -> bytes:
 
 
 class Limits:
-    """Refuses a body that is too large before anybody reads it, with or without a length."""
+    """Limits the size of bodies: by Content-Length at once, of others as they are read."""
 
     def __init__(self, app: ASGIApp, *, settings: ServiceSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
@@ -355,10 +355,10 @@ class Limits:
             await self._app(scope, receive, send)
             return
         upload = scope["path"] == UPLOADS
-        most = self._settings.max_upload_bytes if upload else self._settings.max_body_bytes
+        limit = self._settings.max_upload_bytes if upload else self._settings.max_body_bytes
         length = Headers(scope=scope).get("content-length", "")
-        if length.isascii() and length.isdigit() and int(length) > most:
-            await refuse(Request(scope), self._too_large(most))(scope, receive, send)
+        if length.isascii() and length.isdigit() and int(length) > limit:
+            await refuse(Request(scope), self._too_large(limit))(scope, receive, send)
             return
         size = 0
 
@@ -366,12 +366,12 @@ class Limits:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > most:
-                raise self._too_large(most)
+            if size > limit:
+                raise self._too_large(limit)
             return message
 
         await self._app(scope, counted, send)
 
-    def _too_large(self, most: int) -> StepError:
+    def _too_large(self, limit: int) -> StepError:
         self._metrics.rejected.labels("size").inc()
-        return StepError("body_too_large", f"the request has more than {most} bytes")
+        return StepError("body_too_large", f"the request has more than {limit} bytes")

@@ -1,4 +1,4 @@
-"""Reading what a client sends: size, media type, JSON, model, in this order."""
+"""Reading a request: media type, JSON, forbidden names, model, in this order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from rag_pipeline.stages import STEPS
 Model = TypeVar("Model", bound=BaseModel)
 NOT_BLANK: dict[str, JsonValue] = {"pattern": r"\S"}  # JSON Schema of a text
 MAX_DEPTH = 16  # nesting of JSON containers
-FLAGS = {"1": True, "0": False, "": True}  # besides true and false
+FLAGS = {"1": True, "0": False, "": True}  # query parameters, besides true and false
 HOST = re.compile(r"(host|hostname|url|uri|endpoint|apibase|apikey|proxy|secret|password)$")
 SECRET_URI = re.compile(r"\s*(env|file|cmd|op|vault)://", re.IGNORECASE)
 CollectionName = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]
 OPTIONS = tuple(f"{step}." for step in STEPS)
-# Fields of data, where any name is the caller's own, and fields that are refused in words of their own.
+# Fields that hold the caller's data, with any names, and fields refused with a message of their own.
 DATA = frozenset({"filters", "messages", "metadata", "metadata_condition", "response_format"}) | {
     *("documents.metadata", "functions", "tools"),
 }
@@ -60,7 +60,7 @@ def refuse_hosts(data: dict[str, Any], *, known: Container[str] = ()) -> None:
 
     Args:
         data: The request.
-        known: Fields of its own that are none, whatever they are called.
+        known: Fields of the request itself, allowed whatever their names.
 
     Raises:
         StepError: `target_not_allowed`; the value is never repeated.
@@ -68,9 +68,9 @@ def refuse_hosts(data: dict[str, Any], *, known: Container[str] = ()) -> None:
     for where, value in _options(data, ""):
         name = where.rpartition(".")[2]
         squashed = re.sub(r"[^a-z]", "", name.lower())
-        named = HOST.search(squashed) is not None and where not in known
+        forbidden = HOST.search(squashed) is not None and where not in known
         option = isinstance(value, str) and where.startswith(OPTIONS)
-        if named or (option and SECRET_URI.match(value)):
+        if forbidden or (option and SECRET_URI.match(value)):
             shown = where[:80]
             raise StepError(
                 "target_not_allowed",
@@ -108,7 +108,7 @@ def to_flag(value: object) -> object:
 
 
 def otherwise(text: str) -> WrapValidator:
-    """Return a validator that says `text` of a value that is none of a field's kinds."""
+    """Return a validator with one message for a value that fits none of a field's types."""
 
     def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -120,11 +120,11 @@ def otherwise(text: str) -> WrapValidator:
 
 
 def takes(model: type[BaseModel], **more: dict[str, JsonValue]) -> dict[str, Any]:
-    """Return what OpenAPI says of a body that `read` reads.
+    """Return the OpenAPI request body of a route that uses `read`.
 
     Args:
-        model: What it is read into.
-        more: What to add to the schemas of its fields, by name.
+        model: The body's model.
+        more: Additions to the schemas of its fields, by name.
     """
     schema = model.model_json_schema(mode="validation")
     for name, added in more.items():

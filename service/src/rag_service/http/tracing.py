@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, when a collector is configured: one span a request, one a step."""
+"""OpenTelemetry traces, when a collector is configured: a span per request, and one per step."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .context import Context
 
 
 class Traces:
-    """Makes no spans; the base of those that do."""
+    """Makes no spans; the interface of `OtlpTraces`."""
 
     @contextmanager
     def request(self, scope: Scope, context: Context) -> Iterator[Any]:
-        """Hold the span of one request."""
+        """Hold the span of a request."""
         yield None
 
     def finish(self, span: Any, context: Context, status: int) -> None:
-        """Write what came of it. Never a question, an answer or a key."""
+        """Set the outcome as attributes and end the span; never a question, an answer or a key."""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Flush."""
 
 
 class OtlpTraces(Traces):
@@ -59,7 +59,7 @@ class OtlpTraces(Traces):
 
     @contextmanager
     def request(self, scope: Scope, context: Context) -> Iterator[Any]:
-        """Hold the span of one request, under the caller's when it sends `traceparent`."""
+        """Hold the span of a request, a child of the caller's when it sends `traceparent`."""
         parent = self._propagator.extract(dict(Headers(scope=scope)))
         began = time.time_ns()
         span = self._tracer.start_span(scope["method"], context=parent, start_time=began)
@@ -68,28 +68,28 @@ class OtlpTraces(Traces):
         yield (span, began)
 
     def finish(self, span: Any, context: Context, status: int) -> None:
-        """Close the span; the steps become spans under it, one after the other."""
+        """End the span; the steps become its children, one after the other."""
         from opentelemetry.trace import set_span_in_context
 
-        made, at = span
-        made.set_attribute("http.response.status_code", status)
+        request_span, at = span
+        request_span.set_attribute("http.response.status_code", status)
         for name, value in (("rag.code", context.code), ("rag.collection", context.collection)):
             if value:
-                made.set_attribute(name, value)
-        made.update_name(f"{made.name} {context.route}")
-        within = set_span_in_context(made)
+                request_span.set_attribute(name, value)
+        request_span.update_name(f"{request_span.name} {context.route}")
+        parent = set_span_in_context(request_span)
         for step in STEPS:
             if step in context.timings_ms:
-                child = self._tracer.start_span(f"rag.{step}", context=within, start_time=at)
+                child = self._tracer.start_span(f"rag.{step}", context=parent, start_time=at)
                 at += int(context.timings_ms[step] * 1_000_000)
                 child.end(end_time=at)
-        made.end()
+        request_span.end()
 
     def close(self) -> None:
-        """Send what is left."""
+        """Flush."""
         self._provider.shutdown()
 
 
 def open_traces(endpoint: str | None) -> Traces:
-    """Return what makes traces; raises `misconfigured` when the library is missing."""
+    """Return the traces for a collector, if any; raises `misconfigured` when the library is missing."""
     return OtlpTraces(endpoint) if endpoint else Traces()

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1; it refuses questions as they are read, and notices that a client left."""
+"""uvicorn's HTTP/1.1 protocol: refuses questions as they are read, and notices every disconnect."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from .header_limit import BoundedHeads
+from .header_limit import HeaderLimit
 from .middleware import Gate
 
 FORWARDED = b"x-forwarded-for"
-BEHIND = 8  # requests behind the one at work until nothing more is read
+MAX_PIPELINED = 8  # requests behind the current one until reading pauses
 
 
-class Protocol(BoundedHeads):
-    """Answers itself what the gate refuses, without a task and the application.
+class Protocol(HeaderLimit):
+    """Writes the gate's refusals itself, without a task and the application.
 
-    And tells the request at work, not only the last one that came, that the client went away.
+    On a disconnect it also notifies the current request; uvicorn notifies only the last pipelined one.
     """
 
     gate: Gate | None = None
-    _working: RequestResponseCycle | None = None
+    _current: RequestResponseCycle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._refused(cycle):
             return
-        self._unset_keepalive_if_required()  # one that was refused just before set it
-        self._working = cycle
+        self._unset_keepalive_if_required()  # set by a refusal just before
+        self._current = cycle
         super()._start_asgi_task(cycle, app)
 
     def _refused(self, cycle: RequestResponseCycle) -> bool:
-        """Answer a question for which there is no room, without a task for it."""
+        """Write the gate's refusal of a question; returns whether there was one."""
         if self.gate is None or not cycle.keep_alive or self.flow.write_paused:
             return False
         scope: Any = cycle.scope
         if not self.gate.keyed and any(name == FORWARDED for name, _ in scope["headers"]):
-            return False  # who asks is known to the application, which knows its proxies
+            return False  # only the application knows which proxies to trust
         refusal = self.gate.refusal(scope)
         if refusal is None:
             return False
@@ -47,19 +47,19 @@ class Protocol(BoundedHeads):
         return True
 
     def on_headers_complete(self) -> None:
-        """Go on reading: the end of the connection would not be seen otherwise."""
+        """Keep reading while requests are pipelined: a disconnect would not be noticed otherwise."""
         super().on_headers_complete()
-        if 0 < len(self.pipeline) <= BEHIND:
+        if 0 < len(self.pipeline) <= MAX_PIPELINED:
             self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request at work."""
+        """Notify the current request."""
         super().connection_lost(exc)
-        if self._working is not None and not self._working.response_complete:
-            self._working.disconnected = True
-            self._working.message_event.set()
+        if self._current is not None and not self._current.response_complete:
+            self._current.disconnected = True
+            self._current.message_event.set()
 
 
-def behind(gate: Gate) -> type[Protocol]:
-    """Return the protocol of a server whose application has this gate."""
+def protocol_with(gate: Gate) -> type[Protocol]:
+    """Return the protocol class for a server whose application has this gate."""
     return type("Protocol", (Protocol,), {"gate": gate})

@@ -15,11 +15,17 @@ from rag_kit.reports import IngestReport
 
 @dataclass
 class Job:
-    """One change that takes its time; lives on the event loop.
+    """An ingest or reindex under way; its methods run on the event loop.
 
     Args:
-        collection: What it changes.
-        total: Documents, as far as they are known.
+        collection: The collection it changes.
+        total: Documents known so far.
+        id: For `/v1/ingests/{id}`.
+        status: Where it stands.
+        progress: Every report of its progress so far.
+        report: What it did, once it is done.
+        error: Why it failed.
+        stopped: Set to stop it after its current commit.
     """
 
     collection: str
@@ -37,37 +43,37 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end, good or bad."""
+        """Whether it is done or failed."""
         return self.status in ("done", "failed")
 
     def begin(self) -> None:
-        """Note that its turn has come."""
+        """Set it running."""
         self.status = "running"
-        self._tell()
+        self._notify()
 
     def advance(self, done: int, total: int, document_id: str) -> None:
-        """Note how far it is."""
+        """Report progress."""
         self.total = total
         self.progress.append({"done": done, "total": total, "document_id": document_id})
-        self._tell()
+        self._notify()
 
     def finish(self, result: IngestReport | StepError) -> None:
-        """Note how it ended."""
+        """Set its result."""
         if isinstance(result, StepError):
             self.status, self.error = "failed", result
         else:
             self.status, self.report = "done", result
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def wait(self) -> IngestReport:
-        """Return the report once there is one.
+        """Return the report when it is done.
 
         Raises:
-            StepError: What made it fail.
+            StepError: Why it failed.
         """
         while not self.finished:
             await self._changed.wait()
@@ -77,7 +83,7 @@ class Job:
         return self.report
 
     async def follow(self, seen: int) -> AsyncIterator[dict[str, Any]]:
-        """Yield its progress from the entry `seen` on, until its end."""
+        """Yield its progress from entry `seen` on, until it has finished."""
         while True:
             while seen < len(self.progress):
                 yield self.progress[seen]

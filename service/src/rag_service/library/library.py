@@ -1,6 +1,6 @@
-"""Who keeps documents: they are read side by side, and changed by one job at a time.
+"""The library of documents: concurrent reads, and one change at a time.
 
-All of it runs in threads of its own, so that an ingest never takes one that answers questions.
+Both have threads of their own, so that an ingest never takes one that answers questions.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 READERS = 2  # threads that list and show
-MAX_WAITING = 8  # changes that may wait for their turn; each may hold an upload
-REMEMBERED = 100  # finished jobs
+MAX_WAITING = 8  # queued changes; each may hold an upload
+REMEMBERED = 100  # finished jobs that can be looked up
 OUTCOMES = "idempotency.sqlite3"  # file in RAG_HOME
 Result = TypeVar("Result")
 OnProgress = Callable[["Progress"], None]
@@ -55,21 +55,21 @@ class Item(Protocol):
 
     @property
     def name(self) -> str:
-        """Its id, or what the ids of its records begin with."""
+        """Its id, or the prefix of its records' ids."""
 
     def load(self) -> list[LoadedDocument]:
         """Return its documents; raises `document_unreadable`."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release what it holds."""
 
 
 class _StoppedError(Exception):
-    """A job was told to stop; raised between two commits."""
+    """Raised between two commits of a job that is to stop."""
 
 
 def _threads(number: int, name: str) -> ThreadPoolExecutor:
-    """Return threads that have no more right to the processor than those that answer."""
+    """Return threads with low priority, as those that answer have."""
     return ThreadPoolExecutor(number, thread_name_prefix=name, initializer=lower_priority)
 
 
@@ -77,8 +77,8 @@ class Library:
     """Documents and collections of one retriever, for an event loop.
 
     Args:
-        retriever: Gives the retriever, and may block; raises while there is none.
-        replays: Remembers requests that may be sent twice.
+        retriever: Returns the retriever, and may block; raises while there is none.
+        replays: Idempotency keys and their jobs.
         close: Called at the end, in a thread.
     """
 
@@ -91,10 +91,10 @@ class Library:
         self.replays = replays
         self._retriever, self._close = retriever, close
         self._readers = _threads(READERS, "rag-documents")
-        self._writer = _threads(1, "rag-ingest")  # what it embeds with inherits its priority
+        self._writer = _threads(1, "rag-ingest")  # its embedding threads inherit the priority
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting = 0  # changes at work or in the queue
+        self._pending = 0  # changes, running or queued
         self._closing = False
 
     # -- reading --------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Library:
     # -- changing -------------------------------------------------------------------------
 
     async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
-        """Delete documents; one given up before its turn changes nothing.
+        """Delete documents; a call cancelled before its turn changes nothing.
 
         Raises:
             StepError: `collection_not_found`, `overloaded` and those of the store.
@@ -136,30 +136,30 @@ class Library:
         await self._change(lambda retriever: retriever.delete_collection(name))
 
     async def _change(self, work: Callable[[Retriever], Result]) -> Result:
-        with self._place():
+        with self._queued():
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._writer, self._do, work)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _queued(self) -> Iterator[None]:
         if self._closing:
             raise StepError("draining", "the service is shutting down; ask another one")
-        if self._waiting > MAX_WAITING:
+        if self._pending > MAX_WAITING:
             raise StepError(
                 "overloaded",
-                f"{self._waiting} changes to documents are waiting already",
+                f"{self._pending} changes to documents are waiting already",
                 retry_after=5,
             )
-        self._waiting += 1
+        self._pending += 1
         try:
             yield
         finally:
-            self._waiting -= 1
+            self._pending -= 1
 
     def ingest(self, collection: str, items: Sequence[Item]) -> Job:
-        """Start to bring files and texts into a collection, which is made when it is not there.
+        """Start to ingest files and texts into a collection, which is created when it does not exist.
 
-        When none of them can be read nothing is made. The items are closed in any case.
+        When none of them can be read, nothing is created. The items are closed in any case.
 
         Raises:
             StepError: `overloaded`, `draining`.
@@ -175,7 +175,7 @@ class Library:
         return self._start(Job(collection, len(items)), work, close)
 
     def reindex(self, collection: str) -> Job:
-        """Start to build a collection anew; errors as for `ingest`."""
+        """Start to rebuild a collection; errors as for `ingest`."""
 
         def work(retriever: Retriever, progress: OnProgress) -> IngestReport:
             return retriever.reindex(collection, progress=progress)
@@ -183,7 +183,7 @@ class Library:
         return self._start(Job(collection, 0), work, lambda: None)
 
     def job(self, job_id: str) -> Job:
-        """Return a job that is not finished, or one of the last that are.
+        """Return an unfinished job, or one of the last `REMEMBERED` finished ones.
 
         Raises:
             StepError: `not_found`.
@@ -199,7 +199,7 @@ class Library:
     def _start(self, job: Job, work: Work, close: Callable[[], None]) -> Job:
         with ExitStack() as stack:
             stack.callback(close)
-            stack.enter_context(self._place())
+            stack.enter_context(self._queued())
             task = asyncio.get_running_loop().create_task(self._run(job, work, stack.pop_all()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -240,7 +240,7 @@ class Library:
                 job.finish(StepError("internal_error", text))
 
     async def close(self) -> None:
-        """End the job at work after its current commit, forget those that wait, and close."""
+        """Stop the running job after its current commit, drop the queued ones, and close."""
         self._closing = True
         for job in self._jobs.values():
             job.stopped.set()
@@ -254,26 +254,25 @@ class Library:
 def _ingest(
     retriever: Retriever, collection: str, items: Sequence[Item], progress: OnProgress
 ) -> IngestReport:
-
     reading = _Reading(items)
     documents = reading.documents()
     first = next(documents, None)
     if first is None:
         return IngestReport(collection=collection, failed=reading.failed)
 
-    def told(at: Progress) -> None:
+    def with_total(at: Progress) -> None:
         total = max(at.done, reading.loaded + reading.left)
         progress(Progress(at.done, total, at.document_id))
 
     report = retriever.ingest_documents(
-        chain((first,), documents), collection=collection, progress=told
+        chain((first,), documents), collection=collection, progress=with_total
     )
     report.failed = [*reading.failed, *report.failed]
     return report
 
 
 class _Reading:
-    """Items on their way to documents, one at a time; gathers those that cannot be read."""
+    """Loads items one at a time, and collects the failures of those that cannot be read."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
@@ -306,7 +305,7 @@ class _Reading:
 def open_library(settings: ServiceSettings, runner: Runner, metrics: Metrics) -> Library | None:
     """Return the library of the documents that the runner answers from, not opened yet.
 
-    None when they are not to be managed here: they came with the runner's build.
+    None when they cannot be managed here: they came with the runner's build.
     """
     if (retriever := runner.documents()) is not None:
         return Library(retriever, _replays(metrics))
@@ -325,13 +324,13 @@ class _ServerRetriever:
 
     def __init__(self, settings: ServiceSettings) -> None:
         key = settings.qdrant_api_key
-        self._given: dict[str, Any] = {"store": "qdrant", "qdrant_url": settings.qdrant_url}
-        self._given |= {"qdrant_api_key": key} if key else {}
-        self._opening = threading.Lock()
+        self._options: dict[str, Any] = {"store": "qdrant", "qdrant_url": settings.qdrant_url}
+        self._options |= {"qdrant_api_key": key} if key else {}
+        self._lock = threading.Lock()
         self._opened: Retriever | None = None
 
     def get(self) -> Retriever:
-        with self._opening:
+        with self._lock:
             if self._opened is None:
                 self._opened = self._open()
             return self._opened
@@ -347,11 +346,11 @@ class _ServerRetriever:
                 "rag-service[local], or manage them with `rag index` elsewhere",
             ) from None
         try:
-            return Retriever.open(RetrieveSettings(**self._given))
+            return Retriever.open(RetrieveSettings(**self._options))
         except ValidationError as error:
             raise misconfigured(error) from None
 
     def close(self) -> None:
-        with self._opening:
+        with self._lock:
             if self._opened is not None:
                 self._opened.close()

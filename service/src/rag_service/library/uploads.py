@@ -1,4 +1,4 @@
-"""What a client uploads: files of a form or texts of a JSON body, under names that are safe."""
+"""Uploads: files of a form or texts of a JSON body, under safe names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_FILES = 1000
 MAX_PART_BYTES = 255  # of a folder's or file's name, as file systems have it
 MAX_NAME_BYTES = 1024
 FORM = "multipart/form-data"
-# Control characters, halves of surrogate pairs, and marks that make a name read as another one.
+# Control characters, lone surrogates, and marks that make a name look like another one.
 UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -46,7 +46,7 @@ def safe_name(name: str) -> str:
 
 
 def _short(part: str) -> str:
-    """Cut a name to what fits, before its extension."""
+    """Cut a name to MAX_PART_BYTES, before its extension."""
     encoded = part.encode()
     if len(encoded) <= MAX_PART_BYTES:
         return part
@@ -57,7 +57,7 @@ def _short(part: str) -> str:
 
 @dataclass(frozen=True)
 class FileItem:
-    """A file of a form; its bytes are in memory, or in a temporary file without a name."""
+    """A file of a form; its bytes are in memory or in an anonymous temporary file."""
 
     name: str
     file: BinaryIO
@@ -84,7 +84,7 @@ class FileItem:
 
 
 class TextDocument(BaseModel):
-    """A document that is text already."""
+    """A document given as text."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -123,15 +123,15 @@ class TextDocument(BaseModel):
         ]
 
     def digest(self) -> bytes:
-        """Return a digest of all of it."""
+        """Return a digest of all its fields."""
         return hashlib.sha256(pydantic_core.to_json(self.model_dump())).digest()
 
     def close(self) -> None:
-        """Give back nothing."""
+        """Do nothing: it holds no file."""
 
 
 class DocumentsRequest(BaseModel):
-    """Documents that are text already."""
+    """Documents given as text."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -142,7 +142,7 @@ Items = Sequence[FileItem | TextDocument]
 
 
 async def read_items(request: Request) -> Items:
-    """Return what the body holds; the caller closes it.
+    """Return the items of the body; the caller closes them.
 
     Raises:
         StepError: `unsupported_media_type`, `body_too_large`, `invalid_request`.
@@ -178,15 +178,15 @@ async def _files_of(request: Request) -> list[FileItem]:
 
 
 def digest_of(collection: str, items: Items) -> bytes:
-    """Return a digest of what a request asks for; reads all of it, so run it in a thread."""
-    whole = hashlib.sha256(collection.encode())
+    """Return a digest of an upload; it reads all files, so run it in a thread."""
+    digest = hashlib.sha256(collection.encode())
     for item in items:
-        whole.update(item.digest())
-    return whole.digest()
+        digest.update(item.digest())
+    return digest.digest()
 
 
 def form_schema() -> dict[str, Any]:
-    """Return what OpenAPI says of the form."""
+    """Return the OpenAPI media type of the form."""
     files = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},

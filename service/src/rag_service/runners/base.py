@@ -11,7 +11,7 @@ from rag_kit.handler import Event
 if TYPE_CHECKING:
     from rag_pipeline.steps.local import Retriever
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 """Takes one line of progress."""
 
 
@@ -29,7 +29,7 @@ class Runner(Protocol):
         False  # whether a request starts a container per step, as `POST /rag` does
     )
 
-    async def start(self, say: Say) -> None:
+    async def start(self, notify: Notify) -> None:
         """Load everything a request needs; returns when a request may come."""
 
     async def answer(self, text: str) -> str:

@@ -17,7 +17,7 @@ from rag_pipeline.settings import read_settings
 from rag_pipeline.step import read_reply
 from rag_pipeline.steps.local import LocalPipeline, open_local
 
-from .base import Runner, Say
+from .base import Notify, Runner
 
 if TYPE_CHECKING:
     from rag_pipeline.steps.local import Retriever
@@ -34,13 +34,13 @@ class LocalRunner(Runner):
         self._context: AbstractContextManager[LocalPipeline] | None = None
         self.pipeline: LocalPipeline | None = None
 
-    async def start(self, say: Say) -> None:
+    async def start(self, notify: Notify) -> None:
         """Load the model and open every collection."""
         began = time.perf_counter()
-        say(f"loading the model and the collections of {read_settings().home}")
+        notify(f"loading the model and the collections of {read_settings().home}")
         self._context = open_local(preload=True)
         self.pipeline = await anyio.to_thread.run_sync(self._context.__enter__)
-        say(f"loaded in {time.perf_counter() - began:.1f} s")
+        notify(f"loaded in {time.perf_counter() - began:.1f} s")
 
     @property
     def breakers(self) -> tuple[Breaker, ...]:

@@ -62,10 +62,10 @@ class PipelineClient:
             raise StepError("llm_stream_broken", "the answer broke off before its end")
 
     async def ready(self, limit_s: float | None = CONNECT_S) -> None:
-        """Return when `GET /readyz` says so; None waits for it without a limit.
+        """Return when `GET /readyz` answers 200; `limit_s` None waits without a limit.
 
         Raises:
-            StepError: What it says instead, or `not_ready`.
+            StepError: The pipeline's own error, or `not_ready`.
         """
         refusal = await self._client.probe(limit_s)
         if refusal is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rag_kit.errors import StepError
 
 from ..settings import ServiceSettings
-from .base import Runner, Say
+from .base import Notify, Runner
 from .pipeline_client import PipelineClient
 
 
@@ -23,6 +23,6 @@ class RemoteRunner(PipelineClient, Runner):
             )
         super().__init__(settings.composite_url, deadline_s=settings.deadline_s)
 
-    async def start(self, say: Say) -> None:
+    async def start(self, notify: Notify) -> None:
         """Return at once: the pipeline is started elsewhere."""
-        say(f"asking the composite at {self.url}")
+        notify(f"asking the composite at {self.url}")
