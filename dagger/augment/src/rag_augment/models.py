@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from rag_kit.passages import Context, Message, Result
-from rag_kit.request import check_query, refuse_misplaced
+from rag_kit.request import StepRequest
 
 
 class AugmentOptions(BaseModel):
@@ -43,12 +43,11 @@ class AugmentOptions(BaseModel):
     seed: int | None = Field(None, description="Makes the random marker repeatable; null: random.")
 
 
-class AugmentRequest(BaseModel):
+class AugmentRequest(StepRequest):
     """Passages and a question to build a prompt from. Unknown fields are carried on untouched."""
 
-    model_config = ConfigDict(extra="allow")
+    step = "augment"
 
-    query: str = Field(description="The question, 1 character to 8 KiB of UTF-8.")
     results: list[Result] = Field(max_length=1000, description="Passages, best first.")
     messages: list[Message] = Field(
         default_factory=list, max_length=1000, description="The conversation before the question."
@@ -58,20 +57,6 @@ class AugmentRequest(BaseModel):
         description="For `generate`; answer: the prompt allows a model to answer without passages.",
     )
     augment: AugmentOptions = Field(default_factory=lambda: AugmentOptions())
-    warnings: list[str] = Field(default_factory=list, description="Warnings of earlier steps.")
-    provenance: dict[str, dict[str, JsonValue]] = Field(
-        default_factory=dict, description="Who made what so far, by step."
-    )
-
-    @field_validator("query")
-    @classmethod
-    def _query(cls, value: str) -> str:
-        return check_query(value)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _misplaced(cls, data: Any) -> Any:
-        return refuse_misplaced(data, "augment", AugmentOptions)
 
 
 class LeftOut(BaseModel):

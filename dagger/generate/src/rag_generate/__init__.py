@@ -1,14 +1,14 @@
 """Answer a prompt over numbered passages, with citations that are checked."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from rag_kit.lazy import lazy
 
 if TYPE_CHECKING:
     from rag_kit.errors import StepError
 
     from .step import __version__, generate, stream
 
-# Loaded at first use: the Dagger module starts a process per call and needs none of them.
 _HOME = {
     "StepError": "rag_kit.errors",
     "__version__": ".step",
@@ -19,9 +19,4 @@ _HOME = {
 __all__ = ["StepError", "__version__", "generate", "stream"]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name):
-        """Load a public name (PEP 562)."""
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOME[name], __name__), name)
+    __getattr__ = lazy(__name__, _HOME)

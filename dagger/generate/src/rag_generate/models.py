@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from rag_kit.passages import Citation, Context, Message
-from rag_kit.request import check_query, refuse_misplaced
+from rag_kit.request import StepRequest
 
 
 class Decision(BaseModel):
@@ -51,12 +51,11 @@ class GenerateOptions(BaseModel):
     )
 
 
-class GenerateRequest(BaseModel):
+class GenerateRequest(StepRequest):
     """A prompt over numbered passages to answer. Unknown fields are ignored."""
 
-    model_config = ConfigDict(extra="allow")
+    step = "generate"
 
-    query: str = Field(description="The question, 1 character to 8 KiB of UTF-8.")
     contexts: list[Context] = Field(max_length=1000, description="Passages an answer may cite.")
     prompt: list[Message] = Field(default_factory=list, description="What a model is asked.")
     decision: Decision = Field(default_factory=lambda: Decision())
@@ -70,15 +69,6 @@ class GenerateRequest(BaseModel):
         max_length=100,
         description="Texts no answer of a model may hold, such as the mark of the prompt.",
     )
-    warnings: list[str] = Field(default_factory=list, description="Warnings of earlier steps.")
-    provenance: dict[str, dict[str, JsonValue]] = Field(
-        default_factory=dict, description="Who made what so far, by step."
-    )
-
-    @field_validator("query")
-    @classmethod
-    def _query(cls, value: str) -> str:
-        return check_query(value)
 
     @field_validator("contexts")
     @classmethod
@@ -87,11 +77,6 @@ class GenerateRequest(BaseModel):
         if len(set(markers)) < len(markers):
             raise ValueError(f"two passages have the same marker: {sorted(markers)}")
         return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _misplaced(cls, data: Any) -> Any:
-        return refuse_misplaced(data, "generate", GenerateOptions)
 
 
 class CitationCheck(BaseModel):

@@ -37,7 +37,25 @@ INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in it
 # module's source and every argument. FRESH is for whatever reads a store, a model or a registry.
 PURE, FRESH = "168h", "never"
 
-# The arguments of every function that pushes an image.
+# Arguments of several modules: a Qdrant server, a language model, and a registry that takes an image.
+Qdrant = Annotated[
+    dagger.Service | None,
+    Doc("A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."),
+]
+QdrantApiKey = Annotated[
+    dagger.Secret | None, Doc("Key of the Qdrant server, e.g. env:QDRANT_API_KEY.")
+]
+LlmBaseUrl = Annotated[
+    str, Doc("OpenAI-compatible server, e.g. http://llm:8000/v1; none: extractive answers.")
+]
+LlmModel = Annotated[str, Doc("Name of the model on that server.")]
+LlmApiKey = Annotated[
+    dagger.Secret | None, Doc("Its key, where it wants one, e.g. env:OPENAI_API_KEY.")
+]
+Llm = Annotated[
+    dagger.Service | None,
+    Doc("The server as a service, reached as host llm, e.g. tcp://localhost:8000."),
+]
 Tag = Annotated[str, Doc("Tag to give the image.")]
 Username = Annotated[str, Doc("Who pushes; leave out for a registry without login.")]
 Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")]

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 import pydantic_core
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .errors import StepError
 
@@ -104,6 +112,34 @@ def refuse_misplaced(data: Any, step: str, options: type[BaseModel]) -> Any:
                     f'\'{name}\' is an option of {step}: send it as {{"{step}": {{"{name}": …}}}}'
                 )
     return data
+
+
+class StepRequest(BaseModel):
+    """What the request of every step has; a subclass names its step and has its options in that field.
+
+    Fields that a step does not know are carried on as they were sent.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    step: ClassVar[str]
+
+    query: str = Field(description="The question, 1 character to 8 KiB of UTF-8.")
+    warnings: list[str] = Field(default_factory=list, description="Warnings of earlier steps.")
+    provenance: dict[str, dict[str, JsonValue]] = Field(
+        default_factory=dict, description="Who made what so far, by step."
+    )
+
+    @field_validator("query")
+    @classmethod
+    def _query(cls, value: str) -> str:
+        return check_query(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _misplaced(cls, data: Any) -> Any:
+        options: Any = cls.model_fields[cls.step].annotation
+        return refuse_misplaced(data, cls.step, options)
 
 
 def explain(error: ValidationError) -> StepError:

@@ -128,26 +128,12 @@ class Rag:
             "Search a Qdrant server at this URL instead of documents; fill it with the function ingest."
         ),
     ] = ""
-    qdrant: Annotated[
-        dagger.Service | None,
-        Doc(
-            "A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."
-        ),
-    ] = None
-    qdrant_api_key: Annotated[
-        dagger.Secret | None, Doc("Key of the Qdrant server, e.g. env:QDRANT_API_KEY.")
-    ] = None
-    llm_base_url: Annotated[
-        str, Doc("OpenAI-compatible server, e.g. http://llm:8000/v1; none: extractive answers.")
-    ] = ""
-    llm_model: Annotated[str, Doc("Name of the model on that server.")] = ""
-    llm_api_key: Annotated[
-        dagger.Secret | None, Doc("Its key, where it wants one, e.g. env:OPENAI_API_KEY.")
-    ] = None
-    llm: Annotated[
-        dagger.Service | None,
-        Doc("The server as a service, reached as host llm, e.g. tcp://localhost:8000."),
-    ] = None
+    qdrant: image.Qdrant = None
+    qdrant_api_key: image.QdrantApiKey = None
+    llm_base_url: image.LlmBaseUrl = ""
+    llm_model: image.LlmModel = ""
+    llm_api_key: image.LlmApiKey = None
+    llm: image.Llm = None
 
     @function(cache=image.FRESH)
     async def run(

@@ -1,7 +1,8 @@
 """Ingest documents and find passages for a question. Does not build prompts or answers."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from rag_kit.lazy import lazy
 
 if TYPE_CHECKING:
     from rag_kit.errors import StepError
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from .settings import RetrieveSettings
     from .step import __version__, retrieve
 
-# Loaded at first use: the Dagger module starts a process per call and needs none of them.
 _HOME = {
     "LoadedDocument": ".documents",
     "RetrieveOptions": ".models",
@@ -38,9 +38,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name):
-        """Load a public name (PEP 562)."""
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOME[name], __name__), name)
+    __getattr__ = lazy(__name__, _HOME)

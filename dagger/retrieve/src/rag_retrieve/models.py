@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from rag_kit.passages import COLLECTION, Result
-from rag_kit.request import check_query, refuse_misplaced
+from rag_kit.request import StepRequest
 
 
 class Weights(BaseModel):
@@ -62,12 +62,11 @@ class RetrieveOptions(BaseModel):
     )
 
 
-class RetrieveRequest(BaseModel):
+class RetrieveRequest(StepRequest):
     """A question to find passages for. Unknown fields are carried to the response untouched."""
 
-    model_config = ConfigDict(extra="allow")
+    step = "retrieve"
 
-    query: str = Field(description="The question, 1 character to 8 KiB of UTF-8.")
     collection: str = Field("default", pattern=COLLECTION, description="Where to search.")
     top_k: int = Field(5, ge=1, le=100, description="How many results at most.")
     filters: dict[str, JsonValue] | None = Field(
@@ -79,20 +78,6 @@ class RetrieveRequest(BaseModel):
         None, description="Drop results whose `score` is lower; the scale depends on the mode."
     )
     retrieve: RetrieveOptions = Field(default_factory=lambda: RetrieveOptions())
-    warnings: list[str] = Field(default_factory=list, description="Warnings so far.")
-    provenance: dict[str, dict[str, JsonValue]] = Field(
-        default_factory=dict, description="Who made what so far, by step."
-    )
-
-    @field_validator("query")
-    @classmethod
-    def _query(cls, value: str) -> str:
-        return check_query(value)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _misplaced(cls, data: Any) -> Any:
-        return refuse_misplaced(data, "retrieve", RetrieveOptions)
 
 
 class RetrieveResponse(BaseModel):

@@ -46,15 +46,8 @@ class Retrieve:
     qdrant_url: Annotated[
         str, Doc("URL of a Qdrant server, e.g. https://qdrant.example.com:6333.")
     ] = ""
-    qdrant: Annotated[
-        dagger.Service | None,
-        Doc(
-            "A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."
-        ),
-    ] = None
-    qdrant_api_key: Annotated[
-        dagger.Secret | None, Doc("Key of the Qdrant server, e.g. env:QDRANT_API_KEY.")
-    ] = None
+    qdrant: image.Qdrant = None
+    qdrant_api_key: image.QdrantApiKey = None
     retriever: Annotated[
         Ranking,
         Doc("Who ranks: builtin, or superlinked (weights per question; its own container)."),

@@ -1,7 +1,8 @@
 """Multi-signal search over Superlinked, as a resident server. Computes no embeddings."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from rag_kit.lazy import lazy
 
 if TYPE_CHECKING:
     from rag_kit.errors import StepError
@@ -22,9 +23,4 @@ _HOME = {
 __all__ = ["Collections", "StepError", "SuperlinkedSettings", "__version__", "application"]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name):
-        """Load a public name (PEP 562)."""
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOME[name], __name__), name)
+    __getattr__ = lazy(__name__, _HOME)
