@@ -25,9 +25,7 @@ class Runner(Protocol):
     name: str
     poll_s: float = 0.25  # seconds between two calls of `ready`
     on_engine: bool = False  # whether it has sessions on a Dagger engine
-    runs_containers: bool = (
-        False  # whether a request starts a container per step, as `POST /rag` does
-    )
+    runs_containers: bool = False  # whether a request runs a container a step, as `POST /rag`
 
     async def start(self, notify: Notify) -> None:
         """Load everything a request needs; returns when a request may come."""
