@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,9 +11,6 @@ from news import NEWS, NOW, Serve, chunk, fill, order, search
 from qdrant_double import Faults, QdrantDouble
 
 from rag_superlinked import SuperlinkedSettings
-
-STEP = Path(__file__).parents[2] / "src/rag_retrieve"
-OURS = Path(__file__).parents[1] / "src/rag_superlinked"
 
 
 def test_text_alone_is_the_cosine(client: httpx.Client) -> None:
@@ -279,9 +275,3 @@ def test_a_collection_deleted_behind_our_back_is_not_found(
         assert search(client)["error"]["code"] == "collection_not_found"
         fill(client)
         assert order(search(client))[0] == "close"
-
-
-@pytest.mark.parametrize("name", ["errors.py", "shapes.py"])
-def test_shared_file_is_the_same_as_in_the_step(name: str) -> None:
-    """The error envelope and its codes are those of `retrieve`."""
-    assert (OURS / name).read_bytes() == (STEP / name).read_bytes()
