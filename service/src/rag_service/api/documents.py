@@ -246,7 +246,7 @@ async def reindex(
 ) -> Response:
     """Build a collection anew from its documents, with the settings of now; answers as an ingest.
 
-    Questions are answered from the old one until the new one is whole.
+    Questions are answered from the old one until the new one is complete.
     """
     await request.body()  # it is empty; the next message is that the client went away
     return await _followed(service, request, library.reindex(collection), wait=wait)
