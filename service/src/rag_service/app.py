@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -22,6 +21,7 @@ from .api import dify, documents, health
 from .api import openai_chat as openai_api
 from .api import openai_vector_stores as vector_stores
 from .api import questions as answers
+from .api.api_docs import add_api_docs
 from .api.mcp import add_mcp
 from .api.page import add_page
 from .http.errors import on_http_error, on_step_error
@@ -29,6 +29,7 @@ from .http.fair_queue import Admission, Rates
 from .http.metrics import Metrics
 from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .http.openapi import describe
+from .http.same_origin import SameOrigin
 from .http.tracing import open_traces
 from .library.library import Library, open_library
 from .runners.base import Runner, open_runner
@@ -85,16 +86,18 @@ def create_app(
             yield
 
     # the API's page without files from elsewhere; or no such page at all
-    make = FastAPIOffline if settings.docs_page else partial(FastAPI, docs_url=None)
+    make = FastAPIOffline if settings.docs_page else FastAPI
     app = make(
         title="rag",
         description=ABOUT,
         version=version("rag-service"),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
+            Middleware(SameOrigin, settings=settings),
             Middleware(Keys, keys=ring, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
         ],
@@ -111,6 +114,8 @@ def create_app(
         app.state.routes += routes.router.routes
     app.state.mcp = add_mcp(app, service)
     add_page(app)
+    if settings.docs_page:
+        add_api_docs(app)
     app.state.routes += app.router.routes
     describe(app, OPEN, keyed=bool(service.keys))
     stack = app.build_middleware_stack()  # around all of it: a refusal shall cost next to nothing

@@ -16,10 +16,12 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rag_kit.errors import StepError
 from rag_pipeline.settings import URL, misconfigured
+
+from .http.origins import AllowedOrigins
 
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 
@@ -76,7 +78,12 @@ class ServiceSettings(BaseSettings):
     allowed_hosts: tuple[str, ...] = Field(
         (),
         description="Names in the Host header answered without keys, besides this machine's own, "
-        'as JSON: `["rag.local"]`. Keeps a web page elsewhere from reaching a local service.',
+        'as JSON: `["rag.local"]`. Keeps DNS rebinding from reaching a local service.',
+    )
+    allowed_origins: AllowedOrigins = Field(
+        (),
+        description="Other sites whose pages may use the service from a browser (CORS), as JSON: "
+        '`["https://app.example.com"]`; without keys they may change documents, too.',
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
@@ -243,3 +250,9 @@ def read_settings(**given: Any) -> ServiceSettings:
         return ServiceSettings(**given)
     except ValidationError as error:
         raise misconfigured(error) from None
+    except SettingsError:
+        raise StepError(
+            "misconfigured",
+            "RAG_ALLOWED_HOSTS and RAG_ALLOWED_ORIGINS are lists in JSON: write "
+            '["first", "second"]',
+        ) from None

@@ -168,7 +168,7 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
 FAILURES = failures(
     {
         401: "No valid key.",
-        403: "The key may not do this; or without keys, another machine's name was asked.",
+        403: "The key may not do this; a page of another site sent it; or without keys, a foreign Host.",
         404: "No such collection for this key.",
         413: "Too large.",
         415: "Not JSON.",
