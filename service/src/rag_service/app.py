@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -20,6 +19,7 @@ from starlette.responses import Response
 from rag_kit.errors import CODES, StepError
 
 from .api import dify, documents, health, openai_chat, openai_vector_stores, questions
+from .api.api_docs import add_api_docs
 from .api.mcp import add_mcp
 from .api.page import add_page
 from .dagger_engine.options import options_of
@@ -28,6 +28,7 @@ from .http.fair_queue import Admission, Rates
 from .http.metrics import Metrics
 from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .http.openapi import describe
+from .http.same_origin import SameOrigin
 from .http.tracing import open_traces
 from .library.library import Library, open_library
 from .runners.base import Runner
@@ -84,16 +85,18 @@ def create_app(
             yield
 
     # the API page with local files only, or no such page
-    make = FastAPIOffline if settings.docs_page else partial(FastAPI, docs_url=None)
+    make = FastAPIOffline if settings.docs_page else FastAPI
     app = make(
         title="rag",
         description=ABOUT,
         version=version("rag-service"),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
+            Middleware(SameOrigin, settings=settings),
             Middleware(Keys, keys=keyring, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
         ],
@@ -111,6 +114,8 @@ def create_app(
         app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)
     add_page(app)
+    if settings.docs_page:
+        add_api_docs(app)
     app.state.routes += app.router.routes
     describe(app, OPEN, keyed=bool(service.keys))
     stack = app.build_middleware_stack()  # the gate is outermost: refusals must be cheap

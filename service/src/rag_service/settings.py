@@ -16,11 +16,13 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rag_kit.errors import StepError
 from rag_kit.settings import misconfigured
 from rag_pipeline.settings import URL
+
+from .http.origins import AllowedOrigins
 
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 
@@ -78,6 +80,11 @@ class ServiceSettings(BaseSettings):
         (),
         description="Host headers answered without keys, besides this machine's own names, "
         'as JSON: `["rag.local"]`. Others are refused as DNS rebinding.',
+    )
+    allowed_origins: AllowedOrigins = Field(
+        (),
+        description="Other sites whose pages may use the service from a browser (CORS), as JSON: "
+        '`["https://app.example.com"]`; without keys they may change documents, too.',
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
@@ -246,3 +253,9 @@ def read_settings(**overrides: Any) -> ServiceSettings:
         return ServiceSettings(**overrides)
     except ValidationError as error:
         raise misconfigured(error) from None
+    except SettingsError:
+        raise StepError(
+            "misconfigured",
+            "RAG_ALLOWED_HOSTS and RAG_ALLOWED_ORIGINS are lists in JSON: write "
+            '["first", "second"]',
+        ) from None

@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -33,7 +32,6 @@ from ..service import Service
 
 PATH = "/mcp"
 ERROR = "rag/error"  # name in the `_meta` of a result
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ABOUT = """Answers and passages from this service's documents. `ask` gives an answer whose numbers
 in brackets point to citations: the documents' own words. `search` gives the passages."""
 CONTEXT = ServerRequestContext[Any, Request]
@@ -87,12 +85,14 @@ class SearchResult(BaseModel):
 
 
 def add_mcp(app: FastAPI, service: Service) -> StreamableHTTPSessionManager:
-    """Serve the tools at `/mcp`; the application's lifespan must `run()` what this returns."""
+    """Serve the tools at `/mcp`; the application's lifespan must `run()` what this returns.
+
+    The library checks neither Host nor Origin: the middleware has done so, for every route alike.
+    """
     manager = StreamableHTTPSessionManager(
         Tools(service).server(),
         json_response=True,
         stateless=True,
-        security_settings=_security(service),
         max_request_body_size=service.settings.max_body_bytes,
     )
     endpoint = StreamableHTTPASGIApp(manager)
@@ -107,17 +107,6 @@ class _Route(Route):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
         await super().handle(scope, receive, send)
-
-
-def _security(service: Service) -> TransportSecuritySettings:
-    """Return the protection against DNS rebinding, which is on without keys."""
-    names = [*LOOPBACK, *service.settings.allowed_hosts]
-    origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
-    return TransportSecuritySettings(
-        enable_dns_rebinding_protection=not service.keys,
-        allowed_hosts=[*names, *(f"{name}:*" for name in names)],
-        allowed_origins=[*origins, *(f"{origin}:*" for origin in origins)],
-    )
 
 
 class Tools:

@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 FOLDER = Path(__file__).parent.parent / "page"
+HEADERS = {"referrer-policy": "no-referrer", "x-frame-options": "DENY"}  # of every page
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -20,8 +21,8 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
-        headers = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
-        return FileResponse(FOLDER / "index.html", headers={**headers, "cache-control": "no-cache"})
+        headers = {**HEADERS, "content-security-policy": POLICY, "cache-control": "no-cache"}
+        return FileResponse(FOLDER / "index.html", headers=headers)
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> FileResponse:

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware, outermost first: Gate, Requests, Keys, Limits.
+"""Pure ASGI middleware, outermost first: Gate, Requests, (SameOrigin,) Keys, Limits.
 
 Plain ASGI: Starlette's BaseHTTPMiddleware runs the application in another task, which hides the
 client's disconnect.
@@ -28,6 +28,7 @@ from .context import Context, Principal, context_of
 from .errors import headers_of, refuse
 from .fair_queue import Admission, Rates
 from .metrics import Metrics
+from .same_origin import cors_headers
 from .tracing import Traces
 
 ACCESS = logging.getLogger("rag_service.access")
@@ -85,6 +86,7 @@ class Gate:
     ) -> None:
         self._app, self._admission, self._keys = app, admission, keys
         self._deadline_s = settings.deadline_s
+        self._allowed_origins = settings.allowed_origins
         self._counter = cache(metrics.requests.labels)
         self._bodies: dict[str, dict[str, Any]] = {}
         self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
@@ -139,6 +141,8 @@ class Gate:
         if body is None:
             body = self._bodies[error.message] = envelope(error, step="service")["error"]
         wait = headers_of(error)["retry-after"]
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        shared = cors_headers(origin, self._allowed_origins)
         error_body = {**body, "step": None, "request_id": request_id, "retry_after": int(wait)}
         text = pydantic_core.to_json({"error": error_body})
         response_headers = [
@@ -146,6 +150,7 @@ class Gate:
             (b"content-length", b"%d" % len(text)),
             (b"retry-after", wait.encode()),
             *self._headers,
+            *((name.encode(), value.encode()) for name, value in shared.items()),
             (b"x-request-id", request_id.encode()),
         ]
         self._count(path, error)
@@ -174,7 +179,9 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
+        received = Headers(scope=scope)
+        request_id = request_id_of(received.get("x-request-id", ""))
+        always = HEADERS | cors_headers(received.get("origin", ""), self._settings.allowed_origins)
         began = time.monotonic()
         context = Context(request_id, began + self._settings.deadline_s)
         scope.setdefault("state", {})["rag"] = context
@@ -186,7 +193,7 @@ class Requests:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                for name, value in HEADERS.items():
+                for name, value in always.items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -46,7 +46,7 @@ def failures(texts: dict[int, str], model: type[BaseModel] = ErrorEnvelope) -> R
 
 USUAL = {
     401: "No valid key.",
-    403: "The key may not do this; or without keys, another machine's name was asked.",
+    403: "The key may not do this; a page of another site sent it; or without keys, a foreign Host.",
     404: "No such collection for this key.",
     413: "Too large.",
     415: "Not JSON.",
