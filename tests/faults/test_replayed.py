@@ -185,7 +185,7 @@ def test_threat_replayed_ingestion_forgets_only_what_a_crash_cut_off(
         asyncio.run(work(folder))
 
 
-def test_fault_storage_that_cannot_be_read_costs_only_the_keys(
+def test_storage_that_cannot_be_read_costs_only_the_keys(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A database that is none: a warning at the start and at each key, and uploads go on."""
