@@ -19,22 +19,22 @@ run: setup-run ## index docs/ and README.md, answer a sample question, serve pag
 	@.venv/bin/rag demo docs README.md
 	@.venv/bin/rag serve --collection docs $(if $(RUNNER),--runner $(RUNNER)) $(if $(PORT),--port $(PORT))
 
-test: setup ## run all tests (what needs an engine, a model or data skips itself and says why)
+test: setup ## run all tests (those that need an engine, a model or data skip with the reason)
 	@scripts/go-tools
 	@$(PYTHON) -m pytest -n auto --dist loadgroup
 
-test-full: setup ## the full lane: more of everything random, and what takes minutes
+test-full: setup ## the full lane: more random cases, and the tests that take minutes
 	@scripts/go-tools
 	@failed=0; \
 	$(PYTHON) -m pytest -n auto --dist loadgroup --lane full -m "not alone" || failed=1; \
 	$(PYTHON) -m pytest --lane full -m alone || failed=1; \
 	exit $$failed
 
-crash-soak: setup ## kill an ingest 10,000 times and look what is left (KILLS=, SEED=, MINUTES=)
+crash-soak: setup ## kill an ingest 10,000 times and check the store (KILLS=, SEED=, MINUTES=)
 	@$(PYTHON) tests/faults/crash_lane.py --kills $(or $(KILLS),10000) --minutes $(or $(MINUTES),600) \
 		$(if $(SEED),--seed $(SEED))
 
-fuzz: setup ## fuzz what is sent to a Dagger engine, ten minutes (SECONDS=)
+fuzz: setup ## fuzz the queries sent to a Dagger engine, ten minutes (SECONDS=)
 	@scripts/uv run --no-sync --with atheris==3.0.0 python tests/faults/fuzz_graphql.py \
 		-max_total_time=$(or $(SECONDS),600)
 
@@ -54,11 +54,11 @@ security: setup ## bandit, and semgrep with the rules in scripts/semgrep
 	@scripts/semgrep/.venv/bin/semgrep scan $(SEMGREP) --quiet --error dagger service examples
 	@echo "security: bandit and semgrep found nothing"
 
-lint: setup ## mend what ruff can mend
+lint: setup ## fix what ruff can fix
 	@$(PYTHON) -m ruff check --fix $(CODE)
 	@$(PYTHON) -m ruff format $(CODE)
 
-contract: setup ## write contract/ from the models, docs/configuration.md from the settings, contract/reference/ from all
+contract: setup ## write contract/ from the models, docs/configuration.md from the settings, contract/reference/
 	@$(PYTHON) scripts/contract.py
 	@$(PYTHON) scripts/configuration.py
 	@$(PYTHON) scripts/reference.py
@@ -67,35 +67,35 @@ contract: setup ## write contract/ from the models, docs/configuration.md from t
 test-llm: setup-llm ## run the tests that need the local language model
 	@$(PYTHON) -m pytest -m llm
 
-test-superlinked: setup ## run the Superlinked server's tests in its own environment; `make test` then has it, too
+test-superlinked: setup ## run the Superlinked server's tests in its own environment, which `make test` then uses
 	@scripts/uv sync --quiet --locked --project dagger/retrieve/superlinked
 	@cd dagger/retrieve/superlinked && .venv/bin/python -m pytest
 
 test-engine: setup ## run the tests that need a Dagger engine, one after the other
 	@$(PYTHON) -m pytest tests/engine
 
-release: setup ## check a release and tag it, one tag a module; CHECK=1: only say so
+release: setup ## check a release and tag it, one tag per module; CHECK=1: dry run
 	@$(PYTHON) scripts/release.py $(if $(CHECK),--dry-run)
 
 bench-quality: setup-bench ## retrieval and answer quality on public data sets
 	@$(PYTHON) bench/quality.py
 
-quality-gate: setup-bench ## retrieval quality on a subset, against bench/quality_floor.json
+quality-gate: setup-bench ## fail when retrieval quality on a subset is below bench/quality_floor.json
 	@$(PYTHON) bench/quality.py --subset --gate bench/quality_floor.json --without-data skip
 
-bench-speed: setup-bench ## latency, throughput, memory, next to other tools
+bench-speed: setup-bench ## latency, throughput, memory, beside other tools
 	@$(PYTHON) bench/speed.py
 
-bench-service: setup-bench ## what HTTP adds, what it serves by runner and clients, Hayhooks beside it
+bench-service: setup-bench ## overhead of HTTP, throughput by runner and clients, beside Hayhooks
 	@$(PYTHON) bench/http_service.py
 
-bench-overload: setup-bench ## ten times the load and back: goodput, refusals, recovery, tenants
+bench-overload: setup-bench ## ten times the peak load: goodput, refusals, recovery, tenants
 	@$(PYTHON) bench/overload.py
 
-scaling: setup-bench ## what a question costs and how many of each it takes, simulated (MEASURE=1: new samples; WRITE=1)
+scaling: setup-bench ## simulate cost and number of replicas (MEASURE=1: new samples; WRITE=1: into docs/scaling.md)
 	@$(PYTHON) lab/scaling.py $(if $(MEASURE),--measure) $(if $(WRITE),--write)
 
-bench-engine: setup ## what a question costs in each form on a Dagger engine
+bench-engine: setup ## latency of a question in each form on a Dagger engine
 	@$(PYTHON) bench/engine.py
 
 clean: ## remove the environment, caches and the sample store

@@ -1,4 +1,4 @@
-"""Loads the Dagger SDK before pytest takes the folder `dagger/` for it; the lanes of the tests."""
+"""Imports the Dagger SDK before pytest mistakes the folder `dagger/` for it; defines the lanes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ with suppress(ImportError):
 
 @dataclass(frozen=True)
 class Lane:
-    """How much is tried: `fast` in every run, `full` by `make test-full`."""
+    """How much the tests try: `fast` in every run, `full` in `make test-full`."""
 
     name: str
     seed: int
@@ -27,16 +27,18 @@ class Lane:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the lanes."""
-    parser.addoption("--lane", choices=["fast", "full"], default="fast", help="how much is tried")
-    parser.addoption("--seed", type=int, help="seed of what is random; a failure prints it")
+    parser.addoption(
+        "--lane", choices=["fast", "full"], default="fast", help="how much the tests try"
+    )
+    parser.addoption("--seed", type=int, help="seed of random tests; a failure prints it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose one seed a run; workers get the one of the run."""
+    """Choose one seed per run; workers get the seed of the run."""
     shared = getattr(config, "workerinput", {}).get("rag_seed")
-    given = config.getoption("--seed")
+    seed = config.getoption("--seed")
     if shared is None:
-        shared = random.SystemRandom().randrange(2**31) if given is None else given
+        shared = random.SystemRandom().randrange(2**31) if seed is None else seed
     config.stash[SEED] = shared
 
 
@@ -49,7 +51,7 @@ pytest_configure_node = pytest.hookimpl(optionalhook=True)(pytest_configure_node
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Have half as many processes again as processors: many tests wait for a server or a deadline.
+    """Start 1.5 workers per processor: many tests wait for a server or a deadline.
 
     Not in the full lane, which measures.
     """
@@ -60,7 +62,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 pytest_xdist_auto_num_workers = pytest.hookimpl(optionalhook=True)(pytest_xdist_auto_num_workers)
 SEED = pytest.StashKey[int]()
-# Files whose servers take long to start: one process of pytest-xdist has all of a file.
+# Files whose servers are slow to start: one worker of pytest-xdist runs all of a file.
 ONE_PROCESS = {
     "test_lanes.py",
     "test_page.py",
@@ -71,13 +73,13 @@ ONE_PROCESS = {
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say which lane this is, and how to run it again."""
+    """Print the lane and the seed that repeats the run."""
     return f"lane: {config.getoption('--lane')}, seed: {config.stash[SEED]} (--seed)"
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep together what starts servers once a file; leave out what belongs to the full lane."""
+    """Keep the files of ONE_PROCESS together; deselect tests of the full lane in the fast one."""
     if config.pluginmanager.has_plugin("xdist"):
         for item in items:
             if item.path.name in ONE_PROCESS and not item.get_closest_marker("xdist_group"):
@@ -91,5 +93,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def lane(request: pytest.FixtureRequest) -> Lane:
-    """Return how much is tried, and the seed of what is random."""
+    """Return the lane, with the seed of random tests."""
     return Lane(request.config.getoption("--lane"), request.config.stash[SEED])

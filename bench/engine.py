@@ -55,7 +55,7 @@ class Row:
     seconds: list[float]
 
     def cells(self) -> list[str]:
-        """Return the row as text: median, fastest, slowest, the call before them."""
+        """Return the row as text: median, fastest, slowest, and the untimed first call."""
         times = (statistics.median(self.seconds), min(self.seconds), max(self.seconds))
         return [self.form, *(spoken(each) for each in times), spoken(self.first)]
 

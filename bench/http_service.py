@@ -146,19 +146,19 @@ def _answers(client: httpx.Client, url: str) -> bool:
 def service(runner: str, home: Path, **env: str) -> Iterator[Server]:
     """Serve by one runner; `remote` gets a composite of its own, whose memory counts."""
     with ExitStack() as stack:
-        given = {"RAG_HOME": str(home), "RAG_DOCS": str(ROOT / "docs"), **env}
+        variables = {"RAG_HOME": str(home), "RAG_DOCS": str(ROOT / "docs"), **env}
         extra = 0.0
         composite = None
         if runner == "remote":
             port = free_port()
             command = [sys.executable, "-m", "rag_pipeline", "serve", "--port", str(port)]
-            composite = stack.enter_context(serving(command, port, "/readyz", given))
-            given["RAG_COMPOSITE_URL"], extra = composite.url, composite.start_s
+            composite = stack.enter_context(serving(command, port, "/readyz", variables))
+            variables["RAG_COMPOSITE_URL"], extra = composite.url, composite.start_s
         port = free_port()
         rag = Path(sys.executable).parent / "rag"
         command = [str(rag), "serve", "--runner", runner, "--port", str(port)]
         within = ENGINE_LOAD_S if runner in ENGINE else 120.0
-        server = stack.enter_context(serving(command, port, "/readyz", given, within))
+        server = stack.enter_context(serving(command, port, "/readyz", variables, within))
         server.start_s += extra
         if composite is not None:
             inner, own = composite.memory_mib, server.memory_mib
@@ -343,8 +343,10 @@ def health_during_ingest(server: Server, seconds: float) -> dict[str, dict[str, 
         for n in range(number)
     ]
     with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
-        asked = {"collection": "copies", "wait": "false"}
-        accepted = client.post("/v1/documents", params=asked, files=files).raise_for_status().json()
+        params = {"collection": "copies", "wait": "false"}
+        accepted = (
+            client.post("/v1/documents", params=params, files=files).raise_for_status().json()
+        )
         found["during an ingest"] = load(url, clients=1, seconds=seconds, pause=0.005)
         state = client.get(f"/v1/ingests/{accepted['id']}").json()
         assert state["status"] == "running", f"the ingest was too short: {state}"
@@ -378,7 +380,7 @@ class Findings:
     alone: dict[str, Alone]
     health: dict[str, dict[str, Any]]
     ours: list[Row]
-    theirs: dict[str, list[Row]]
+    others: dict[str, list[Row]]
     theirs_facts: list[str]
     left_out: list[str]
 
@@ -416,7 +418,7 @@ class Findings:
             *self.default,
             *self.waiting,
             *self.ours,
-            *(row for each in self.theirs.values() for row in each),
+            *(row for each in self.others.values() for row in each),
         ]
         return statistics.median(row.client_cpu_ms for row in rows)
 
@@ -436,19 +438,19 @@ class Findings:
         return ["**/healthz**", "", *markdown(("", "p50 ms", "p99 ms", "slowest ms"), rows)]
 
     def _hayhooks(self) -> list[str]:
-        if not self.theirs:
+        if not self.others:
             return []
         rows = []
         for at, ours in enumerate(self.ours):
             rows.append([*ours.cells(), "", ""])
-            for theirs in (each[at] for each in self.theirs.values()):
-                ratios = (ours.per_s / theirs.per_s, ours.p95 / theirs.p95)
-                rows.append([*theirs.cells(), *(f"{ratio:.2f} ×" for ratio in ratios)])
+            for others in (each[at] for each in self.others.values()):
+                ratios = (ours.per_s / others.per_s, ours.p95 / others.p95)
+                rows.append([*others.cells(), *(f"{ratio:.2f} ×" for ratio in ratios)])
         return [
             "**Next to Hayhooks**",
             "",
             f"Hayhooks {version('hayhooks')}, Haystack {version('haystack-ai')}, one process each, in "
-            "turns; the last two columns are the service's throughput and p95 over theirs. Equal: the "
+            "turns; the last two columns are the service's throughput and p95 over the other's. Equal: the "
             "passages and their vectors, the embedding model and its threads, search by vector and by "
             "BM25, distribution-based fusion, the best 5, a prompt with numbered passages, the "
             "extractive generator with verified citations, the whole answer as JSON. Not equal: the "
@@ -496,33 +498,33 @@ def side_by_side(options: argparse.Namespace, home: Path, passages: Path, found:
     """Measure Hayhooks and the service in turns."""
     with ExitStack() as stack:
         ours = stack.enter_context(service("local", home, **ALL_WAIT))
-        theirs = {
+        others = {
             name: stack.enter_context(hayhooks(passages, candidates))
             for name, candidates in CANDIDATES.items()
         }
-        asked = f"{ours.url}/rag_modules"
-        urls = {name: f"{server.url}/ask/run" for name, server in theirs.items()}
-        for url in (asked, *urls.values()):
+        service_url = f"{ours.url}/rag_modules"
+        urls = {name: f"{server.url}/ask/run" for name, server in others.items()}
+        for url in (service_url, *urls.values()):
             warm(url, options.seconds)
         for clients in options.clients:
-            found.ours.append(measure("service", asked, clients, options.seconds))
+            found.ours.append(measure("service", service_url, clients, options.seconds))
             for name, url in urls.items():
                 row = measure(name, url, clients, options.seconds)
-                found.theirs.setdefault(name, []).append(row)
-        for name, server in theirs.items():
+                found.others.setdefault(name, []).append(row)
+        for name, server in others.items():
             found.theirs_facts.append(
                 f"{name}: ready after {server.start_s:.2f} s, {server.memory_mib():.0f} MiB; with the "
-                f"service: {_agreement(asked, urls[name])}."
+                f"service: {_agreement(service_url, urls[name])}."
             )
 
 
-def _agreement(ours: str, theirs: str) -> str:
+def _agreement(ours: str, others: str) -> str:
     """Say how far the two do the same work: passages in common, and equal answers."""
     shared, equal = [], 0
     with httpx.Client(trust_env=False, timeout=60) as client:
         for topic in TOPICS:
             one = client.post(ours, json={"query": topic}).json()
-            other = client.post(theirs, json={"query": topic}).json()["result"]
+            other = client.post(others, json={"query": topic}).json()["result"]
             found = [{context["chunk_id"] for context in each["contexts"]} for each in (one, other)]
             shared.append(len(found[0] & found[1]))
             equal += one["answer"] == other["answer"]

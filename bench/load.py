@@ -172,10 +172,10 @@ async def open_loop(job: dict[str, Any]) -> dict[str, Any]:
     }
     began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(flow.run(began) for flow in flows.values()))
-    asked = max(1, sum(len(flow.records) for flow in flows.values()))
+    requests = max(1, sum(len(flow.records) for flow in flows.values()))
     return {
         "flows": {name: flow.records for name, flow in flows.items()},
-        "client_cpu_ms": (time.process_time() - cpu) * 1000 / asked,
+        "client_cpu_ms": (time.process_time() - cpu) * 1000 / requests,
     }
 
 
@@ -197,8 +197,8 @@ async def main() -> None:
     clients = [Client(job, out, bodies, end) for _ in range(job["clients"])]
     await asyncio.gather(*(client.run() for client in clients))
     out["seconds"] = time.perf_counter() - began
-    asked = max(1, sum(out["statuses"].values()))
-    out["client_cpu_ms"] = (time.process_time() - cpu) * 1000 / asked
+    requests = max(1, sum(out["statuses"].values()))
+    out["client_cpu_ms"] = (time.process_time() - cpu) * 1000 / requests
     json.dump(out, sys.stdout)
 
 

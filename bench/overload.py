@@ -1,4 +1,4 @@
-"""What overload does to the service: goodput, quick refusals, recovery, and tenants that do not notice.
+"""The service under overload: goodput, fast refusals, recovery, isolation of tenants.
 
     python bench/overload.py [--seconds 10] [--runners extractive,model] [--write]
 
@@ -62,7 +62,7 @@ GOODPUT, REFUSED_MS, RECOVERY_S, VICTIM = 0.9, 50.0, 5.0, 1.2  # the goals
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Start what is started here on one core; where there is only one, on that."""
+    """Pin the processes started here to one core; where there is only one, to that."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(before)[core % len(before)]})
     try:
@@ -106,7 +106,7 @@ def served(runner: str, home: Path) -> Iterator[Server]:
 def flood(
     server: Server, seed: int, *, probed: bool = True, **phases: list[tuple[float, float]]
 ) -> dict[str, list[Record]]:
-    """Send requests by tenant and phase, and probes; returns what became of them, by name."""
+    """Send requests by tenant and phase, and probes; returns their outcomes, by name."""
     flows = [
         {"name": name, "key": KEYS[name], "phases": each, "bodies": bodies(count(each))}
         for name, each in phases.items()
@@ -122,7 +122,7 @@ def flood(
 
 
 def count(phases: list[tuple[float, float]]) -> int:
-    """Return how many requests are sent at most: no question twice, or it is embedded once."""
+    """Return the largest number of requests: no question twice, or it is embedded only once."""
     return int(1.5 * sum(rate * seconds for rate, seconds in phases)) + 10
 
 
@@ -141,7 +141,7 @@ def peak(server: Server, seconds: float) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class Phase:
-    """What became of the requests that were due in some seconds."""
+    """The outcome of the requests that were due in some seconds."""
 
     name: str
     offered: float
@@ -175,7 +175,7 @@ class Phase:
 
 
 def recovery(records: list[Record], before: Phase, ended: float, end: float) -> float:
-    """Return the seconds from the end of a flood until it is as before: answered, and as fast."""
+    """Return the seconds from the end of a flood until answers are as fast as before."""
     at = ended
     while at + WINDOW_S <= end:
         window = [one for one in records if at <= one[0] < at + WINDOW_S]
@@ -188,7 +188,7 @@ def recovery(records: list[Record], before: Phase, ended: float, end: float) -> 
 
 @dataclass(frozen=True)
 class Found:
-    """All that was measured of one runner."""
+    """All measurements of one runner."""
 
     runner: str
     peak: float
@@ -200,7 +200,7 @@ class Found:
 
     @property
     def goodput(self) -> float:
-        """What ten times the peak leaves of its answers, over all pairs."""
+        """The goodput at ten times the peak, as a share of the peak, over all pairs."""
         return sum(left for _, left in self.pairs) / sum(most for most, _ in self.pairs)
 
     @property
@@ -223,7 +223,7 @@ class Found:
             f"{flooded.failed} failed": flooded.failed == 0,
             f"p99 of /healthz {self.health_p99:.0f} ms": self.health_p99 <= REFUSED_MS,
         }
-        return [said for said, reached in goals.items() if not reached]
+        return [goal for goal, reached in goals.items() if not reached]
 
 
 def measure(runner: str, home: Path, seconds: float, seed: int) -> Found:
@@ -285,7 +285,7 @@ def text_of(found: list[Found], passages: int, seconds: float) -> str:
     peaks = "; ".join(f"{one.runner} {one.peak:.1f}/s" for one in found)
     back = "; ".join(f"{one.runner} after {one.recovery_s:.1f} s" for one in found)
     health = "; ".join(f"{one.runner} {one.health_p99:.1f} ms" for one in found)
-    missed = [f"{one.runner}: {said}" for one in found for said in one.missed()]
+    missed = [f"{one.runner}: {goal}" for one in found for goal in one.missed()]
     return "\n".join(
         [
             f"Measured {date.today()} on {machine()}; {seconds:g} s a phase, {passages} passages, default "

@@ -70,7 +70,7 @@ Console_ = Console(width=120) if not os.isatty(1) else Console()
 
 
 def ingest(retriever: Retriever, name: str, documents: Sequence[LoadedDocument]) -> None:
-    """Bring the documents into a collection of the cache; unchanged ones cost nothing."""
+    """Ingest the documents into a collection of the cache; unchanged ones cost nothing."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"ingest {name}", total=len(documents))
 
@@ -176,7 +176,7 @@ def measure_chunking(retriever: Retriever, task: ChunkingSet) -> dict[str, dict[
 
 @dataclass(frozen=True)
 class Asked:
-    """One question of CLAP NQ and what the whole pipeline made of it.
+    """One question of CLAP NQ and the pipeline's answer.
 
     Attributes:
         question: The question.
@@ -252,7 +252,7 @@ class Asked:
 
 
 def measure_answers(pipeline: LocalPipeline, task: AnswerSet) -> list[Asked]:
-    """Put each question to the whole pipeline, also with its document kept out of the search."""
+    """Ask the pipeline each question, also with its document excluded from the search."""
     ingest(pipeline.retriever, task.retrieval.name, task.retrieval.documents)
     asked = []
     for question in task.questions:
@@ -313,7 +313,7 @@ def answer_rows(asked: Sequence[Asked]) -> list[tuple[str, Estimate]]:
 
 @dataclass
 class Results:
-    """Everything one run measured."""
+    """All measurements of one run."""
 
     retrieval: dict[str, dict[str, Ranked]] = field(default_factory=dict)
     chunking: dict[str, dict[str, list[float]]] = field(default_factory=dict)

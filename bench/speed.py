@@ -1,4 +1,4 @@
-"""Speed of the embedded pipeline, side by side with what a user would pick instead.
+"""Speed of the embedded pipeline beside its alternatives.
 
     python bench/speed.py [--quick]
 
@@ -260,7 +260,7 @@ def measure_search(system: str, size: int, *, clients: Sequence[int]) -> dict:
 
 
 def measure_answers() -> dict:
-    """Time question to verified answer, the whole composite, over the 5,183 abstracts."""
+    """Time question to verified answer, the whole pipeline, over the 5,183 abstracts."""
     from rag_pipeline.steps.local import open_local
     from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
 

@@ -1,9 +1,9 @@
-"""How strong the tests are: change the code in small ways, and count the changes no test notices.
+"""Mutation testing: change the code in small ways, and count the changes that no test notices.
 
     python lab/mutation.py [TARGET…] [--min 85]
 
-Runs mutmut over copies in .mutation/, prints killed and survived for each target, and fails below the
-minimum or where more survive in a function than lab/mutants.toml explains. Takes many minutes.
+Runs mutmut over copies in .mutation/ and prints killed and survived for each target. Fails below the
+minimum, and when more survive in a function than lab/mutants.toml explains. Takes many minutes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ WORK = ROOT / ".mutation"
 KIT, GENERATE = "dagger/kit/tests", "dagger/generate/tests"
 RETRIEVE, SERVICE = "dagger/retrieve/tests", "service/tests"
 DOUBLES = ("tests/doubles", "dagger/rag/tests")
-# What checks a request. The server and the command line are another matter.
+# Validation of requests; not the server and the command line.
 CHECKS = [
     *("rag_kit.request.*", "rag_service.http.requests.*"),
     *("rag_kit.errors.x_dump_error__mutmut_*", "rag_kit.handler.xǁHandlerǁ_accept__mutmut_*"),
 ]
-# Of a collection: what writes, and what mends after a crash. Searching is another matter.
+# Of a collection: writing, and recovery after a crash; not searching.
 JOURNAL = [
     f"rag_retrieve.index.collection.xǁCollectionǁ{name}__mutmut_*"
     for name in (
@@ -40,7 +40,7 @@ JOURNAL = [
         *("recover", "_take_over", "_journal", "refresh", "replace"),
     )
 ]
-# Of the tests of crashes, which take seconds each: one kill, and those within one process.
+# Of the crash tests, which take seconds each: one kill, and those within one process.
 CRASHES = [
     "test_fault_ingestion_killed_at_each_step_loses_nothing_and_shows_nothing_torn[published]",
     "test_kill_during_reindex_keeps_the_old_collection",
@@ -84,7 +84,7 @@ TARGETS: dict[str, tuple[list[str], list[str], list[str]]] = {
         JOURNAL,
     ),
 }
-# They start a process of their own, which finds no settings of mutmut in its folder.
+# These start a process of their own, which finds no settings of mutmut in its folder.
 DESELECTED = [
     f"{GENERATE}/test_wire.py::{name}"
     for name in (
@@ -92,7 +92,7 @@ DESELECTED = [
         "test_the_client_of_a_model_is_not_imported_without_one",
     )
 ]
-# The wording of messages and of the log is not what these tests are about, nor are the names of moments.
+# Not mutated: the wording of messages and log lines, and the names of steps.
 WORDING = [
     r"^\s*f?['\"][^'\"]* [^'\"]*['\"],?\)?$",
     r"\bLOG\.",
@@ -103,7 +103,7 @@ OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 33: "no tests", 34: "skippe
 
 
 def prepare(files: list[str], tests: list[str]) -> Path:
-    """Make the folder mutmut works in: the packages in src/, the tests at their places."""
+    """Create the folder mutmut works in: the packages in src/, the tests at their paths."""
     shutil.rmtree(WORK, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", ".venv", "*.egg-info")
     for package, source in PACKAGES.items():
@@ -135,7 +135,7 @@ def prepare(files: list[str], tests: list[str]) -> Path:
 
 
 def run(files: list[str], tests: list[str], only: list[str]) -> dict[str, str]:
-    """Return what happened to each mutant that was tried."""
+    """Return the outcome of each mutant that was tried."""
     folder = prepare(files, tests)
     environment = {**os.environ, "PYTHONPATH": str(folder / "mutants/src")}
     log = folder / "mutmut.log"
@@ -157,7 +157,7 @@ def run(files: list[str], tests: list[str], only: list[str]) -> dict[str, str]:
 
 
 def excused(mutant: str, left: list[str], explained: dict[str, dict[str, object]]) -> bool:
-    """Whether as many as survive in the mutant's function are explained."""
+    """Tell whether all survivors in the mutant's function are explained."""
     function = mutant.rpartition("__mutmut_")[0]
     alike = [other for other in left if other.rpartition("__mutmut_")[0] == function]
     return len(alike) <= int(str(explained.get(function, {}).get("survivors", 0)))

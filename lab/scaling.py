@@ -1,11 +1,11 @@
-"""What a question costs, how far one process goes, and how many of each it takes.
+"""What a question costs, how far one process scales, and how many replicas a load needs.
 
     python lab/scaling.py [--measure] [--write]
 
-Reads the measured times in lab/scaling_samples.json, lets the simulation (lab/simulation.py)
-answer the same load and says how far it is off, then lets it answer what was not measured: other
-rates, many replicas, slow models. `--measure` measures anew first, on this machine, which must be
-quiet: about four minutes. `--write` puts the tables into docs/scaling.md.
+Reads the measured times in lab/scaling_samples.json, simulates the same load (lab/simulation.py)
+and prints the error, then simulates what was not measured: other rates, many replicas, slow
+models. `--measure` takes new samples first, on this machine, which must be quiet: about four
+minutes. `--write` puts the tables into docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Published:
-    """A figure that was not measured here: what it is, and where it stands."""
+    """A figure that was not measured here: its meaning and its source."""
 
     value: float
     what: str
@@ -90,7 +90,7 @@ Rows = Sequence[Sequence[float]]  # [retrieve, augment, generate, round trip] of
 
 
 def _own(row: Sequence[float], client_ms: float) -> float:
-    """Return what is in a round trip and in no step: the service's own, in ms."""
+    """Return the service's own share of a round trip, outside of all steps, in ms."""
     return max(0.0, row[-1] - sum(row[:-1]) - client_ms)
 
 
@@ -99,7 +99,7 @@ def _drawing(questions: Sequence[Question]) -> Draw:
 
 
 def plain(found: Found) -> Draw:
-    """Return what draws questions that no model answers, from those measured at one client."""
+    """Return a generator of extractive questions, from those measured with one client."""
     client_ms = found["client_ms"]
     questions = []
     for row in found["answers"]:
@@ -110,7 +110,7 @@ def plain(found: Found) -> Draw:
 
 
 def modelled(found: Found, seconds: float | None = None) -> Draw:
-    """Return what draws questions that a model answers, in the measured or in other seconds.
+    """Return a generator of questions for a model that takes the measured or other seconds.
 
     How much of `generate` is work and how much is waiting is told by the processor time of all.
     """
@@ -127,19 +127,19 @@ def modelled(found: Found, seconds: float | None = None) -> Draw:
 
 
 def refusal_s(found: Found) -> float:
-    """Return the seconds on a core that a refusal takes: what a flood took beyond its answers."""
+    """Return the core seconds of a refusal: those of a flood beyond its answers."""
     flood = found["flood"]
     answers_s = flood["answers"] * core_s(plain(found))
     return max(0.0, flood["cpu_s"] - answers_s) / max(1, flood["refused"])
 
 
 def limits(found: Found, **more: int) -> Limits:
-    """Return the service's limits, and what a refusal takes."""
+    """Return the service's limits, with the cost of a refusal."""
     return Limits(refusal_s=refusal_s(found), **more)
 
 
 def core_s(draw: Draw, number: int = 2000) -> float:
-    """Return the mean seconds on a core of a question."""
+    """Return the mean core seconds of a question."""
     chance = random.Random(0)
     return statistics.fmean(sum(draw(chance).turns) for _ in range(number))
 
@@ -149,7 +149,7 @@ def core_s(draw: Draw, number: int = 2000) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the questions of some seconds; times are milliseconds."""
+    """The outcome of the questions in some seconds; times are milliseconds."""
 
     per_s: float
     p50: float
@@ -173,19 +173,19 @@ HEAD = ("answers/s", "p50 ms", "p95 ms", "p99 ms", "refused")
 
 
 def steady(world: World, rate: float, seconds: float = 60.0) -> Outcome:
-    """Return what becomes of questions that come by chance, when it has gone on for a while."""
+    """Return the steady-state outcome of Poisson arrivals."""
     end = SETTLE_S + seconds
     records = world.arrivals(rate, end)
     there = [one for one in records if one.due >= SETTLE_S]
-    told = Outcome.of(there, seconds)
+    outcome = Outcome.of(there, seconds)
     # those that were waiting when it began count, those that wait at the end do not
-    given = sum(1 for one in records if one.answered and SETTLE_S <= one.due + one.took < end)
-    return replace(told, per_s=given / seconds)
+    answers = sum(1 for one in records if one.answered and SETTLE_S <= one.due + one.took < end)
+    return replace(outcome, per_s=answers / seconds)
 
 
 @dataclass(frozen=True)
 class Check:
-    """A load that was measured, and what the simulation says to it."""
+    """A measured load beside its simulation."""
 
     load: str
     measured: Outcome
@@ -209,7 +209,7 @@ class Check:
 
 
 def checks(found: Found, seed: int = 1) -> list[Check]:
-    """Let the simulation answer every load that was measured, in rounds as short as those were."""
+    """Simulate every measured load, in rounds as short as those were."""
     seconds = found["seconds"]
 
     def measured(line: Found) -> Outcome:
@@ -325,7 +325,7 @@ def cost(found: Found) -> str:
 
 
 def held(rows: Sequence[Check]) -> list[Check]:
-    """Return what the simulation must agree with: all but light load by chance.
+    """Return what the simulation must agree with: all but light Poisson load.
 
     There a few dozen questions in one slow moment of the machine decide p95.
     """
@@ -358,7 +358,7 @@ def check(found: Found) -> str:
 
 
 def replica(found: Found) -> str:
-    """Return what one replica does with more and more questions, and with a model."""
+    """Return the results of one replica under growing load, and with a model."""
     draw, usual = plain(found), limits(found)
     most = 1 / core_s(draw)
     rows = []
@@ -399,7 +399,7 @@ def replica(found: Found) -> str:
 
 
 def fleet(found: Found) -> str:
-    """Return what many replicas do, by balancer, with one lost, and with too few models."""
+    """Return the results of many replicas, by balancer, with one lost, and with too few models."""
     draw = plain(found)
     each = core_s(draw)
     rows = []
@@ -414,17 +414,17 @@ def fleet(found: Found) -> str:
             ("any, one replica lost", number - 1, "random"),
         ]
         for name, many, balance in shapes:
-            told = steady(
+            outcome = steady(
                 World(draw, replicas=many, balance=balance, limits=limits(found)), rate, seconds
             )
-            rows.append([f"{rate:,}", str(many), name, *told.cells()])
+            rows.append([f"{rate:,}", str(many), name, *outcome.cells()])
     slow = modelled(found, MODEL_S)
     room, number, at_once = limits(found, places=32, queue=64), 8, 100
     short = []
     for share in (0.7, 0.9, 1.0, 1.2, 2.0):
         world = World(slow, replicas=number, limits=room, fleet=at_once)
-        told = steady(world, share * at_once / MODEL_S)
-        short.append([f"{share:g} ×", f"{share * at_once / MODEL_S:.0f}", *told.cells()])
+        outcome = steady(world, share * at_once / MODEL_S)
+        short.append([f"{share:g} ×", f"{share * at_once / MODEL_S:.0f}", *outcome.cells()])
     return "\n".join(
         [
             f"Simulated from the samples of {where(found)}; each replica has one core and default limits, "
@@ -440,12 +440,12 @@ def fleet(found: Found) -> str:
 
 
 def replicas(rate: float, seconds: float) -> int:
-    """Return how many cores it takes, two at least: one may be lost."""
+    """Return the number of cores needed, at least two: one may be lost."""
     return max(2, math.ceil(rate * seconds / BUSY))
 
 
 def plan(found: Found) -> str:
-    """Return how many of each it takes, by questions a second."""
+    """Return the number of replicas needed, by questions per second."""
     cpu = found["apart"]["cpu"]
     one = found["closed"][0]["cpu_ms"]
     model_ms = found["model"][0]["cpu_ms"]
@@ -516,7 +516,7 @@ def _bits(per_s: float) -> str:
 
 
 def store(found: Found) -> str:
-    """Return what passages take in Qdrant, and how many nodes that is."""
+    """Return the memory of passages in Qdrant, and the number of nodes."""
     passage = found["steps"]["passage"]
     dimension, payload, words = (passage[name] for name in ("dimension", "payload_bytes", "words"))
     vectors = dimension * 4 * RAM_FACTOR.value
@@ -567,7 +567,7 @@ SECTIONS = {
 
 
 def read() -> Found:
-    """Return what was measured last."""
+    """Return the latest samples."""
     if not SAMPLES.is_file():
         raise SystemExit(f"there is no {SAMPLES}; take samples with --measure")
     found: Found = json.loads(SAMPLES.read_text(encoding="utf-8"))

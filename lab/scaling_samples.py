@@ -1,4 +1,4 @@
-"""What `lab/scaling.py --measure` measures, and the file it is kept in.
+"""The measurements of `lab/scaling.py --measure`, and their file.
 
 The service has the first core, the load generator and the language model's stub the second. Every
 question is a new one, unless a line says otherwise. All times are milliseconds.
@@ -138,7 +138,7 @@ def in_process(home: Path, number: int) -> dict[str, Any]:
 
 
 def busy_s() -> float:
-    """Return the seconds that all cores have worked so far, for whomever."""
+    """Return the busy seconds of all cores so far, of any process."""
     times = psutil.cpu_times()
     return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
@@ -154,9 +154,9 @@ def closed(server: Server, clients: int, seconds: float) -> dict[str, Any]:
             bodies=bodies(int(200 * seconds) + clients),
             total=True,
         )
-    asked = sum(out["statuses"].values())
+    requests = sum(out["statuses"].values())
     ours = cpu_s(server) - before
-    ours_too = time.process_time() - mine + out["client_cpu_ms"] * asked / 1000
+    ours_too = time.process_time() - mine + out["client_cpu_ms"] * requests / 1000
     return {
         "seconds": max(out["at"]),  # until the last answer; who was refused may sleep longer
         "lasted": out["seconds"],
@@ -164,13 +164,13 @@ def closed(server: Server, clients: int, seconds: float) -> dict[str, Any]:
         "timings_ms": out["timings_ms"],
         "refused": out["statuses"].get("503", 0),
         "cpu_s": ours,
-        "client_s": out["client_cpu_ms"] * asked / 1000,
+        "client_s": out["client_cpu_ms"] * requests / 1000,
         "others_s": busy_s() - all_before - ours - ours_too,
     }
 
 
 def together(clients: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what several rounds of one load have in common."""
+    """Return several rounds of one load as one."""
     times = [ms for run in runs for ms in run["ms"]]
     total = {
         name: sum(run[name] for run in runs)
@@ -204,7 +204,7 @@ def samples(runs: list[dict[str, Any]]) -> list[list[float]]:
 
 
 def open_loop(server: Server, rate: float, seconds: float, seed: int) -> dict[str, Any]:
-    """Send questions by chance at a rate, whatever becomes of those before."""
+    """Send Poisson arrivals at a rate, open loop."""
     flow = {
         "name": FLOW,
         "phases": [[rate, seconds]],
@@ -218,7 +218,7 @@ def open_loop(server: Server, rate: float, seconds: float, seed: int) -> dict[st
 
 
 def arrivals_together(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what several rounds of one rate have in common."""
+    """Return several rounds of one rate as one."""
     records = [one for run in runs for one in run["records"]]
     good = [one for one in records if one[1] == 200]
     times = [one[2] for one in good]
@@ -241,21 +241,21 @@ def arrivals_together(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def apart(home: Path, **env: str) -> Iterator[tuple[Server, dict[str, Server]]]:
     """Serve each part from a process of its own, all on the first core."""
     with ExitStack() as stack:
-        given = {"RAG_HOME": str(home), **env}
+        variables = {"RAG_HOME": str(home), **env}
         parts: dict[str, Server] = {}
         stack.enter_context(on_core(0))
         for name in STEPS:
             port = free_port()
             command = [sys.executable, "-m", f"rag_{name}", "serve", "--port", str(port)]
-            parts[name] = stack.enter_context(serving(command, port, "/readyz", given))
+            parts[name] = stack.enter_context(serving(command, port, "/readyz", variables))
         port = free_port()
         urls = {f"RAG_{name.upper()}_URL": parts[name].url for name in STEPS}
         command = [sys.executable, "-m", "rag_pipeline", "serve", "--port", str(port)]
-        composite = stack.enter_context(serving(command, port, "/readyz", given | urls))
+        composite = stack.enter_context(serving(command, port, "/readyz", variables | urls))
         port = free_port()
         rag = str(Path(sys.executable).parent / "rag")
         command = [rag, "serve", "--runner", "remote", "--port", str(port)]
-        remote = given | {"RAG_COMPOSITE_URL": composite.url}
+        remote = variables | {"RAG_COMPOSITE_URL": composite.url}
         front = stack.enter_context(serving(command, port, "/readyz", remote))
         yield front, {"service": front, "composite": composite, **parts}
 
@@ -275,12 +275,12 @@ def parts_cpu(home: Path, seconds: float) -> dict[str, Any]:
 
 
 def idle(seconds: float = 2.0) -> float:
-    """Return how busy the cores are while nothing of ours runs, 0 to 1."""
+    """Return how busy the cores are while the benchmark is idle, 0 to 1."""
     return psutil.cpu_percent(interval=seconds) / 100
 
 
 def serve_rounds(server: Server, seconds: float, rounds: int) -> dict[str, Any]:
-    """Measure all loads in turns, so that a slow moment of the machine is one of all of them."""
+    """Measure all loads in turns, so that a slow moment of the machine affects all of them."""
     lines: dict[int, list[dict[str, Any]]] = {clients: [] for clients in CLIENTS}
     chance: dict[float, list[dict[str, Any]]] = {share: [] for share in OPEN_LOOP}
     most = 0.0
@@ -369,6 +369,6 @@ def local(home: Path, **env: str) -> Iterator[Server]:
 
 
 def write(found: dict[str, Any]) -> None:
-    """Keep what was measured: one line a key, so that a change of it can be read."""
+    """Write the samples, one line per key, so that a diff is readable."""
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items())
     SAMPLES.write_text("{\n" + lines + "\n}\n", encoding="utf-8")

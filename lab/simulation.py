@@ -1,7 +1,7 @@
 """A small discrete-event simulation of the service: cores, admission, a language model, a balancer.
 
-Time is in seconds. A question takes its turns on a core, step by step; while it waits for the
-language model it holds its place and a thread, but no core. `lab/scaling.py` feeds it with
+Time is in seconds. A question takes turns on a core, step by step; while it waits for the
+language model it holds its slot and a thread, but no core. `lab/scaling.py` feeds it with
 measured times, `lab/tests/test_scaling.py` holds it to queueing theory and to what was measured.
 """
 
@@ -33,7 +33,7 @@ def _default(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one replica takes; the service's own defaults."""
+    """The limits of one replica; the service's own defaults."""
 
     places: int = _default("max_concurrency")
     queue: int = _default("max_queue")
@@ -60,7 +60,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one question: when it was due, whether it was answered, how long that took."""
+    """The outcome of one question: when it was due, whether it was answered, how long that took."""
 
     due: float
     answered: bool
@@ -71,7 +71,7 @@ Draw = Callable[[random.Random], Question]
 
 
 class Cores:
-    """Equal cores that serve what is ready in turns; what is urgent comes before the rest.
+    """Equal cores that serve ready tasks in turns, urgent ones first.
 
     Args:
         quantum_s: Longest turn.
@@ -91,7 +91,7 @@ class Cores:
         self._ready: deque[tuple[float, simpy.Event]] = deque()
 
     def work(self, seconds: float, *, urgent: bool = False) -> simpy.Event:
-        """Return the event of so much work being done."""
+        """Return the event that fires when this much work is done."""
         done = self._env.event()
         if seconds <= 0:
             return done.succeed()
@@ -250,18 +250,18 @@ class World:
         return Cores(self._env, self.cores, self.quantum_s, None if self.in_order else self._chance)
 
     def clients(self, number: int, seconds: float) -> list[Record]:
-        """Let clients ask again and again, each when it has its answer, and wait for the last."""
+        """Run closed-loop clients, each asking again when it has its answer, until the last answer."""
         for _ in range(number):
             self._env.process(self._client(seconds))
         self._env.run()
         return self._records
 
     def arrivals(self, rate: float, seconds: float) -> list[Record]:
-        """Let questions come by chance at a rate, whatever becomes of those before."""
+        """Run Poisson arrivals at a rate, open loop."""
         return self.arrive(poisson(self._chance, rate, seconds))
 
     def arrive(self, dues: Iterable[float]) -> list[Record]:
-        """Let questions come at these seconds, which ascend."""
+        """Run arrivals at these ascending times, in seconds."""
         self._env.process(self._source(dues))
         self._env.run()
         return self._records
@@ -286,7 +286,7 @@ class World:
 
 
 def poisson(chance: random.Random, rate: float, seconds: float) -> Iterator[float]:
-    """Yield when questions come by chance at a rate; `bench/load.py` does the same."""
+    """Yield Poisson arrival times; `bench/load.py` does the same."""
     due = 0.0
     while (due := due + chance.expovariate(rate)) < seconds:
         yield due
@@ -296,7 +296,7 @@ def poisson(chance: random.Random, rate: float, seconds: float) -> Iterator[floa
 
 
 def erlang_b(load: float, servers: int) -> float:
-    """Return the share that finds all servers busy when nobody waits; load in servers' worth."""
+    """Return the blocking probability without a queue (Erlang B); load in erlangs."""
     blocked = 1.0
     for number in range(1, servers + 1):
         blocked = load * blocked / (number + load * blocked)
@@ -304,7 +304,7 @@ def erlang_b(load: float, servers: int) -> float:
 
 
 def erlang_c(load: float, servers: int) -> float:
-    """Return the share that has to wait when everybody does (M/M/c)."""
+    """Return the probability of waiting in M/M/c (Erlang C)."""
     blocked = erlang_b(load, servers)
     return blocked / (1 - load / servers * (1 - blocked))
 

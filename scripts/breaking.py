@@ -1,4 +1,4 @@
-"""Tell which changes between two versions of a JSON Schema break a user of the contract.
+"""List the changes between two versions of a JSON Schema that break a user of the contract.
 
 A request breaks its senders when something accepted before is refused or ignored now. A response
 breaks its readers when something promised before is missing or looks different now. New optional
@@ -28,7 +28,7 @@ def breaking_changes(old: Schema, new: Schema, side: Side) -> list[str]:
 
 
 class _Node:
-    """A place in a schema, with $ref followed and anyOf taken apart."""
+    """A position in a schema, with $ref resolved and anyOf split."""
 
     def __init__(self, schema: Schema | bool, root: Schema) -> None:
         self.root = root

@@ -66,7 +66,7 @@ def _default(value: object) -> str:
 
 
 def document() -> str:
-    """Return the whole page."""
+    """Return the page."""
     lines = [HEAD]
     for title, settings in GROUPS:
         lines += [f"## {title}", "", *table(settings), ""]

@@ -146,7 +146,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def main() -> int:
-    """Parse the command line and do what it says."""
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

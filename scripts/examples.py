@@ -46,7 +46,7 @@ class Good:
 
 @dataclass(frozen=True)
 class Bad:
-    """A request and the error it must get; `request` is None when the raw bytes are no JSON."""
+    """A request and the error it must get; `request` is None when the raw bytes are not JSON."""
 
     step: str
     name: str
@@ -72,17 +72,17 @@ def bad_examples() -> list[Bad]:
     examples = []
     for step in (*STEPS, PIPELINE):
         for path in sorted((EXAMPLES / step).glob("bad-*.json")):
-            told = json.loads(path.read_bytes())
-            raw = json.dumps(told["request"]).encode()
+            record = json.loads(path.read_bytes())
+            raw = json.dumps(record["request"]).encode()
             examples.append(
                 Bad(
                     step,
                     path.stem,
                     raw,
-                    told["code"],
-                    told["param"],
-                    told["request"],
-                    told.get("beyond_schema", False),
+                    record["code"],
+                    record["param"],
+                    record["request"],
+                    record.get("beyond_schema", False),
                 )
             )
         for path in sorted((EXAMPLES / step).glob("bad-*.txt")):
@@ -93,9 +93,9 @@ def bad_examples() -> list[Bad]:
 
 @contextmanager
 def open_steps(home: Path) -> Iterator[dict[str, Answer]]:
-    """Give every step's handler, over a new store in `home` that holds the example corpus.
+    """Yield every step's handler, over a new store in `home` with the example corpus.
 
-    No other settings of the environment (`RAG_…`) count here.
+    Other settings of the environment (`RAG_…`) are ignored.
     """
     # passages this short: several of one document
     values = {"RAG_HOME": str(home), "RAG_CHUNK_TOKENS": "64"}
@@ -125,7 +125,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def differences(expected: Any, actual: Any, at: str = "") -> list[str]:
-    """Return where two responses differ; scores may by `FLOAT_TOLERANCE`, times and a made id do."""
+    """Return where two responses differ; scores may by `FLOAT_TOLERANCE`, times and generated ids always."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         keys = sorted(expected.keys() | actual.keys())
         return [
@@ -157,7 +157,7 @@ def _missing_or_different(
 
 
 def write_responses() -> int:
-    """Write the response of each ok example whose own differs; returns the exit code."""
+    """Rewrite the responses of ok examples that differ; returns the exit code."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder, open_steps(Path(folder)) as steps:
         for example in good_examples():

@@ -1,9 +1,9 @@
-"""The images of this project: their sizes, what is in them, and their digests.
+"""The images of this project: their sizes, SBOMs and digests.
 
     python scripts/images.py sbom                     what each image holds, as CycloneDX JSON
     python scripts/images.py sizes                    what each image weighs; needs a Dagger engine
-    python scripts/images.py publish --registry R     push all, and write the digests down
-    python scripts/images.py resolve --registry R     write down the digests of what was pushed before
+    python scripts/images.py publish --registry R     push all, and write their digests
+    python scripts/images.py resolve --registry R     write the digests of what was pushed before
 
 Each image is made by a function of a Dagger module, from the lock of its project: there is no
 Dockerfile. `publish` and `resolve` write deploy/images.env for Compose and deploy/images.values.yaml
@@ -54,16 +54,16 @@ class ImagesError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """An image of ours.
+    """An image of this project.
 
     Args:
         name: Its repository in the registry.
-        project: The project whose lock it holds.
-        module: The Dagger module that makes it.
-        container: The function that gives it.
+        project: The project whose lock it installs.
+        module: The Dagger module that builds it.
+        container: The function that returns it.
         publish: The function that pushes it.
-        extras: Optional dependencies that are in it.
-        chart: Its place in the values of the Helm chart.
+        extras: Optional dependencies to install.
+        chart: Its key in the values of the Helm chart.
     """
 
     name: str
@@ -139,7 +139,7 @@ def sbom(image: Image) -> dict[str, Any]:
 
 
 def _installed(component: dict[str, Any]) -> bool:
-    """Whether a package is for the system the images have."""
+    """Tell whether a package is installed on the platform of the images."""
     markers = [
         each["value"]
         for each in component.get("properties", ())
@@ -158,7 +158,7 @@ def write_sboms(images: Sequence[Image], folder: Path) -> None:
         print(f"{path}: {len(document['components'])} packages")
 
 
-# -- what an image weighs -----------------------------------------------------------------------
+# -- sizes -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def layers(tarball: Path) -> list[Layer]:
 
 
 def sizes(images: Sequence[Image]) -> None:
-    """Print what each image weighs, in MiB, and how much of it the base image is."""
+    """Print the size of each image in MiB, on top of the base image and in all."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "image.tar"
@@ -216,7 +216,7 @@ def sizes(images: Sequence[Image]) -> None:
 
 
 def export_to(path: Path) -> tuple[str, ...]:
-    """Return what writes a container as a file, with layers as a registry gets them."""
+    """Return the call that exports a container as a tarball, with layers as a registry gets them."""
     return ("as-tarball", "--forced-compression", "Gzip", "export", "--path", str(path))
 
 
@@ -229,7 +229,7 @@ def weight(found: Sequence[Layer]) -> tuple[float, float]:
 
 
 def base() -> str:
-    """Return the base image that all of them have."""
+    """Return the base image of all images."""
     text = (ROOT / "dagger/kit/src/rag_kit/container.py").read_text(encoding="utf-8")
     found = re.search(r'^BASE = "(.+)"$', text, re.MULTILINE)
     assert found
@@ -248,7 +248,7 @@ def push(image: Image, registry: str, tag: str, login: Sequence[str]) -> str:
 
 
 def resolve(address: str) -> str:
-    """Return a reference by the digest its registry has for it now."""
+    """Return a reference with the current digest in its registry."""
     return dagger("core", "container", "from", "--address", address, "image-ref")
 
 
@@ -300,8 +300,8 @@ def dagger(*arguments: str) -> str:
         stdin=subprocess.DEVNULL,
     )
     if ran.returncode:
-        said = "\n".join(ran.stderr.strip().splitlines()[-15:])
-        raise ImagesError(f"`{' '.join(arguments)}` failed:\n{said}")
+        log = "\n".join(ran.stderr.strip().splitlines()[-15:])
+        raise ImagesError(f"`{' '.join(arguments)}` failed:\n{log}")
     return ran.stdout.strip()
 
 
@@ -311,15 +311,15 @@ def dagger(*arguments: str) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     about, _, rest = (__doc__ or "").partition("\n")
-    whole = argparse.ArgumentParser(
+    top = argparse.ArgumentParser(
         description=about, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     names = [image.name for image in IMAGES]
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name, text in (
-        ("sbom", "write what each image holds, as CycloneDX JSON; needs no engine"),
-        ("sizes", "print what each image weighs; needs a Dagger engine"),
+        ("sbom", "write the packages of each image as CycloneDX JSON; needs no engine"),
+        ("sizes", "print the size of each image; needs a Dagger engine"),
         ("publish", "push the images and write their digests; needs a Dagger engine"),
         ("resolve", "write the digests of images pushed before; needs a Dagger engine"),
     ):
@@ -345,7 +345,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "publish":
             command.add_argument("--username", default="", help="who pushes; none: no login")
             command.add_argument("--password", default="", help="e.g. env:REGISTRY_TOKEN")
-    return whole
+    return top
 
 
 def chosen(names: Sequence[str]) -> list[Image]:

@@ -1,4 +1,4 @@
-"""Write contract/reference/ from the product itself, or check that it fits.
+"""Write contract/reference/ from the product itself, or check that it is up to date.
 
     python scripts/reference.py            write cli.md, http.md and modules.md
     python scripts/reference.py --check    write nothing; fail on a difference
@@ -132,7 +132,7 @@ def _flags(option: Any) -> str:
 
 
 def _kind(option: Any) -> tuple[Any, str]:
-    """Return what a value of the option is, as a type and as the word for it."""
+    """Return the type of an option's value, and its placeholder in the usage line."""
     kind = option.type_descriptor.annotation
     kind = (get_args(kind) or (kind,))[0]
     words = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
@@ -154,9 +154,9 @@ def _plain(value: object) -> object:
 
 
 def _shown(option: Any) -> str:
-    """Return an option's default, in the words of its help where it has some."""
-    said = getattr(option, "show_default", None)
-    return said if isinstance(said, str) else code(_default(option.default))
+    """Return an option's default, as its help describes it."""
+    shown = getattr(option, "show_default", None)
+    return shown if isinstance(shown, str) else code(_default(option.default))
 
 
 def _default(value: object) -> object:
@@ -235,7 +235,7 @@ its `code` is what to act on. Which status has which codes stands [at the end](#
 
 
 def openapi() -> dict[str, Any]:
-    """Return the OpenAPI document of the application as it is without any setting."""
+    """Return the OpenAPI document of the application with default settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAG_")}
     with (
         tempfile.TemporaryDirectory() as home,
@@ -289,7 +289,7 @@ def _titled(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _usual_texts(document: dict[str, Any]) -> dict[str, str]:
-    """Return what most operations say of each status."""
+    """Return the description of each status that most operations share."""
     texts: dict[str, Counter[str]] = defaultdict(Counter)
     for operation in _operations(document):
         for status, response in operation["responses"].items():

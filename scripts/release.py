@@ -1,13 +1,13 @@
 """Tag a release: each module as dagger/<module>/vX.Y.Z, the whole as vX.Y.Z. Does not push.
 
-    python scripts/release.py --set 1.2.3    write the version wherever it stands
-    python scripts/release.py --dry-run      check, then say what would be tagged
+    python scripts/release.py --set 1.2.3    write the version everywhere
+    python scripts/release.py --dry-run      check, then print what would be tagged
     python scripts/release.py                check, then tag
 
 The version is the one of the projects; it must be the same in all of them, in their locks, in the
 Helm chart, in CHANGELOG.md, and in the references that the guides show. It is compared with the
-release before it: a contract that breaks users of that one needs a new number in contract/VERSION
-and a version that says so. A module is published by its tag:
+previous release: a contract that breaks users of that one needs a new number in contract/VERSION
+and a version that announces it. A module is published by its tag:
 `dagger install github.com/o/r/dagger/rag@vX.Y.Z` finds the tag `dagger/rag/vX.Y.Z`.
 """
 
@@ -29,7 +29,7 @@ SELF = ".venv/bin/python scripts/release.py"
 CHART = "deploy/helm/dagger-rag/Chart.yaml"
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 DATED = re.compile(r" - \d{4}-\d\d-\d\d$")
-# A version in a file: what stands before it, and itself.
+# A version in a file: the text before it, and the version.
 PROJECT = re.compile(r'(?m)(^version = ")([^"]*)')
 LITERAL = re.compile(r'(?m)(^__version__ = ")([^"]*)')
 LOCKED = re.compile(
@@ -42,21 +42,21 @@ ENGINE = re.compile(
     r'|registry\.dagger\.io/engine:v|DAGGER_VERSION[=:] *"?v?)(\d+\.\d+\.\d+)'
 )
 GUIDES = ("*.md", "*.sh", "*.json", "*.yaml", "*.yml")
-HISTORY = ("CHANGELOG.md", "docs/decisions/", "tests/")  # keep what they said
+HISTORY = ("CHANGELOG.md", "docs/decisions/", "tests/")  # never rewritten
 PLACEHOLDER = "OWNER" + "/REPO"
 Number = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the release's version stands in a file."""
+    """A place in a file that has the release's version."""
 
     path: str
     pattern: re.Pattern[str]
     first_only: bool = False
 
     def found(self) -> list[str]:
-        """Return the versions that stand there."""
+        """Return the versions found there."""
         found = [match[2] for match in self.pattern.finditer(read(self.path))]
         return found[:1] if self.first_only else found
 
@@ -86,7 +86,7 @@ def places() -> Iterator[Place]:
 
 
 def set_version(version: str) -> int:
-    """Write the version wherever it stands; returns the exit code."""
+    """Write the version everywhere; returns the exit code."""
     if not VERSION.fullmatch(version):
         print(f"release: --set {version!r} is no version like 1.2.3", file=sys.stderr)
         return 1
@@ -113,7 +113,7 @@ def version_faults(version: str) -> Iterator[str]:
 
 
 def engine_faults() -> Iterator[str]:
-    """Yield each place that wants another Dagger than dagger.json at the root."""
+    """Yield each place with another Dagger version than dagger.json at the root."""
     wanted = json.loads(read("dagger.json"))["engineVersion"].removeprefix("v")
     for path in tracked("*.json", "*.toml", "*.lock", "*.yaml", "*.yml", "*.sh", "*Dockerfile*"):
         for found in sorted({match[2] for match in ENGINE.finditer(read(path))} - {wanted}):
@@ -154,7 +154,7 @@ def changelog_faults(version: str) -> Iterator[str]:
 
 
 def tree_faults() -> Iterator[str]:
-    """Yield the files that are not committed: a tag would not hold them."""
+    """Yield the files that are not committed: a tag would not contain them."""
     if changed := git("status", "--porcelain").splitlines():
         names = ", ".join(line[3:] for line in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -207,7 +207,7 @@ def base_faults(version: str, base: str | None) -> Iterator[str]:
 
 
 def says_breaking(old: Number, new: Number) -> bool:
-    """Tell whether a version says that it breaks users of an older one: major, or minor below 1.0."""
+    """Tell whether a version announces a breaking change: a new major, or a new minor below 1.0."""
     return new[0] > old[0] or (old[0] == 0 and new[1] > old[1])
 
 
@@ -226,7 +226,7 @@ def compared(base: str | None) -> str:
 
 
 def check_faults(base: str | None) -> Iterator[str]:
-    """Yield what the contract's and the locks' own checks say."""
+    """Yield what the checks of contract and locks report."""
     checks = [
         [sys.executable, "scripts/contract.py", "--check", "--base", base or "HEAD"],
         ["scripts/lock-check", *PROJECTS],
@@ -238,7 +238,7 @@ def check_faults(base: str | None) -> Iterator[str]:
 
 
 def placeholder_note() -> str | None:
-    """Return where the placeholder of the public address still stands, with the way out."""
+    """Return a note while the placeholder of the public address is in use, with the way out."""
     found = [path for path in tracked(*GUIDES) if PLACEHOLDER in read(path)]
     if not found:
         return None
@@ -263,11 +263,11 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="check only, tag nothing")
     parser.add_argument(
-        "--set", metavar="VERSION", help="write this version wherever it stands; tag nothing"
+        "--set", metavar="VERSION", help="write this version everywhere; tag nothing"
     )
-    given = parser.parse_args(arguments)
-    if given.set is not None:
-        return set_version(given.set)
+    options = parser.parse_args(arguments)
+    if options.set is not None:
+        return set_version(options.set)
 
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
     tags = [f"v{version}", *(f"dagger/{module}/v{version}" for module in MODULES)]
@@ -290,7 +290,7 @@ def main(arguments: list[str]) -> int:
     if note := placeholder_note():
         print(f"release: {note}")
     push = f"git push --atomic origin {' '.join(tags)}"
-    if given.dry_run:
+    if options.dry_run:
         print(*(f"would tag {tag}" for tag in tags), sep="\n")
         print(f"release: all checks passed; nothing was tagged; make release, then: {push}")
         return 0

@@ -1,4 +1,4 @@
-"""What the tests across steps share: the steps, opened once over the example corpus."""
+"""Fixtures of the tests across steps: the steps, opened once over the example corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract: its schemas, its examples, and that every step keeps to both."""
+"""The contract: its schemas and examples, and every step's compliance with both."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_step_answers_good_example_as_written(example: Good, steps: dict[str, An
 
 @named(GOOD)
 def test_step_answers_the_same_request_the_same(example: Good, steps: dict[str, Any]) -> None:
-    """The same request gives the same JSON, but for times and a made id."""
+    """The same request gives the same JSON, except for times and a generated id."""
     first, second = (json.loads(steps[example.step](json.dumps(example.request))) for _ in "ab")
     for response in (first, second):
         response.pop("timings_ms", None)
@@ -173,7 +173,7 @@ def test_a_passage_is_the_same_model_in_every_step() -> None:
 
 
 def test_fields_of_the_composite_are_the_same_in_its_steps() -> None:
-    """A field that the composite hands on to a step has the same type, bounds and default there."""
+    """A field that the pipeline passes on to a step has the same type, bounds and default there."""
     rag = rag_pipeline.models.RagRequest.model_fields
     handed = {
         rag_retrieve.models.RetrieveRequest: ("collection", "top_k", "filters", "min_score"),
@@ -231,7 +231,7 @@ TEXT = {"type": "string"}
 def test_breaking_change_of_a_request_is_told(
     old: dict[str, Any], new: dict[str, Any], said: str
 ) -> None:
-    """What a request may no longer hold, or must now hold, is a breaking change."""
+    """A request field that is removed or newly required is a breaking change."""
     told = breaking_changes(old, new, "request")
 
     assert len(told) == 1
@@ -271,7 +271,7 @@ def test_schema_does_not_break_itself(name: str) -> None:
 
 
 def test_example_responses_have_no_path_of_a_machine() -> None:
-    """No example response holds an absolute path."""
+    """No example response contains an absolute path."""
     for example in GOOD:
         assert str(Path.home()) not in example.response_path.read_text()
         assert "/tmp/" not in example.response_path.read_text()

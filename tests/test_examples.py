@@ -1,4 +1,4 @@
-"""The examples keep to what there is: calls that exist, documents that read well, the contract."""
+"""Examples and guides call functions that exist and keep to the contract."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_guide_calls_what_there_is(guide: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_a_document_names_commands_and_modules_that_there_are(document: Path) -> None:
-    """Targets of `make` with their variables, what `dagger` can do, and modules by reference."""
+    """Every `make` target, `dagger` verb and module reference in a document exists."""
     text = document.read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -183,7 +183,7 @@ def test_a_document_names_commands_and_modules_that_there_are(document: Path) ->
 
 
 def test_a_wrong_command_is_found() -> None:
-    """The check above would notice a function or an argument that is gone."""
+    """The check above notices a function or an argument that does not exist."""
     with pytest.raises(AssertionError, match="has no --querry"):
         check_command(shlex.split("dagger call rag run --querry x"))
     with pytest.raises(AssertionError, match="no function is called"):
@@ -284,7 +284,7 @@ def test_a_python_example_is_named_as_the_daggerverse_wants_it(project: Path) ->
 
 @pytest.mark.parametrize("project", PROJECTS, ids=relative)
 def test_an_example_is_a_whole_module(project: Path) -> None:
-    """It has its lock and its Python, and its dependencies are there."""
+    """It has its own lock and Python version, and its dependencies exist."""
     config = json.loads((project / "dagger.json").read_text())
 
     assert (project / "uv.lock").exists()
@@ -354,7 +354,7 @@ def test_the_passage_with_the_rarest_words_of_the_question_is_first() -> None:
     ],
 )
 def test_a_bad_request_is_an_envelope(request_: dict[str, Any], code: str, param: str) -> None:
-    """What it cannot do it refuses, with the field and the request's id."""
+    """It refuses unsupported options with the field and the request's id."""
     answer = ask(**request_, request_id="r1")
 
     jsonschema.validate(answer, json.loads((ROOT / "contract/error.schema.json").read_text()))
@@ -379,7 +379,7 @@ def test_the_teams_show_an_answer_with_its_citations() -> None:
 
 
 def test_the_teams_fail_with_the_error_of_the_pipeline() -> None:
-    """An envelope becomes an exception that holds its code, its step and its message."""
+    """An envelope becomes an exception with its code, its step and its message."""
     failed = json.dumps(
         {"error": {"code": "invalid_request", "step": "rag", "message": "query: …"}}
     )

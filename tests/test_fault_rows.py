@@ -16,7 +16,7 @@ PREFIX = {"Faults": "test_fault_", "Threats": "test_threat_"}
 
 
 def rows() -> list[str]:
-    """The beginnings of names the rows ask for."""
+    """The prefixes of test names that the rows require."""
     text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
     found = [
         PREFIX[title] + slug for title, body in SECTION.findall(text) for slug in ROW.findall(body)

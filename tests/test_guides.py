@@ -55,7 +55,7 @@ def test_a_guide_works_as_it_is_written(guide: Path, tmp_path: Path) -> None:
     reason="the Superlinked server's environment is not installed; `make test-superlinked` does it",
 )
 def test_the_superlinked_guide_works_with_the_real_server(tmp_path: Path) -> None:
-    """What the double's plain sum ranks is what Superlinked ranks."""
+    """The double's ranking is that of the real Superlinked."""
     guide = guide_named("superlinked.md")
     with (
         real_superlinked(SUPERLINKED) as replacements,
@@ -65,7 +65,7 @@ def test_the_superlinked_guide_works_with_the_real_server(tmp_path: Path) -> Non
 
 
 def run_workflow(reader: Session) -> None:
-    """Run the steps of the workflow that the guide saved, but for what installs."""
+    """Run the steps of the workflow in the guide, except those that install."""
     [workflow] = (reader.folder / ".github/workflows").iterdir()
     steps = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]["measure"]["steps"]
     own = [step["run"] for step in steps if "run" in step and ".rag/" not in step["run"]]
@@ -76,7 +76,7 @@ def run_workflow(reader: Session) -> None:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_no_block_of_a_guide_is_passed_over(guide: Path) -> None:
-    """Each is run, saved as a file, compared, or left with a reason; and no reason is out of date."""
+    """Each block is run, saved as a file, compared, or skipped with a reason that still applies."""
     left = LEFT.get(guide.name, {})
     last, stale = None, set(left)
     for block in blocks(guide):
@@ -98,7 +98,7 @@ def test_the_dagger_commands_of_a_guide_call_what_there_is(guide: Path) -> None:
 
 
 def test_the_index_lists_every_guide() -> None:
-    """A guide that nobody finds is none."""
+    """Every guide is linked from the index."""
     index = (ROOT / "docs/guides/README.md").read_text(encoding="utf-8")
     for guide in GUIDES:
         path = guide.name if guide.parent.name == "guides" else f"../{guide.name}"
@@ -106,7 +106,7 @@ def test_the_index_lists_every_guide() -> None:
 
 
 def test_the_alarms_watch_metrics_that_there_are() -> None:
-    """A renamed metric would leave an alarm silent."""
+    """Every metric in the alarms exists: a renamed one would leave an alarm silent."""
     [rules] = [block for block in blocks(ALARMS) if block.file == "rag-alarms.yml"]
     known = {"up"}
     for metric in Metrics().registry.collect():
@@ -151,7 +151,7 @@ def test_prometheus_takes_the_alarms(tmp_path: Path) -> None:
     ],
 )
 def test_a_guide_that_is_wrong_fails(text: str, said: str, tmp_path: Path) -> None:
-    """A failing command, another output, a block nobody tries: each is told with its place."""
+    """A failing command, a different output and an unused block are reported with their line."""
     guide = tmp_path / "wrong.md"
     guide.write_text(text, encoding="utf-8")
     with (

@@ -1,4 +1,4 @@
-"""What the root conftest arranges for a run with several processes."""
+"""The root conftest's grouping of tests for pytest-xdist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def test_a_file_that_starts_servers_stays_in_one_process(request: pytest.FixtureRequest) -> None:
-    """pytest-xdist has taken notice of the group; a version of pytest or itself may silently not."""
+    """pytest-xdist honours the group; some versions of it or of pytest silently do not."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         pytest.skip("one process: nothing to keep together; `make test` has several")
 

@@ -1,4 +1,4 @@
-"""What must hold for any input: an answer on contract, and passages that stay what they are."""
+"""Properties for any input: a valid response or error, and unchanged passages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ objects = st.dictionaries(st.text(max_size=8), finite_values, max_size=4)
 
 
 def answer_on_contract(steps: dict[str, Any], step: str, raw: str | bytes) -> dict[str, Any]:
-    """Return a step's answer, which must be its response or an error that somebody foresaw."""
+    """Return a step's answer, which must be a valid response or a documented error."""
     answer: dict[str, Any] = json.loads(steps[step](raw))
     document = "error" if answer.keys() == {"error"} else f"{step}.response"
     faults = [f"{e.json_path}: {e.message[:200]}" for e in VALIDATORS[document].iter_errors(answer)]
@@ -79,7 +79,7 @@ def answered(steps: dict[str, Any], step: str, request: dict[str, Any]) -> dict[
 def test_any_bytes_get_an_error_envelope(
     steps: dict[str, Any], step: str, raw: str | bytes
 ) -> None:
-    """What is no JSON object gets an error on contract, never an exception."""
+    """Input that is not a JSON object gets a valid error, never an exception."""
     answer_on_contract(steps, step, raw)
 
 
@@ -87,7 +87,7 @@ def test_any_bytes_get_an_error_envelope(
 @given(value=json_values)
 @thorough
 def test_any_json_gets_an_answer_on_contract(steps: dict[str, Any], step: str, value: Any) -> None:
-    """Any JSON, NaN and Infinity included, gets an answer on contract."""
+    """Any JSON, including NaN and Infinity, gets a valid response or error."""
     answer_on_contract(steps, step, json.dumps(value))
 
 
@@ -134,7 +134,7 @@ def nearly_valid(draw: st.DrawFn, step: str) -> str:
 def test_nearly_valid_request_gets_an_answer_on_contract(
     steps: dict[str, Any], step: str, data: st.DataObject
 ) -> None:
-    """A good request that was damaged gets its response or an error on contract."""
+    """A damaged good request gets a valid response or error."""
     answer_on_contract(steps, step, data.draw(nearly_valid(step)))
 
 

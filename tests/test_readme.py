@@ -1,4 +1,4 @@
-"""The READMEs tell the truth: their Python examples run and print what stands below them."""
+"""The Python examples of the READMEs run and print the output shown below them."""
 
 from __future__ import annotations
 

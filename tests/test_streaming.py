@@ -1,4 +1,4 @@
-"""An answer piece by piece, in one process and over servers; giving up reaches the model."""
+"""Streamed answers, in one process and over servers; cancellation reaches the model."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def gathered(events: AsyncIterator[Event]) -> list[Event]:
 
 
 def streamed(url: str, request: dict[str, Any]) -> list[Event]:
-    """Ask a server for events; the end mark is checked and left out."""
+    """Ask a server for events; `[DONE]` is checked and left out."""
     headers = {"accept": "text/event-stream"}
     with (
         httpx.Client(trust_env=False, timeout=30) as client,

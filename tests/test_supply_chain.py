@@ -1,4 +1,4 @@
-"""What is installed is what was locked: by hash, not known-vulnerable, nothing that runs by itself."""
+"""Installed packages are the locked ones: by hash, not known to be vulnerable, no code at start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def ours(name: str) -> list[Path]:
-    """Every file of that name in the project, but in environments and caches."""
+    """Every file of that name in the project, outside of environments and caches."""
     return sorted(
         path
         for path in ROOT.rglob(name)
@@ -34,7 +34,7 @@ RUNS_CODE = {"setuptools": "distutils-precedence.pth", "coverage": "a1_coverage.
 
 
 def packages(lock: Path) -> Iterator[dict[str, Any]]:
-    """What a lock takes from an index."""
+    """The packages that a lock takes from an index."""
     for package in tomllib.loads(lock.read_text(encoding="utf-8"))["package"]:
         if "registry" in package["source"]:
             yield package
@@ -67,7 +67,7 @@ def test_threat_poisoned_module_a_file_is_known_by_its_hash(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=name)
 def test_threat_poisoned_module_no_version_with_a_known_vulnerability(lock: Path) -> None:
-    """No lock is below the dated floor, but for exceptions that give their reason."""
+    """No lock is below the dated floor, except for exceptions with a reason."""
     floors = {floor["package"]: floor for floor in ADVISORIES["floor"]}
     never = {item["package"]: item["versions"] for item in ADVISORIES["never"]}
     excused = {
@@ -89,7 +89,7 @@ def test_threat_poisoned_module_no_version_with_a_known_vulnerability(lock: Path
 
 
 def test_threat_poisoned_module_a_changed_file_is_not_installed(tmp_path: Path) -> None:
-    """One byte of a wheel changed, and the installation `scripts/setup` makes refuses it."""
+    """A wheel with one changed byte is refused by the installation of `scripts/setup`."""
     wheel = tmp_path / "tampered-1.0-py3-none-any.whl"
     about = "Metadata-Version: 2.1\nName: tampered\nVersion: 1.0\n"
     kind = "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

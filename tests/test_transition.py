@@ -1,4 +1,4 @@
-"""The code of docs/transition.md as it stands there: one request, the same answer in every shape."""
+"""The code of docs/transition.md, run as written: one request, the same answer in every shape."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def post(url: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 def run_function(request: dict[str, Any]) -> dict[str, Any]:
-    """Run the step as a function, in a process that has nothing of this project."""
+    """Run the step as a function, in a process without this project's packages."""
     code = "import sys; from keyword_retriever import search; print(search.run(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(request)],
@@ -128,7 +128,7 @@ def run_function(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_module_of_the_guide_is_the_one_of_the_example() -> None:
-    """Stage 2 shows the file that runs on an engine, but for its first line."""
+    """Stage 2 shows the file that runs on an engine, except for its first line."""
     module = (EXAMPLE / "keyword_retriever/module.py").read_text(encoding="utf-8")
 
     assert module.partition("\n\n")[2] == block("from __future__ import annotations")

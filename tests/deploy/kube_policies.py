@@ -1,4 +1,4 @@
-"""Rules for Kubernetes manifests: each gives the sentences of what is wrong, none when all is well.
+"""Rules for Kubernetes manifests: each yields its violations as sentences.
 
 They know the manifests alone, so that they hold for whatever a chart's templates become.
 """
@@ -103,7 +103,7 @@ def amount(quantity: object) -> float:
 
 
 def no_plain_tcp_engine(manifests: Manifests) -> list[str]:
-    """Whoever reaches an engine over plain tcp is root there; and no answer needs one."""
+    """No engine over plain TCP, where every client is root; no part that answers needs an engine."""
     faults = [
         f"{name(each)}: {text!r} is plain tcp"
         for each in manifests
@@ -126,7 +126,7 @@ def no_plain_tcp_engine(manifests: Manifests) -> list[str]:
 
 
 def nothing_privileged(manifests: Manifests) -> list[str]:
-    """No root, no node, no way to become more than it is."""
+    """No root, no access to the node, no privilege escalation."""
     faults = []
     for each, pod in workloads(manifests):
         faults += [
@@ -184,7 +184,7 @@ def no_token(manifests: Manifests) -> list[str]:
 
 
 def images_by_digest(manifests: Manifests) -> list[str]:
-    """What runs is what was pushed."""
+    """Images are pinned by digest."""
     return [
         f"{where}: {container['image']} has no digest"
         for where, container, _ in containers(manifests)
@@ -193,7 +193,7 @@ def images_by_digest(manifests: Manifests) -> list[str]:
 
 
 def bounded(manifests: Manifests) -> list[str]:
-    """Every container says what it needs and what it may take; so do its folders."""
+    """Every container has requests and limits; its folders have size limits."""
     faults = []
     for where, container, pod in containers(manifests):
         given = container.get("resources", {})
@@ -212,7 +212,7 @@ def bounded(manifests: Manifests) -> list[str]:
 
 
 def probed(manifests: Manifests) -> list[str]:
-    """Every server is asked whether it has started, lives, and can answer."""
+    """Every server has startup, liveness and readiness probes."""
     faults = []
     for each in of_kind(manifests, "Deployment"):
         for container in each["spec"]["template"]["spec"]["containers"]:
@@ -249,7 +249,7 @@ def can_write_only_where_it_must(manifests: Manifests) -> list[str]:
 
 
 def no_secret_values(manifests: Manifests) -> list[str]:
-    """Secrets are named, never given; keys reach a server as files, a job also as variables."""
+    """Secrets are referenced, never inlined; a server gets keys as files, a job also as variables."""
     faults = [f"{name(each)} is given" for each in of_kind(manifests, "Secret")]
     for each, pod in workloads(manifests):
         files = {
@@ -369,7 +369,7 @@ def each_is_covered(manifests: Manifests) -> list[str]:
 
 
 def autoscalers_have_targets(manifests: Manifests) -> list[str]:
-    """What is scaled exists, and one pod is never all there is."""
+    """Autoscalers scale a deployment that exists, never below two pods."""
     there = {(e["apiVersion"], e["kind"], e["metadata"]["name"]) for e in manifests}
     faults = []
     for each in of_kind(manifests, "HorizontalPodAutoscaler"):
@@ -383,7 +383,7 @@ def autoscalers_have_targets(manifests: Manifests) -> list[str]:
 
 
 def ends_in_time(closing_s: float) -> Rule:
-    """A request under way is answered before its pod is killed, and a new pod comes first.
+    """A request in flight is answered before its pod is killed, and a new pod starts first.
 
     Args:
         closing_s: Seconds after its drain in which the service ends, whatever hangs.

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml: what it promises, and its processes started as it would start them.
+"""deploy/compose.yaml: its guarantees, and its processes started as Compose would.
 
 Compose's own loader reads the file where it was built (scripts/go-tools). `docker compose up`
 itself runs where a Docker daemon and deploy/images.env are; elsewhere the same commands run as
@@ -150,7 +150,7 @@ def test_nothing_listens_beyond_this_machine(name: str) -> None:
 
 @each_service
 def test_every_container_has_no_more_than_it_needs(name: str) -> None:
-    """A read-only root, no capability, no way to get one; only the engine is privileged."""
+    """A read-only root, no capabilities, no new privileges; only the engine is privileged."""
     service = SERVICES[name]
     assert "docker.sock" not in json.dumps(service)
     if name == "engine":  # it runs containers itself

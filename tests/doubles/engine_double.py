@@ -25,7 +25,7 @@ Files = Callable[[], Awaitable[Path]]
 
 
 class FileDouble(dagger.File):
-    """A file that comes about when it is read."""
+    """A file that is computed when it is read."""
 
     def __init__(self, path: Files) -> None:
         self.path = path
@@ -35,7 +35,7 @@ class FileDouble(dagger.File):
 
 
 class DirectoryDouble(dagger.Directory):
-    """A folder that comes about when something in it is read."""
+    """A folder that is computed when something in it is read."""
 
     def __init__(self, path: Files) -> None:
         self.path = path
@@ -78,7 +78,7 @@ def directory(path: Path) -> DirectoryDouble:
 
 @dataclass
 class Processes:
-    """Counts what was run, by the package that was run."""
+    """Records the packages that were run."""
 
     run: list[str] = field(default_factory=list)
     variables: list[dict[str, str]] = field(default_factory=list)
@@ -251,7 +251,7 @@ class ServiceDouble(dagger.Service):
 
 
 class SecretDouble(dagger.Secret):
-    """A secret whose text is here."""
+    """A secret with its text in memory."""
 
     def __init__(self, text: str) -> None:
         self._text = text

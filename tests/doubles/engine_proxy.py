@@ -23,7 +23,7 @@ def engine_address() -> str | None:
 
 
 class EngineProxy:
-    """Forwards to the engine at `address` until it is told otherwise.
+    """Forwards to the engine at `address` until a fault is set.
 
     Args:
         path: Where to listen, a Unix socket.
@@ -40,7 +40,7 @@ class EngineProxy:
 
     @property
     def address(self) -> str:
-        """What the service is given in the engine's place."""
+        """The address that the service gets instead of the engine's."""
         return f"unix://{self._path}"
 
     def work(self) -> None:
@@ -59,7 +59,7 @@ class EngineProxy:
         self._flows.clear()
 
     def talk_nonsense(self) -> None:
-        """Cut every connection, and answer new ones with a page of some proxy."""
+        """Cut every connection, and answer new ones with an HTML page."""
         self._nonsense = True
         self._cut()
 

@@ -1,4 +1,4 @@
-"""A double of a Dagger session: GraphQL over real HTTP with the shapes a real engine 0.21.8 gave.
+"""A double of a Dagger session: GraphQL over real HTTP with the responses of a real engine 0.21.8.
 
 It runs no containers. What a module answers comes from a composite that is run here. Faults are set
 per query; its command line is a real process that lives until its standard input is closed.
@@ -98,7 +98,7 @@ BAD_ID: dict[str, Any] = {
 
 @dataclass
 class Fault:
-    """What goes wrong with a query that holds `match`.
+    """The fault of a query that contains `match`.
 
     Args:
         match: Part of the query's text.
@@ -119,7 +119,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Asked:
-    """One query as it came."""
+    """One query as received."""
 
     token: str
     query: str
@@ -145,13 +145,13 @@ class EngineDouble(ThreadingHTTPServer):
         return int(self.server_address[1])
 
     def fail(self, match: str, kind: str, **more: Any) -> Fault:
-        """Have the next query that holds `match` go wrong."""
+        """Make the next query that contains `match` fail."""
         fault = Fault(match, kind, **more)
         self.faults.append(fault)
         return fault
 
     def die(self) -> None:
-        """End as a killed engine does: nothing listens, every connection is closed."""
+        """Stop like a killed engine: nothing listens, every connection is closed."""
         self.over.set()
         threading.Thread(target=self.shutdown).start()
         self.socket.close()
@@ -160,11 +160,11 @@ class EngineDouble(ThreadingHTTPServer):
                 each.shutdown(socket.SHUT_RDWR)
 
     def asked_with(self, part: str) -> list[Asked]:
-        """The queries so far that hold `part`."""
+        """The queries so far that contain `part`."""
         return [each for each in self.asked if part in each.query]
 
     def data(self, query: str, given: dict[str, Any]) -> Any:
-        """What a healthy engine answers."""
+        """The answer of a healthy engine."""
         if query == "{ version }":
             return {"version": "v0.21.8"}
         if "moduleSource" in query:
@@ -332,7 +332,7 @@ if how == "stubborn":
 
 
 class Cli:
-    """The command line: `how` decides what the next one does."""
+    """The command line: `how` decides the behaviour of the next process."""
 
     def __init__(self, folder: Path, engine: EngineDouble) -> None:
         self.folder, self.path = folder, folder / "dagger"
@@ -342,12 +342,12 @@ class Cli:
         self.use(engine)
 
     def use(self, engine: EngineDouble, how: str = "works") -> None:
-        """Have the next session be one of `engine`; `fails`, `silent` and `stubborn` go wrong."""
+        """Make the next session one of `engine`; `fails`, `silent` and `stubborn` are faults."""
         (self.folder / "how").write_text(f"{how} {engine.port}", encoding="utf-8")
 
     @property
     def pids(self) -> list[int]:
-        """Every process it was, oldest first."""
+        """Every process so far, oldest first."""
         file = self.folder / "pids"
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 

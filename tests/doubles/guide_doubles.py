@@ -1,4 +1,4 @@
-"""The guides, what of them is not run and why, and what stands in for servers of the reader's own."""
+"""The guides, their blocks that are not run and why, and doubles of the reader's own servers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def guide_named(name: str) -> Path:
 
 @contextmanager
 def standing_in(guide: Path) -> Iterator[tuple[Meant, Meant, Look]]:
-    """Hold what stands in for the servers that a guide's reader has.
+    """Run doubles of the servers that a guide's reader has.
 
     Yields:
         What the reader's text means here; variables; and a look at what the double was sent.
@@ -85,7 +85,7 @@ def model_server() -> Iterator[tuple[Meant, Meant, Look]]:
 
 @contextmanager
 def superlinked_server() -> Iterator[tuple[Meant, Meant, Look]]:
-    """The double of the Superlinked server: the shapes are its own, the ranking is a plain sum."""
+    """The double of the Superlinked server: its responses, ranked by a plain sum."""
     with SuperlinkedDouble() as server:
 
         def look(reader: Session) -> None:

@@ -1,4 +1,4 @@
-"""Tries a guide as a reader would: its blocks in order, in one shell session, in an empty folder.
+"""Runs a guide as a reader would: its blocks in order, in one shell session, in an empty folder.
 
     ```sh                    run in the session; a line that ends in & runs on, and its server is waited for
     ```python                run by `python` in the session's folder and environment
@@ -87,7 +87,7 @@ def is_output(block: Block, last: Block | None) -> bool:
 
 
 def pattern_of(shown: str) -> re.Pattern[str]:
-    """Return what a shown output fits: … is any text of a line, a line … any lines.
+    """Return a pattern of a shown output: … matches any text of a line, a line … any lines.
 
     How wide the columns of a table are, and blanks at the end of a line, do not count.
     """

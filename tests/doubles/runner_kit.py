@@ -138,7 +138,7 @@ def options(cli: Cli, /, **more: Any) -> EngineOptions:
 async def running(
     cli: Cli, kind: type[Runner] = CallRunner, /, **more: Any
 ) -> AsyncIterator[tuple[Any, list[str]]]:
-    """A started runner and what it said; closed at the end."""
+    """A started runner and its log; closed at the end."""
     runner, said = kind(options(cli, **more)), list[str]()
     try:
         async with asyncio.timeout(SOON):

@@ -172,7 +172,7 @@ def running(app: Any, port: int, home: Path | None = None) -> Iterator[str]:
 
 
 def wait(url: str) -> None:
-    """Return once this answers 200; not when it says that waiting does not help."""
+    """Wait until this answers 200; fail when it reports a permanent error."""
     pause = threading.Event()
     with httpx.Client(trust_env=False, timeout=60) as client:
         for _ in range(6000):
@@ -186,7 +186,7 @@ def wait(url: str) -> None:
 
 
 class Collector(ThreadingHTTPServer):
-    """An OpenTelemetry collector that keeps what it is sent. A test double."""
+    """A double of an OpenTelemetry collector; keeps what it receives."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What the tests on a real engine share: the engine, a copy of this repository, a git server.
+"""Fixtures of the tests on a real engine: the engine, a copy of this repository, a git server.
 
 They find the engine by themselves: `dagger` on PATH and, where it is not the default one, its
 address in the environment. Where there is none they are skipped with the reason.

@@ -1,4 +1,4 @@
-"""What the tests of faults share: the kits of the service's and the steps' tests."""
+"""Fixtures of the fault tests."""
 
 from __future__ import annotations
 
