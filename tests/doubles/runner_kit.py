@@ -7,20 +7,17 @@ import json
 import os
 import signal
 import tempfile
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from graphql_double import Cli, EngineDouble
-from rag_doubles import BODIES, StepDouble
+from rag_doubles import BODIES, StepDouble, resident
 
 from rag_kit.errors import StepError
 from rag_kit.handler import Event, Handler, message_event
-from rag_kit.server import application
 from rag_pipeline.models import RagRequest, RagResponse, SearchResponse
 from rag_pipeline.step import answer, search, stream
 from rag_service.dagger_engine.call import CallRunner
@@ -106,19 +103,8 @@ def composite_server(
             raise error
         yield Handler("rag", RagRequest, run, stream=events, also=also)
 
-    app = application(opened, step="rag", verbs=("run", "search"))
-    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-        assert thread.is_alive()
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with resident(opened, "rag", ("run", "search")) as url:
+        yield url
 
 
 def options(cli: Cli, /, **more: Any) -> EngineOptions:

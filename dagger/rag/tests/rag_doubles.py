@@ -1,10 +1,17 @@
-"""Three small steps for the tests of the composition: visible arithmetic, the contract's JSON."""
+"""Three small steps for the tests of the pipeline, with the contract's JSON; any step as a server."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import uvicorn
+
+from rag_kit.handler import OpenStep
+from rag_kit.server import application
 
 TEXT = "Only the board may sign."
 PASSAGE = {
@@ -85,3 +92,25 @@ class StepDouble:
         self.requests.append(json.loads(text))
         answer = self.body(dict(self.requests[-1]))
         return answer if isinstance(answer, str) else json.dumps(answer)
+
+
+@contextmanager
+def resident(open_step: OpenStep, name: str, verbs: tuple[str, ...] = ("run",)) -> Iterator[str]:
+    """Serve a step as its own resident server, and yield its URL."""
+    config = uvicorn.Config(
+        application(open_step, step=name, verbs=verbs),
+        port=0,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.01)
+            assert thread.is_alive()
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -13,13 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import Field, JsonValue
 from rag_command import write_documents
+from rag_doubles import resident
 
 from rag_kit.errors import StepError
-from rag_kit.handler import Event, Handler, OpenStep
-from rag_kit.server import application
+from rag_kit.handler import Event, Handler
 from rag_pipeline.models import RagRequest
 from rag_pipeline.outputs import RetrieveOutput
 from rag_pipeline.pipeline import Pipeline
@@ -49,28 +47,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPipeline]:
     with open_local(home=folder / "home", stages=STAGES) as opened:
         opened.retriever.ingest([write_documents(folder)])
         yield opened
-
-
-@contextmanager
-def resident(open_step: OpenStep, name: str, verbs: tuple[str, ...] = ("run",)) -> Iterator[str]:
-    """Serve a step as its own resident server, and yield its URL."""
-    config = uvicorn.Config(
-        application(open_step, step=name, verbs=verbs),
-        port=0,
-        log_level="warning",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            thread.join(0.01)
-            assert thread.is_alive()
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

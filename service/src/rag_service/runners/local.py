@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from rag_kit.errors import StepError, errors_of
 from rag_kit.handler import Event
 from rag_kit.workers import processors
 from rag_pipeline.settings import read_settings
+from rag_pipeline.stages import PIPELINE, Stage
 from rag_pipeline.step import read_reply
 from rag_pipeline.steps.local import LocalPipeline, open_local
 
@@ -26,11 +27,16 @@ PER_PROCESSOR = 4  # requests at the same time, where nothing but processors is 
 
 
 class LocalRunner(Runner):
-    """Keeps model, collections and connections loaded between requests."""
+    """Keeps model, collections and connections loaded between requests.
+
+    Args:
+        stages: The stages of the pipeline in their order.
+    """
 
     name = "local"
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[Stage] = PIPELINE) -> None:
+        self._stages = stages
         self._context: AbstractContextManager[LocalPipeline] | None = None
         self.pipeline: LocalPipeline | None = None
 
@@ -38,7 +44,7 @@ class LocalRunner(Runner):
         """Load the model and open every collection."""
         began = time.perf_counter()
         notify(f"loading the model and the collections of {read_settings().home}")
-        self._context = open_local(preload=True)
+        self._context = open_local(preload=True, stages=self._stages)
         self.pipeline = await anyio.to_thread.run_sync(self._context.__enter__)
         notify(f"loaded in {time.perf_counter() - began:.1f} s")
 
