@@ -119,6 +119,15 @@ def test_passages_without_a_cosine_are_judged_by_words_alone(
     assert good.support > 0.5 > 0.25 > bad.support
 
 
+def test_an_item_is_found_by_its_number(make_request: Build) -> None:
+    """The number in front of a list item stands outside the sentence and still counts for it."""
+    lease = "# Lease\n\n1. The rent is 900 EUR.\n2. The deposit is due.\n3. Pets need consent.\n"
+    question = "What does clause 3 of the lease say?"
+    request = make_request(query=question, contexts=[passage(lease)], generate={"max_sentences": 1})
+
+    assert answer(request).answer == "Pets need consent [1]."
+
+
 def passage(text: str, *, dense: float = 0.3, title: str = "") -> dict[str, object]:
     return {"marker": 1, "chunk_id": "c", "document_id": "d", "title": title, "text": text,
             "span": [0, len(text)], "score": 1.0, "scores": {"dense": dense}}  # fmt: skip

@@ -137,3 +137,29 @@ def test_unknown_fields_flow_through(retriever: Retriever) -> None:
     assert response.model_extra is not None
     assert response.model_extra["augment"] == {"seed": 7}
     assert response.model_extra["tenant"] == {"a": [1, None]}
+
+
+def test_words_are_found_however_their_characters_are_written(tmp_path: Path) -> None:
+    """Ligatures, accents, soft hyphens, line ends and thousands do not part query and passage."""
+    texts = {
+        "ligature": "The e\ufb03ciency is 97 percent.",
+        "accent": "Die U\u0308berpru\u0308fung ist im März.",
+        "soft": "Das War\u00adtungs\u00adinter\u00advall ist kurz.",
+        "line": "The main-\ntenance is yearly.",
+        "number": "It carries 1,500 kg.",
+    }
+    queries = {
+        "efficiency": "ligature",
+        "Überprüfung": "accent",
+        "Wartungsintervall": "soft",
+        "maintenance": "line",
+        "1500": "number",
+    }
+    with Retriever.open(RetrieveSettings(home=tmp_path)) as opened:
+        opened.ingest_documents(
+            LoadedDocument(name, "", name, text, "text/plain") for name, text in texts.items()
+        )
+        for query, name in queries.items():
+            (result,) = search(opened, query=query, retrieve={"mode": "sparse"}).results
+            assert result.document_id == name
+            assert result.text == texts[name]

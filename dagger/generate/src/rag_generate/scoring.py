@@ -136,7 +136,7 @@ class _Row(NamedTuple):
     text: str
     length: int
     terms: frozenset[int]  # numbers of the question's terms it shares
-    head: frozenset[int]  # and those of its title, heading and column names
+    head: frozenset[int]  # and those of its title, heading, column names and number in a list
 
 
 def score_sentences(
@@ -166,7 +166,10 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
     title = _shared(question, words(context.title))
     heading: frozenset[int] = frozenset()
     columns: frozenset[int] = frozenset()
+    before = 0
     for sentence in split_sentences(context.text):
+        item = _shared(question, words(context.text[before : sentence.start]))
+        before = sentence.end
         own = context.text[sentence.start : sentence.end]
         tokens = words(own)
         terms = _shared(question, tokens)
@@ -174,7 +177,7 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
             heading = terms
         elif sentence.kind == "header":
             columns = terms
-        head = title | heading | (columns if sentence.kind == "table" else frozenset())
+        head = title | heading | item | (columns if sentence.kind == "table" else frozenset())
         yield _Row(number, sentence, own, len(tokens), terms, head)
 
 

@@ -7,6 +7,8 @@ from functools import lru_cache
 
 import snowballstemmer  # type: ignore[import-untyped]
 
+from rag_kit.text import comparable
+
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _STEMMER = snowballstemmer.stemmer("english")
 
@@ -32,8 +34,8 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 def words(text: str) -> list[str]:
-    """Return the words of `text`, lower-cased, in order."""
-    return _WORD.findall(text.lower())
+    """Return the words of `text` as they are compared, lower-cased, in order."""
+    return _WORD.findall(comparable(text).lower())
 
 
 @lru_cache(maxsize=65536)

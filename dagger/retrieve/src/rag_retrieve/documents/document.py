@@ -60,6 +60,7 @@ class LoadedDocument:
         metadata: What can be filtered on.
         breaks: Offsets at which a row or record starts; a chunk joins complete ones where it can.
         headings: In order of appearance.
+        warnings: What of the file was left out or read otherwise, and where; not stored.
     """
 
     document_id: str
@@ -71,6 +72,7 @@ class LoadedDocument:
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     breaks: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def page_of(document: LoadedDocument, offset: int) -> int | None:

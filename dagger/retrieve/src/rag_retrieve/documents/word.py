@@ -1,28 +1,46 @@
-"""DOCX: paragraphs and tables in document order. Leaves out deleted text, notes and headers."""
+"""DOCX: what a reader of the printed document sees, and its comments and notes, in order."""
 
 from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import docx
+from docx.oxml import parse_xml
 from docx.oxml.ns import qn
 
 from .archive import check_office_file
 from .document import Heading, LoadedDocument, check_text, stem, tidy, unreadable
+from .word_numbering import Numbering
+from .word_styles import Styles, value
+from .word_tables import direct, is_frame, lines_of_table
+from .word_text import HIDDEN, Paragraph, is_placeholder, read_paragraph
 
 CONTENT_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 HEADING_STYLE = re.compile(r"heading ([1-9])", re.IGNORECASE)
-TEXT = {
-    qn("w:tab"): "\t",
-    qn("w:br"): "\n",
-    qn("w:cr"): "\n",
-    qn("w:noBreakHyphen"): "-",
+PAGE_NUMBER = re.compile(r"\W*(?:page|seite|p)?\W*\d*\W*(?:of|von)?\W*\d*\W*", re.IGNORECASE)
+STRICT = (  # what ISO 29500 Strict calls the namespaces, and what everybody else does
+    (b"http://purl.oclc.org/ooxml/officeDocument/math", b"officeDocument/2006/math"),
+    (b"http://purl.oclc.org/ooxml/officeDocument/relationships/metadata/core-properties",
+     b"package/2006/relationships/metadata/core-properties"),
+    (b"http://purl.oclc.org/ooxml/officeDocument/relationships", b"officeDocument/2006/relationships"),
+    (b"http://purl.oclc.org/ooxml/wordprocessingml/main", b"wordprocessingml/2006/main"),
+    (b"http://purl.oclc.org/ooxml/drawingml/main", b"drawingml/2006/main"),
+    (b"http://purl.oclc.org/ooxml/drawingml/wordprocessingDrawing",
+     b"drawingml/2006/wordprocessingDrawing"),
+)  # fmt: skip
+TRANSITIONAL = b"http://schemas.openxmlformats.org/"
+UNREAD = {
+    "chart": "charts",
+    "diagramData": "diagrams",
+    "oleObject": "embedded objects",
+    "package": "embedded files",
+    "aFChunk": "embedded documents",
 }
-FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-HIDDEN = {qn("w:del"), qn("w:moveFrom"), qn("w:pPr"), qn("w:rPr"), qn("w:instrText"), FALLBACK}
+Block = tuple[int | None, str]
 
 
 def read_docx(name: str, data: bytes) -> list[LoadedDocument]:
@@ -34,11 +52,11 @@ def read_docx(name: str, data: bytes) -> list[LoadedDocument]:
     """
     check_office_file(name, data, kind="Word document", suffix=".docx")
     try:
-        document = docx.Document(io.BytesIO(data))
+        document = docx.Document(io.BytesIO(_transitional(data)))
         properties = document.core_properties
         title, author = tidy(properties.title), tidy(properties.author)
-        styles = {style.style_id: style.name or "" for style in document.styles}
-        blocks = list(_blocks(document.element.body, styles))
+        word = _Word(document.part)
+        blocks = list(word.blocks())
     except Exception as error:  # python-docx and lxml raise whatever a damaged file leads them to
         why = tidy(str(error)) or type(error).__name__
         unreadable(name, f"the document is damaged ({why}); save it again as .docx")
@@ -54,62 +72,172 @@ def read_docx(name: str, data: bytes) -> list[LoadedDocument]:
             CONTENT_TYPE,
             metadata={"author": author} if author and author != "python-docx" else {},
             headings=headings,
+            warnings=word.warnings,
         )
     ]
 
 
-def _blocks(parent: Any, styles: dict[str, str]) -> Iterator[tuple[int | None, str]]:
-    """Yield (level, text) of each block: 1-9 is a heading, 0 the title, -1 a list item or row."""
-    for child in parent:
-        if child.tag == qn("w:p"):
-            yield _level(child, styles), _text(child).strip()
-        elif child.tag == qn("w:tbl"):
+def _transitional(data: bytes) -> bytes:
+    """Return the file with the namespaces that python-docx knows; Strict ones are renamed."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if STRICT[2][0] not in archive.read("_rels/.rels"):
+            return data
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as renamed:
+            for part in archive.namelist():
+                content = archive.read(part)
+                if part.endswith((".xml", ".rels")):
+                    for strict, transitional in STRICT:
+                        content = content.replace(strict, TRANSITIONAL + transitional)
+                renamed.writestr(part, content)
+    return buffer.getvalue()
+
+
+class _Word:
+    """Reads blocks, (level, text): 1-9 is a heading, 0 the title, -1 a list item or row."""
+
+    def __init__(self, part: Any) -> None:
+        self._parts = _related(part)
+        self._body = part.element.body
+        root = self._first("styles")
+        self._styles = Styles(self._body if root is None else root)
+        self._numbering = Numbering(self._first("numbering"), self._styles)
+        self._notes = {kind: self._notes_of(kind) for kind in ("comments", "footnotes", "endnotes")}
+        counts = {words: len(self._parts.get(kind, [])) for kind, words in UNREAD.items()}
+        self.warnings = tuple(
+            f"{count} {words} were left out" for words, count in counts.items() if count
+        )
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the page headers, the body, the page footers."""
+        yield from self._furniture("header")
+        yield from self._blocks(self._body)
+        yield from self._furniture("footer")
+
+    def _first(self, kind: str) -> Any | None:
+        return next(iter(self._parts.get(kind, [])), None)
+
+    def _furniture(self, kind: str) -> Iterator[Block]:
+        """Yield what stands above or below the pages, each text once, without page numbers."""
+        seen: set[str] = set()
+        for root in self._parts.get(kind, []):
+            for _, text in self._blocks(root):
+                if text not in seen and not PAGE_NUMBER.fullmatch(text):
+                    seen.add(text)
+                    yield None, text
+
+    def _blocks(self, parent: Any) -> Iterator[Block]:
+        for child in parent:
+            if child.tag == qn("w:p"):
+                yield from self._paragraph(child)
+            elif child.tag == qn("w:tbl"):
+                yield None, ""
+                yield from self._table(child)
+                yield None, ""
+            elif (
+                isinstance(child.tag, str) and child.tag not in HIDDEN and not is_placeholder(child)
+            ):
+                yield from self._blocks(child)
+
+    def _paragraph(self, element: Any) -> Iterator[Block]:
+        found = read_paragraph(element, self._styles)
+        label = self._numbering.label(element) if found.text else ""
+        yield self._level(element), f"{label} {found.text}".strip()
+        yield from self._asides(found)
+
+    def _asides(self, paragraph: Paragraph) -> Iterator[Block]:
+        """Yield the text boxes, comments and notes of a paragraph, each a block of its own."""
+        for box in paragraph.boxes:
             yield None, ""
-            for row in child.iter(qn("w:tr")):
-                cells = (_cell(cell) for cell in row.iterfind(qn("w:tc")))
-                yield -1, " | ".join(cells).strip()
-            yield None, ""
-        elif child.tag not in HIDDEN:  # content controls and the like
-            yield from _blocks(child, styles)
+            yield from self._blocks(box)
+        for kind, key in paragraph.references:
+            if note := self._notes[kind].get(key):
+                yield None, note
+
+    def _table(self, table: Any) -> Iterator[Block]:
+        if is_frame(table):
+            for row in direct(table, "tr"):
+                for cell in direct(row, "tc"):
+                    yield from self._blocks(cell)
+            return
+        notes: list[Block] = []
+
+        def text_of(cell: Any) -> str:
+            parts = []
+            for child in self._inside(cell):
+                if child.tag == qn("w:tbl"):
+                    rows = lines_of_table(child, text_of)
+                    parts.append("; ".join(row.replace(" | ", ": ") for row in rows))
+                    continue
+                found = read_paragraph(child, self._styles)
+                label = self._numbering.label(child) if found.text else ""
+                parts.append(f"{label} {found.text}")
+                notes.extend(self._asides(found))
+            return " ".join(" ".join(parts).split())
+
+        for line in lines_of_table(table, text_of):
+            yield -1, line
+        yield from notes
+
+    def _inside(self, cell: Any) -> Iterator[Any]:
+        """Yield the paragraphs and tables of a cell, those in content controls too."""
+        for child in cell:
+            if child.tag in (qn("w:p"), qn("w:tbl")):
+                yield child
+            elif (
+                isinstance(child.tag, str) and child.tag not in HIDDEN and not is_placeholder(child)
+            ):
+                yield from self._inside(child)
+
+    def _level(self, paragraph: Any) -> int | None:
+        named = self._styles.name(self._styles.of_paragraph(paragraph))
+        if heading := HEADING_STYLE.match(named):
+            return int(heading[1])
+        if named == "Title":
+            return 0
+        listed = paragraph.find(f"{qn('w:pPr')}/{qn('w:numPr')}") is not None
+        return -1 if listed or named.startswith("List") else None
+
+    def _notes_of(self, kind: str) -> dict[str, str]:
+        """Return the texts of comments or notes by id; of a comment, with who wrote it."""
+        root = self._first(kind)
+        notes = {}
+        for note in () if root is None else root:
+            paragraphs = (read_paragraph(p, self._styles).text for p in note.iter(qn("w:p")))
+            text = " ".join(filter(None, paragraphs))
+            author = tidy(note.get(qn("w:author")))
+            lead = (
+                f"Comment by {author}: "
+                if author
+                else "Comment: "
+                if kind == "comments"
+                else "Note: "
+            )
+            if text and value(note) != "separator":
+                notes[note.get(qn("w:id"))] = lead + text
+        return notes
 
 
-def _cell(cell: Any) -> str:
-    return " ".join(words for part in cell.iter(qn("w:p")) if (words := _on_one_line(_text(part))))
+def _related(part: Any) -> dict[str, list[Any]]:
+    """Return the parts of a document by kind: the roots of XML ones, others as they are."""
+    found: dict[str, list[Any]] = {}
+    for relation in sorted(part.rels.values(), key=lambda relation: str(relation.rId)):
+        kind = relation.reltype.rpartition("/")[2]
+        if not relation.is_external:
+            target = relation.target_part
+            root = target if kind in UNREAD else _root(target)
+            if root is not None:
+                found.setdefault(kind, []).append(root)
+    return found
 
 
-def _on_one_line(text: str) -> str:
-    """Return the text of a table cell on one line."""
-    return " ".join(text.split())
-
-
-def _text(element: Any) -> str:
-    """Return the text of a paragraph: runs, links, insertions; not deletions or field codes."""
-    parts: list[str] = []
-    for child in element:
-        if child.tag == qn("w:t"):
-            parts.append(child.text or "")
-        elif child.tag in TEXT:
-            parts.append(TEXT[child.tag])
-        elif child.tag not in HIDDEN:
-            parts.append(_text(child))
-    return "".join(parts)
-
-
-def _level(paragraph: Any, styles: dict[str, str]) -> int | None:
-    properties = paragraph.find(qn("w:pPr"))
-    if properties is None:
+def _root(part: Any) -> Any | None:
+    if not part.partname.endswith(".xml"):
         return None
-    style = properties.find(qn("w:pStyle"))
-    named = styles.get(style.get(qn("w:val")), "") if style is not None else ""
-    if heading := HEADING_STYLE.match(named):
-        return int(heading[1])
-    if named == "Title":
-        return 0
-    listed = properties.find(qn("w:numPr")) is not None or named.startswith("List")
-    return -1 if listed else None
+    return part.element if hasattr(part, "element") else parse_xml(part.blob)
 
 
-def _join(blocks: list[tuple[int | None, str]]) -> tuple[str, tuple[Heading, ...]]:
+def _join(blocks: list[Block]) -> tuple[str, tuple[Heading, ...]]:
     """Join blocks by blank lines, list items and rows by line ends; give the headings' offsets."""
     pieces: list[str] = []
     headings: list[Heading] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from qdrant_edge import Bm25, Bm25Config
 
 from rag_kit.reports import Counters
+from rag_kit.text import comparable, fold
 
 from ..documents import LoadedDocument
 from ..documents.chunker import Chunk, chunk
@@ -44,16 +45,16 @@ class Analyzer:
     def dense_query(self, query: str) -> Vectors:
         """Embed a query."""
         self.counters.queries_embedded += 1
-        return self.embedder.embed_query(query)
+        return self.embedder.embed_query(fold(query))
 
     def sparse_query(self, query: str) -> Sparse:
         """Weigh a query's terms; every term counts 1."""
-        vector = self._bm25.embed_query(query)
+        vector = self._bm25.embed_query(comparable(query))
         return Sparse(list(vector.indices), list(vector.values))
 
     def sparse_document(self, text: str) -> Sparse:
         """Weigh a passage's terms by BM25, without the IDF that the store adds at search."""
-        vector = self._bm25.embed_document(text)
+        vector = self._bm25.embed_document(comparable(text))
         return Sparse(list(vector.indices), list(vector.values))
 
     def cut(self, document: LoadedDocument) -> list[Chunk]:
@@ -67,6 +68,7 @@ class Analyzer:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed N passages; returns N × dim."""
+        texts = [fold(text) for text in texts]
         if self._cache is None:
             vectors, computed = self.embedder.embed(texts), len(texts)
         else:
