@@ -56,6 +56,13 @@ class Failure(BaseModel):
     message: str
 
 
+class FileWarning(BaseModel):
+    """Something in a file that was read otherwise than it stands there, or left out."""
+
+    document_id: str = Field(description="The file; for its records, too.")
+    message: str = Field(description="What and where, and what was done about it.")
+
+
 class Report(BaseModel):
     """What a change did, by document id."""
 
@@ -66,6 +73,9 @@ class Report(BaseModel):
     deleted: list[str]
     missing: list[str]
     failed: list[Failure]
+    warnings: list[FileWarning] = Field(
+        description="Parts of files that were read otherwise, or left out."
+    )
     chunks: int = Field(description="Passages written.")
     embeddings: int = Field(description="Texts embedded.")
 
