@@ -86,6 +86,24 @@ def test_a_file_that_is_gone_is_reported_and_pruned_on_request(
     assert "notes/tea.txt" not in [info.document_id for info in retriever.documents("default")]
 
 
+def test_a_broken_record_is_reported_and_its_old_version_stays(
+    retriever: Retriever, tmp_path: Path
+) -> None:
+    """The other records are read; every ingest of the file repeats the warning."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1, "text": "Tea is hot."}\n{"id": 2, "text": "Ice is cold."}\n')
+    retriever.ingest([path])
+    path.write_text('{"id": 1, "text": "Tea is hot."}\n{"id": 2, "text": "Ice\n')
+
+    reports = [retriever.ingest([path], prune=True) for _ in range(2)]
+
+    for report in reports:
+        assert (report.unchanged, report.failed, report.deleted) == (["a.jsonl#1"], [], [])
+        assert [(one.document_id, one.message[:24]) for one in report.warnings] == [
+            ("a.jsonl", "line 2 is not valid JSON")
+        ]
+
+
 def test_an_unreadable_file_is_reported_and_its_old_version_stays(
     retriever: Retriever, folder: Path
 ) -> None:

@@ -169,6 +169,60 @@ def test_rst_headings_take_their_level_from_the_order_of_marks() -> None:
     assert document.title == "Title"
 
 
+# encodings
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Die Kündigungsfrist beträgt sechs Wochen zum Quartalsende."),
+        ("cp1252", "The pump’s oil is changed at 80 °C ± 5 — see “Oil”."),
+        ("latin-1", "Le règlement intérieur a été modifié à l'été."),
+        ("cp1250", "Pracownicy mogą składać wnioski do końca miesiąca. Łódź."),
+        ("cp1251", "Гарантийный срок составляет двадцать четыре месяца."),
+        ("koi8_r", "Гарантийный срок составляет двадцать четыре месяца."),
+        ("cp1253", "Η εγγύηση διαρκεί είκοσι τέσσερις μήνες από την παράδοση."),
+        ("cp932", "保証期間は納品後二十四か月です。返品は三十日以内にお願いします。"),
+        ("gb18030", "保修期为交货后二十四个月。退货须在三十天内办理。"),
+        ("cp949", "보증 기간은 납품 후 이십사 개월이다. 반품은 삼십 일 이내에 한다."),
+        ("utf-16-le", "Grüße aus Köln.\r\nZweite Zeile."),
+        ("utf-16-be", "Гарантия два года.\n"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".txt", ".html"])
+def test_an_encoding_without_a_mark_is_detected_and_reported(
+    suffix: str, encoding: str, text: str
+) -> None:
+    """What is not UTF-8 is read all the same, and the report says as what."""
+    document = one("a" + suffix, text.encode(encoding))
+
+    assert document.text == (text if suffix == ".txt" else " ".join(text.split()))
+    assert len(document.warnings) == 1
+    assert "detected" in document.warnings[0]
+
+
+def test_a_bad_byte_costs_one_character_of_utf8() -> None:
+    """It is read as Windows-1252, a torn character is replaced, and both places are reported."""
+    document = one("a.md", "Größe: 5 µm\n".encode() * 3 + b"the pump\x92s oil\nhalf \xe4\xb8\n")
+
+    assert document.text == "Größe: 5 µm\n" * 3 + "the pump’s oil\nhalf \N{REPLACEMENT CHARACTER}\n"
+    assert "byte 53 (0x92) on line 4, byte 65 (0xe4) on line 5" in document.warnings[0]
+
+
+@pytest.mark.parametrize("declared", ["", "utf-8", "windows-1251", "iso-8859-1"])
+@pytest.mark.parametrize("before", ["", "<script>" + "x" * 5000 + "</script>"])
+def test_the_declaration_of_a_page_may_be_late_or_wrong(before: str, declared: str) -> None:
+    """Only a wrong or a missing one is reported."""
+    meta = f'<meta charset="{declared}">' if declared else ""
+    cyrillic = declared == "windows-1251"
+    words = "Гарантия два года." if cyrillic else "Ein Café crème kostet 3,80 €."
+    page = f"<head>{before}{meta}<title>T</title></head><p>{words}"
+    document = one("a.html", page.encode("cp1251" if cyrillic else "cp1252"))
+
+    assert document.text == words
+    assert bool(document.warnings) == (declared in ("", "utf-8"))
+
+
 # HTML
 
 
@@ -352,9 +406,46 @@ def test_tsv_takes_lone_quotes_as_text() -> None:
     assert [text[offset] for offset in document.breaks] == ["a", "5", '"']
 
 
-def test_malformed_csv_is_refused_with_the_line() -> None:
-    """An open quote names the line on which its row starts."""
-    assert "line 3" in refusal("a.csv", 'a,b\n1,2\n3,"open\n4,5\n')
+def test_a_quote_that_is_never_closed_is_a_character() -> None:
+    """An inch sign at the start or in the middle of a cell costs neither its row nor the next."""
+    text = 'a,b\n1,2\n3,"open\n4,5" pipe\n"x",y\n'
+    document = one("a.csv", text)
+
+    assert [text[offset:].split("\n")[0] for offset in document.breaks] == text.split("\n")[:-1]
+    assert document.warnings == ()
+
+
+def test_csv_is_cut_by_the_delimiter_that_fits_most_rows() -> None:
+    """Decimal commas, title lines above the header and padded exports do not mislead."""
+    plain = one("a.csv", "Prices 2024, all plants\n\nno;price;stock\nP-1;1,50;2,0\nP-2;2,75;3,5\n")
+    padded = one("a.csv", "Prices 2024;;\nno;price;stock\nP-1;1,50;2,0\nP-2;2,75;3,5\n")
+    piped = one("a.csv", "no|price\n1|2,5\n2|3,5\n")
+
+    assert plain.metadata == padded.metadata == {"columns": ["no", "price", "stock"]}
+    assert [table.delimiter for d in (plain, padded, piped) for table in d.tables] == [
+        ";",
+        ";",
+        "|",
+    ]
+    assert plain.text[plain.tables[0].start :].startswith("no;")
+
+
+def test_rows_with_a_wrong_number_of_cells_are_read_and_reported() -> None:
+    """The warning names their lines; they stay rows of their own."""
+    document = one("a.csv", 'name,dept,phone\nIda,"Sales,\nnorth",4411\nPer,IT\nAya,Legal,1,2\n')
+
+    assert document.warnings == (
+        "rows whose cells are not as many as the 3 columns: line 4 (2), line 5 (4)",
+    )
+    assert len(document.breaks) == 4
+
+
+def test_a_swallowed_line_end_is_noticed_by_the_number_of_cells() -> None:
+    """Two lone quotes in two rows are not one cell with a line end in it."""
+    text = 'a;b;c\n1;"5 inch;x\n2;y;6"\n3;z;7\n'
+    document = one("a.csv", text)
+
+    assert [text[offset] for offset in document.breaks] == ["a", "1", "2", "3"]
 
 
 # JSON
@@ -411,23 +502,80 @@ def test_other_json_is_its_own_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "expected"),
+    ("name", "text", "expected", "kept"),
     [
-        ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2"),
-        ("a.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "line 2 has no text"),
-        ("a.jsonl", '{"text": "a"}\n["b"]\n', "line 2 is list"),
-        ("a.jsonl", '{"id": 1, "text": "a"}\n\n{"id": "1", "text": "b"}\n', "line 1 and line 3"),
-        ("a.jsonl", '{"id": [1], "text": "a"}\n', "the id [1]"),
-        ("a.jsonl", '{"text": "a", "n": NaN}\n', "NaN"),
-        ("a.jsonl", '{"text": "a", "n": 1e999}\n', "1e999"),
-        ("a.jsonl", '{"text": "a\\ud800"}\n', "surrogate"),
-        ("a.json", '{"a": 1,\n "b": }', "line 2"),
-        ("a.json", "[" * 100_000, "nested too deep"),
-        ("a.json", '[{"text": "a"}, {"txt": "b"}]', "item 2 has no text"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"text": \n{"text": "c"}',
+            "line 2 is not valid JSON",
+            ["a", "c"],
+        ),
+        ("a.jsonl", '{"text": "a"}\n["b"]\n', "line 2 is list", ["a"]),
+        ("a.jsonl", '{"text": "a"}\n{"deep": {"no": 1}}\n', "line 2 has no text", ["a"]),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"txt": "b", "n": 2}\n',
+            "line 2 has no text",
+            ["a", "txt: b\nn: 2"],
+        ),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"message": "b c"}\n',
+            "field 'message' was read",
+            ["a", "b c"],
+        ),
+        ("a.jsonl", '{"id": [1], "text": "a"}\n', "the id [1]", ["a"]),
+        ("a.jsonl", '{"text": "a", "n": NaN}\n', "NaN", ["a"]),
+        ("a.jsonl", '{"text": "a", "n": 1e999}\n', "1e999", ["a"]),
+        ("a.jsonl", '{"text": "a\\ud800"}\n', "surrogate", ["a\ufffd"]),
+        ("a.json", '[{"text": "a"}, {"txt": "b"}]', "item 2 has no text", ["a", "txt: b"]),
+        ("a.json", '[{"text": "a"}, {"text": "b', "item 2 is not valid JSON", ["a"]),
+        ("a.json", '[{"text": "a"}, {"text": b}, {"text": "c"}]', "item 2 is not", ["a", "c"]),
     ],
 )
-def test_bad_json_is_refused_with_the_place(name: str, text: str, expected: str) -> None:
-    """The message names the line or item at fault and what is wrong with it."""
+def test_a_bad_record_costs_itself_alone(
+    name: str, text: str, expected: str, kept: list[str]
+) -> None:
+    """The others are read; the warning names the line or item at fault and what is wrong with it."""
+    documents = load(name, text.encode())
+
+    assert [document.text for document in documents] == kept
+    (warning,) = (warning for document in documents for warning in document.warnings)
+    assert expected in warning
+
+
+def test_records_with_one_id_are_all_read() -> None:
+    """The later ones get a number behind the id, which never takes the id of another record."""
+    ids = ("T", "T", "T-2", "T", 7, "7")
+    lines = "\n".join(json.dumps({"id": key, "text": f"Words {n}."}) for n, key in enumerate(ids))
+    documents = load("a.jsonl", lines.encode())
+
+    assert [document.text for document in documents] == [f"Words {n}." for n in range(6)]
+    assert len({document.document_id for document in documents}) == 6
+    assert [document.document_id for document in documents][:2] == ["a.jsonl#T", "a.jsonl#T-2"]
+    assert "line 1 and line 2 have the same id 'T'" in documents[0].warnings[0]
+
+
+def test_many_warnings_are_counted() -> None:
+    """A file of broken lines does not flood the report."""
+    (document,) = load("a.jsonl", b'{"text": "a"}\n' + b"{\n" * 100)
+
+    assert len(document.warnings) == 21
+    assert "80 more" in document.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.jsonl", '{"text": \n[]\n', "line 1"),
+        ("a.json", '{"a": 1,\n "b": }', "line 2"),
+        ("a.json", "[" * 100_000, "nested too deep"),
+    ],
+)
+def test_json_without_a_good_record_is_refused_with_the_place(
+    name: str, text: str, expected: str
+) -> None:
+    """The message names the line at fault and what is wrong with it."""
     assert expected in refusal(name, text)
 
 
@@ -459,10 +607,9 @@ def test_a_file_over_the_cap_is_refused() -> None:
     "suffix", [".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".html"]
 )
 def test_text_formats_refuse_what_is_no_text(suffix: str) -> None:
-    """Wrong bytes are named by their offset; other formats by what they are."""
+    """Binary content is named by its offset, other formats by what they are."""
     name = "a" + suffix
 
-    assert "byte 3 (0xff)" in refusal(name, b"abc\xffdef")
     assert "NUL" in refusal(name, b"abc\0def")
     assert "a PDF" in refusal(name, make_pdf(["Text."]))
     assert "zip" in refusal(name, make_docx(lambda document: None))

@@ -18,6 +18,22 @@ class Message(BaseModel):
     content: str = Field(description="What is said.")
 
 
+class TablePart(BaseModel):
+    """Rows of a table in a passage, and what their columns are called."""
+
+    span: list[int] = Field(
+        min_length=2,
+        max_length=2,
+        description="Start and end in the document's text, in characters.",
+    )
+    columns: list[str] = Field(
+        description="Names of the columns; they may stand above the passage."
+    )
+    delimiter: str = Field(
+        description="What stands between cells: one character of CSV, or ` | ` for lines with bars."
+    )
+
+
 class Result(BaseModel):
     """One passage found; every step passes its fields on unchanged, unknown ones included."""
 
@@ -41,6 +57,11 @@ class Result(BaseModel):
         description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+    tables: list[TablePart] = Field(
+        default_factory=list,
+        exclude_if=lambda tables: not tables,
+        description="The tables in the passage; absent where there is none.",
+    )
 
 
 class Context(Result):

@@ -15,6 +15,13 @@ class Failure(BaseModel):
     message: str
 
 
+class FileWarning(BaseModel):
+    """Something in a file that was read otherwise than it stands there, or left out."""
+
+    document_id: str = Field(description="The file; for its records, too.")
+    message: str = Field(description="What and where, and what was done about it.")
+
+
 class IngestReport(BaseModel):
     """What an ingest did, by document id."""
 
@@ -27,6 +34,9 @@ class IngestReport(BaseModel):
         default_factory=list, description="In the collection, gone from the folder, and not pruned."
     )
     failed: list[Failure] = Field(default_factory=list)
+    warnings: list[FileWarning] = Field(
+        default_factory=list, description="Parts of files that were read otherwise, or left out."
+    )
     chunks: int = Field(0, description="Passages written.")
     embeddings: int = Field(0, description="Texts embedded.")
 

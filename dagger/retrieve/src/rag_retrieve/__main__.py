@@ -43,6 +43,8 @@ def index(arguments: list[str]) -> int:
     else:
         text = report.model_dump_json()
         failures = [f"{each.document_id}: {each.code}: {each.message}" for each in report.failed]
+        for each in report.warnings:
+            print(f"{each.document_id}: warning: {each.message}", file=sys.stderr)
     print(text)
     if options.report:
         options.report.write_text(text + "\n", encoding="utf-8")

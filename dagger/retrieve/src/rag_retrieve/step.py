@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from rag_kit.errors import StepError
-from rag_kit.passages import Result
+from rag_kit.passages import Result, TablePart
 
 from .index.collection import Collection, Found, Ranked
 from .index.manifest import Manifest
@@ -157,6 +157,10 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
             score=ranked.score,
             scores=ranked.scores,
             metadata=payload["metadata"],
+            tables=[
+                TablePart(span=[start, end], columns=columns, delimiter=delimiter)
+                for start, end, columns, delimiter in payload.get("tables", ())
+            ],
         )
     except (KeyError, ValueError) as error:
         raise StepError(

@@ -160,6 +160,12 @@ def write_report(report: dict[str, Any]) -> None:
         console.print()
         rows = [(item["document_id"], item["code"], item["message"]) for item in report["failed"]]
         write_table(["failed", "code", "reason"], rows)
+    if report["warnings"]:
+        console.print()
+        write_table(
+            ["read with a warning", "what and where"],
+            [(item["document_id"], item["message"]) for item in report["warnings"]],
+        )
     if not any(report[kind] for kind in kinds):
         err().print(Text.assemble((" hint: ", "cyan"), "nothing to read there; see `rag index -h`"))
     if report["missing"]:

@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterator
 
 from .document import LINE as LINE_PATTERN
-from .document import LoadedDocument, lines_of
-from .text import fence_after
+from .document import LoadedDocument, fence_after, lines_of
+from .tables import inside_rows
 
 # Cost of starting a chunk at a boundary, on the scale on which a nearly empty chunk costs 1.
 RECORD = 0.0
@@ -58,6 +58,8 @@ def boundaries(document: LoadedDocument) -> dict[int, float]:
         for offset in _heading_lines(text, heading.offset):
             found.pop(offset, None)
             below = offset
+    for offset in list(inside_rows(text, document.tables, sorted(found))):
+        del found[offset]
     found.update(dict.fromkeys(document.breaks, RECORD))
     return {offset: cost for offset, cost in found.items() if 0 < offset < len(text)}
 

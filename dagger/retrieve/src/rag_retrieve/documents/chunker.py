@@ -14,8 +14,9 @@ from math import ceil
 from typing import NamedTuple
 
 from .boundaries import PARAGRAPH, WORD, boundaries, middle
-from .document import LoadedDocument, page_of, stem
+from .document import LoadedDocument, Table, page_of, stem
 from .headings import MAX_HEADING_CHARACTERS, HeadingPaths
+from .tables import clipped, columns_above
 
 MAX_CHARACTERS_PER_TOKEN = 16  # a word of 100 letters is one unknown token for WordPiece
 MAX_LEAVES = 64  # in one chunk; bounds the work on texts of very short lines
@@ -35,6 +36,7 @@ class Chunk:
         text: The document's text[span[0]:span[1]]; no white space at either end.
         page: Page on which it starts, from 1, or None.
         heading: Path of the headings above all of it, `Guide > Install`; "" without any.
+        tables: The parts of tables in it.
     """
 
     index: int
@@ -42,6 +44,7 @@ class Chunk:
     text: str
     page: int | None
     heading: str
+    tables: tuple[Table, ...] = ()
 
 
 class _Leaf(NamedTuple):
@@ -86,13 +89,22 @@ def chunk(
     spans = cutter.spans(boundaries(document), overlap_tokens)
     headings = HeadingPaths(document.headings)
     return [
-        Chunk(index, span, document.text[slice(*span)], page_of(document, span[0]), headings[span])
+        Chunk(
+            index,
+            span,
+            document.text[slice(*span)],
+            page_of(document, span[0]),
+            headings[span],
+            clipped(document.tables, span),
+        )
         for index, span in enumerate(spans)
     ]
 
 
 def embedding_text(document: LoadedDocument, chunk: Chunk) -> str:
     """Return what of a chunk is embedded and indexed: title, headings and text, by single spaces.
+
+    The columns of a table that the chunk begins in stand before its text.
 
     A title is left out where it says nothing new: the text starts with it, or it is only the
     file's name or the record's id. So are headings equal to the title or with which the text
@@ -108,7 +120,10 @@ def embedding_text(document: LoadedDocument, chunk: Chunk) -> str:
         for words in chunk.heading.split(" > ")
         if words and _plain(words) != _plain(document.title) and not start.startswith(_plain(words))
     ]
-    return " ".join(part for part in (title, " > ".join(path), chunk.text) if part)
+    columns = " | ".join(columns_above(document.tables, chunk.span[0]))[:MAX_HEADING_CHARACTERS]
+    if document.breaks:  # the columns of CSV are its rows' heading
+        columns = ""
+    return " ".join(part for part in (title, " > ".join(path), columns, chunk.text) if part)
 
 
 def _plain(text: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple, NoReturn
@@ -15,13 +14,6 @@ from pydantic import JsonValue
 from rag_kit.errors import StepError
 
 MAX_TITLE_CHARACTERS = 200
-BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 MAGIC = {
     b"%PDF-": "a PDF",
     b"PK\x03\x04": "a zip archive (docx, xlsx, pptx, zip)",
@@ -35,6 +27,8 @@ MAGIC = {
 }
 CONTROL = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 MAX_CONTROL_SHARE = 0.05  # of the first characters; above it the file is binary
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+MAX_WARNINGS = 20  # of one file
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$")
 
 
@@ -44,6 +38,18 @@ class Heading(NamedTuple):
     offset: int
     level: int
     text: str
+
+
+class Table(NamedTuple):
+    """A table of a document, from the row of its column names to its last row.
+
+    `delimiter` stands between cells: one character of CSV, or ` | `; see `rag_kit.tables`.
+    """
+
+    start: int
+    end: int
+    columns: tuple[str, ...]
+    delimiter: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class LoadedDocument:
         metadata: What can be filtered on.
         breaks: Offsets at which a row or record starts; a chunk joins complete ones where it can.
         headings: In order of appearance.
+        tables: In order of appearance, none inside another.
         warnings: What of the file was left out or read otherwise, and where; not stored.
     """
 
@@ -72,6 +79,7 @@ class LoadedDocument:
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     breaks: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
+    tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -101,6 +109,28 @@ def unreadable(name: str, why: str) -> NoReturn:
     raise StepError("document_unreadable", f"cannot read {name!r}: {why}")
 
 
+def fence_after(line: str, fence: str) -> str:
+    """Return the mark of the code block that is open after `line`; `fence` is that before it.
+
+    Args:
+        line: One line of Markdown.
+        fence: The mark that opened the current block (``` or more, or tildes), "" outside.
+    """
+    if not (mark := FENCE.match(line)):
+        return fence
+    if not fence:
+        return mark[1]
+    closes = mark[1].startswith(fence) and not line[mark.end() :].strip()
+    return "" if closes else fence
+
+
+def first_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
+    """Return the warnings of a file; of many, the first ones and a count."""
+    if len(warnings) <= MAX_WARNINGS:
+        return tuple(warnings)
+    return (*warnings[:MAX_WARNINGS], f"and {len(warnings) - MAX_WARNINGS} more like these")
+
+
 def lines_of(text: str) -> Iterator[tuple[int, int]]:
     """Yield start and end of each line, its end mark (LF, CRLF or CR) included."""
     return (line.span() for line in LINE.finditer(text))
@@ -109,26 +139,6 @@ def lines_of(text: str) -> Iterator[tuple[int, int]]:
 def kind_of(data: bytes) -> str | None:
     """Say what binary format the file is by its first bytes, or None."""
     return next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), None)
-
-
-def decode(name: str, data: bytes) -> str:
-    """Decode a text file as UTF-8, or by its byte order mark, which is not part of the text.
-
-    Raises:
-        StepError: `document_unreadable` with the offset of the first byte at fault.
-    """
-    if kind := kind_of(data):
-        unreadable(name, f"its content is {kind}, not text; give it the extension of its format")
-    encoding = next((codec for mark, codec in BOMS if data.startswith(mark)), "utf-8")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        unreadable(
-            name,
-            f"byte {error.start} (0x{data[error.start]:02x}) is not valid "
-            f"{encoding.removesuffix('-sig').upper()}; save the file as UTF-8",
-        )
-    return check_text(name, text)
 
 
 def check_text(name: str, text: str) -> str:

@@ -6,9 +6,8 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from rag_kit.errors import StepError
-
-from .document import Heading, LoadedDocument, check_text, decode, kind_of, stem, tidy, unreadable
+from .document import Heading, LoadedDocument, check_text, stem, tidy, unreadable
+from .encoding import decode
 
 INVISIBLE = frozenset({"script", "style", "noscript", "template", "head", "svg", "math"}) | {
     *("iframe", "object", "embed", "canvas", "audio", "video", "select", "button", "datalist")
@@ -24,8 +23,14 @@ LINES = frozenset({"li", "dt", "dd", "tr", "div", "br", "caption", "figcaption",
 CELLS = frozenset({"td", "th"})
 LEVELS = {f"h{level}": level for level in range(1, 7)}
 SPACE = re.compile(r"\s+")
-CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]{2,20})", re.IGNORECASE)
-LEGACY = re.compile(r"windows-?125\d|cp125\d|iso-?8859-?\d+|latin-?1|gb\w+|big5|shift_jis|euc-\w+")
+CHARSET = re.compile(
+    rb"<(?:meta|\?xml)\b[^>]*?\b(?:charset|encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_-]{2,20})",
+    re.IGNORECASE,
+)
+CHARSET_BYTES = 262_144  # from the start, in which a page declares its encoding
+LEGACY = re.compile(
+    r"windows-?125\d|cp125\d|iso-?8859-?\d+|latin-?1|gb\w+|big5|shift[_-]jis|euc-\w+|koi8-[ru]"
+)
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -36,7 +41,8 @@ def read_html(name: str, data: bytes) -> list[LoadedDocument]:
     Raises:
         StepError: `document_unreadable`: not text, or nothing visible in it.
     """
-    tree = LexborHTMLParser(_decode(name, data))
+    page, warnings = decode(name, data, _declared(data))
+    tree = LexborHTMLParser(page)
     main = tree.css_first("main")
     extracted = _Text()
     for root, dropped in ((main, BOILERPLATE), (tree.body, BOILERPLATE), (tree.body, frozenset())):
@@ -53,6 +59,7 @@ def read_html(name: str, data: bytes) -> list[LoadedDocument]:
             check_text(name, text),
             "text/html",
             headings=tuple(extracted.headings),
+            warnings=warnings,
         )
     ]
 
@@ -62,20 +69,11 @@ def _title(tree: LexborHTMLParser) -> str:
     return next((words for node in nodes if node and (words := tidy(node.text()))), "")
 
 
-def _decode(name: str, data: bytes) -> str:
-    """Decode as UTF-8, else by the legacy encoding the page itself declares."""
-    try:
-        return decode(name, data)
-    except StepError:
-        declared = CHARSET.search(data[:2048])
-        encoding = declared[1].decode("ascii").lower() if declared else ""
-        if kind_of(data) or b"\0" in data or not LEGACY.fullmatch(encoding):
-            raise
-        try:
-            return check_text(name, data.decode(encoding))
-        except (UnicodeDecodeError, LookupError):
-            why = f"it declares the encoding {encoding!r}, but is not; save it as UTF-8"
-        unreadable(name, why)
+def _declared(data: bytes) -> str:
+    """Return the legacy encoding that a page declares, wherever in its head, or ""."""
+    declared = CHARSET.search(data[:CHARSET_BYTES])
+    encoding = declared[1].decode("ascii").lower() if declared else ""
+    return encoding if LEGACY.fullmatch(encoding) else ""
 
 
 class _Text:

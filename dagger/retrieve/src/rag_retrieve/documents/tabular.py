@@ -5,75 +5,104 @@ The names of the columns are the heading of the rows below them.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
-from typing import Literal, cast
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import cast
 
 from pydantic import JsonValue
 
-from .document import Heading, LoadedDocument, decode, lines_of, stem, tidy, unreadable
+from rag_kit.tables import Row, rows
+
+from .document import Heading, LoadedDocument, Table, first_warnings, stem, tidy, unreadable
+from .encoding import decode
 
 DELIMITERS = ",;\t|"
+SAMPLE_ROWS = 200  # from which delimiter and header are told
+SAMPLE_CHARACTERS = 200_000
 
 
 def read_csv(name: str, data: bytes) -> list[LoadedDocument]:
-    """Read CSV; the delimiter is that of `, ; tab |` which its first line holds most often."""
-    text = decode(name, data)
-    first = text[slice(*next(lines_of(text)))]
-    delimiter = max(DELIMITERS, key=first.count)
-    return [_document(name, text, "text/csv", list(_rows(name, text, delimiter)))]
+    """Read CSV; the delimiter is that of `, ; tab |` which cuts most rows into equally many cells."""
+    text, warnings = decode(name, data)
+    return [_document(name, text, "text/csv", _delimiter(text), warnings)]
 
 
 def read_tsv(name: str, data: bytes) -> list[LoadedDocument]:
-    """Read tab-separated values; quotes count as such only if they pair up throughout."""
-    text = decode(name, data)
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if _pairs_up(text) else csv.QUOTE_NONE
-    rows = list(_rows(name, text, "\t", quoting))
-    return [_document(name, text, "text/tab-separated-values", rows)]
+    """Read tab-separated values."""
+    text, warnings = decode(name, data)
+    return [_document(name, text, "text/tab-separated-values", "\t", warnings)]
 
 
-def _pairs_up(text: str) -> bool:
-    try:
-        for _ in csv.reader(_lines(text), delimiter="\t", strict=True):
-            pass
-    except csv.Error:
-        return False
-    return True
+def _sample(text: str, delimiter: str) -> list[Row]:
+    end = min(len(text), SAMPLE_CHARACTERS)
+    return list(islice(rows(text, 0, end, delimiter), SAMPLE_ROWS))
 
 
-def _lines(text: str) -> list[str]:
-    return [text[begin:end] for begin, end in lines_of(text)]
+def _delimiter(text: str) -> str:
+    def regularity(delimiter: str) -> tuple[float, int, int]:
+        found = _sample(text, delimiter)
+        width = _width(found)
+        regular = sum(len(row.cells) == width for row in found)
+        if width < 2:
+            return 0.0, 0, 0
+        return regular / len(found), width, text.count(delimiter, 0, SAMPLE_CHARACTERS)
+
+    return max(DELIMITERS, key=regularity)
 
 
-def _rows(
-    name: str, text: str, delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield (offset, fields) of each row that is not blank; quoted line ends do not end a row."""
-    starts = [begin for begin, _ in lines_of(text)]
-    reader = csv.reader(_lines(text), delimiter=delimiter, quoting=quoting, strict=True)
-    line = 0  # on which the current row starts, from 0
-    try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                yield starts[line], fields
-            line = reader.line_num
-    except csv.Error as error:
-        unreadable(name, f"line {line + 1} is not valid CSV ({error}); check its quotes")
+def _width(found: Sequence[Row]) -> int:
+    """Return how many cells most rows have; of equally frequent numbers the first one."""
+    widths = Counter(len(row.cells) for row in found)
+    return max(widths, key=widths.__getitem__, default=0)
+
+
+def _header(found: Sequence[Row], width: int) -> int:
+    """Return the number of the row that names the columns: the first one that is mostly filled.
+
+    Lines above it are a title. Exports pad these to the width of the table.
+    """
+    for number, row in enumerate(found):
+        filled = sum(bool(cell) for cell in row.cells)
+        if len(row.cells) == width and filled >= min(width, max(2, (width + 1) // 2)):
+            return number
+    return 0
 
 
 def _document(
-    name: str, text: str, content_type: str, rows: list[tuple[int, list[str]]]
+    name: str, text: str, content_type: str, delimiter: str, decoding: tuple[str, ...]
 ) -> LoadedDocument:
-    if not rows:
+    sample = _sample(text, delimiter)
+    width = _width(sample)
+    found = list(rows(text, 0, len(text), delimiter, width))
+    if not found:
         unreadable(name, "it is empty: it holds no row")
-    columns = [field.strip() for field in rows[0][1]]
+    first = _header(found[:SAMPLE_ROWS], width)
+    columns, below = found[first].cells, found[first + 1 : first + 2]
+    table = Table(found[first].start, found[-1].end, columns, delimiter)
     return LoadedDocument(
         name,
         stem(name),
         name,
         text,
         content_type,
-        metadata={"columns": cast(JsonValue, columns)},
-        breaks=tuple(offset for offset, _ in rows),
-        headings=tuple(Heading(offset, 1, tidy(", ".join(columns))) for offset, _ in rows[1:2]),
+        metadata={"columns": cast(JsonValue, list(columns))},
+        breaks=tuple(row.start for row in found),
+        headings=tuple(Heading(row.start, 1, tidy(", ".join(columns))) for row in below),
+        tables=(table,),
+        warnings=first_warnings([*decoding, *_irregular(text, found[first + 1 :], len(columns))]),
     )
+
+
+def _irregular(text: str, below: Sequence[Row], width: int) -> list[str]:
+    """Say which rows have another number of cells than there are columns; they are read as they are."""
+    wrong = [row for row in below if len(row.cells) != width]
+    if not wrong:
+        return []
+    places = ", ".join(f"line {_line(text, row.start)} ({len(row.cells)})" for row in wrong[:5])
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    return [f"rows whose cells are not as many as the {width} columns: {places}{more}"]
+
+
+def _line(text: str, offset: int) -> int:
+    return len(text[:offset].splitlines()) + 1

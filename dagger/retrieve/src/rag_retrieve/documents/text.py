@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from pydantic import JsonValue
 
-from .document import Heading, LoadedDocument, decode, lines_of, stem, tidy
+from .document import Heading, LoadedDocument, fence_after, lines_of, stem, tidy
+from .encoding import decode
+from .tables import markdown_tables
 
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?$")
 SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 NO_SETEXT = re.compile(r"\s*(?:[-*+>|<]|\d+[.)]|:::|\s{4})")  # lists, quotes, tables, HTML, code
@@ -23,7 +24,8 @@ NUMBER = re.compile(r"-?\d{1,15}(\.\d+)?$")
 
 def read_plain(name: str, data: bytes) -> list[LoadedDocument]:
     """Read a text file; it has no structure but its lines."""
-    return [LoadedDocument(name, stem(name), name, decode(name, data), "text/plain")]
+    text, warnings = decode(name, data)
+    return [LoadedDocument(name, stem(name), name, text, "text/plain", warnings=warnings)]
 
 
 def read_markdown(name: str, data: bytes) -> list[LoadedDocument]:
@@ -32,44 +34,39 @@ def read_markdown(name: str, data: bytes) -> list[LoadedDocument]:
     The title is that of the front matter, else the first heading of level 1, else the first
     heading, else the stem of the name.
     """
-    text = decode(name, data)
+    text, warnings = decode(name, data)
     metadata, start = front_matter(text)
     headings = tuple(markdown_headings(text, start))
     title = tidy(metadata.pop("title", None)) or _first(headings) or stem(name)
     return [
         LoadedDocument(
-            name, title, name, text, "text/markdown", metadata=metadata, headings=headings
+            name,
+            title,
+            name,
+            text,
+            "text/markdown",
+            metadata=metadata,
+            headings=headings,
+            tables=tuple(markdown_tables(text, start)),
+            warnings=warnings,
         )
     ]
 
 
 def read_rst(name: str, data: bytes) -> list[LoadedDocument]:
     """Read reStructuredText; a heading's level is the order in which its mark first appears."""
-    text = decode(name, data)
+    text, warnings = decode(name, data)
     headings = tuple(_rst_headings(text))
     title = _first(headings) or stem(name)
-    return [LoadedDocument(name, title, name, text, "text/x-rst", headings=headings)]
+    return [
+        LoadedDocument(name, title, name, text, "text/x-rst", headings=headings, warnings=warnings)
+    ]
 
 
 def _first(headings: tuple[Heading, ...]) -> str:
     top = next((heading for heading in headings if heading.level == 1), None)
     top = top or next(iter(headings), None)
     return top.text if top else ""
-
-
-def fence_after(line: str, fence: str) -> str:
-    """Return the mark of the code block that is open after `line`; `fence` is that before it.
-
-    Args:
-        line: One line of Markdown.
-        fence: The mark that opened the current block (``` or more, or tildes), "" outside.
-    """
-    if not (mark := FENCE.match(line)):
-        return fence
-    if not fence:
-        return mark[1]
-    closes = mark[1].startswith(fence) and not line[mark.end() :].strip()
-    return "" if closes else fence
 
 
 def markdown_headings(text: str, start: int = 0) -> Iterator[Heading]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag_kit.errors import StepError
-from rag_kit.reports import Failure, IngestReport, Progress
+from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
 from ..documents import MAX_DOCUMENT_BYTES, SUPPORTED_SUFFIXES, LoadedDocument, load
 from .collection import Collection
@@ -107,6 +107,10 @@ class Ingest:
         batch: list[LoadedDocument] = []
         size = 0
         for document in documents:
+            self.report.warnings += [
+                FileWarning(document_id=document.source, message=message)
+                for message in document.warnings
+            ]
             if document.document_id in self._seen:
                 twice = f"a second document has the id '{document.document_id}'"
                 self._fail(document.document_id, StepError("document_unreadable", twice))
@@ -121,8 +125,12 @@ class Ingest:
             self._commit(batch)
 
     def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
-        """Report, or with `prune` delete, documents under the prefixes that were not seen."""
+        """Report, or with `prune` delete, documents under the prefixes that were not seen.
+
+        Those of a file that was read with a warning stay: a record may be broken, not gone.
+        """
         failed = {failure.document_id for failure in self.report.failed}
+        failed |= {warning.document_id for warning in self.report.warnings}
         missing = [
             info.document_id
             for info in self._collection.documents()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..documents import Heading, LoadedDocument
+from ..documents import Heading, LoadedDocument, Table
 from ..documents.chunker import Chunk
 from ..stores.base import Point, Sparse
 from .embedders import Vectors
@@ -37,7 +37,12 @@ def _structure(document: LoadedDocument) -> dict[str, Any]:
         "pages": list(document.pages),
         "breaks": list(document.breaks),
         "headings": [list(heading) for heading in document.headings],
+        **({"tables": _tables(document.tables)} if document.tables else {}),
     }
+
+
+def _tables(tables: Sequence[Table]) -> list[list[Any]]:
+    return [[table.start, table.end, list(table.columns), table.delimiter] for table in tables]
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ def chunk_point(
         "page": piece.page,
         "metadata": document.metadata,
     }
+    if piece.tables:
+        payload["tables"] = _tables(piece.tables)
     return Point(point_id, payload, dense, sparse)
 
 
@@ -118,4 +125,8 @@ def loaded_document(payload: Mapping[str, Any]) -> LoadedDocument:
         metadata=payload["metadata"],
         breaks=tuple(payload["breaks"]),
         headings=tuple(Heading(*heading) for heading in payload["headings"]),
+        tables=tuple(
+            Table(start, end, tuple(columns), delimiter)
+            for start, end, columns, delimiter in payload.get("tables", ())
+        ),
     )
