@@ -47,7 +47,7 @@ def everything(settings):
     for name in ("", "rag_service", "httpx", "httpcore", "uvicorn", "openai"):
         logging.getLogger(name).setLevel(logging.DEBUG)
 command.configure_logs = everything
-from rag_pipeline.cli import main
+from rag_pipeline.cli.main import main
 sys.argv = ["rag", "serve", "--port", "0"]
 main()
 """
