@@ -80,6 +80,16 @@ def test_a_row_is_cut_into_its_cells(row: str, cells: list[str]) -> None:
     assert row_cells(row) == cells
 
 
+def test_rows_with_bars_are_a_sentence_each() -> None:
+    """However long they are, and where a paragraph meets them."""
+    rows = [
+        f"Article: Bracket {n} | Qty: {n}0 | Unit price: 3.20 | Total: 128.00" for n in range(3)
+    ]
+    lead = "The prices below hold until the end of the year"
+
+    assert texts("\n".join((lead, *rows))) == [lead, *rows]
+
+
 def test_a_run_without_full_stop_is_cut_at_a_space() -> None:
     """A transcript without punctuation still gives quotable pieces."""
     pieces = texts("word " * 500)

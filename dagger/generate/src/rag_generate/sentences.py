@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 Kind = Literal["prose", "heading", "code", "table", "header"]  # a row of a table, its column names
 
 DELIMITERS = "\t;,"  # of the cells of a row, the likelier first
+CELL_BAR = " | "  # between the cells of a row, as the loaders of Word, PDF and HTML write them
 MAX_SENTENCE_CHARS = 600  # characters; longer runs without a full stop are cut at a space
 WRAP_CHARS = 40  # characters; a shorter line without a full stop ends its sentence
 
@@ -200,6 +201,8 @@ def _length(pattern: re.Pattern[str], line: str) -> int:
 
 def _breaks(previous: str, line: str) -> bool:
     """Whether a new line also starts a new sentence, though no full stop ended the one before."""
+    if CELL_BAR in previous or CELL_BAR in line:
+        return True
     before, after = previous.rstrip(), line.lstrip()
     return len(before) < WRAP_CHARS and bool(after) and not after[0].islower()
 

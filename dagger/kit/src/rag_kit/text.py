@@ -36,7 +36,12 @@ def fold(text: str) -> str:
     if not text.isascii():
         text = NOTE_MARK.sub(" ", TRADE_MARK.sub(" ", INVISIBLE.sub("", text)))
         text = HYPHEN.sub("-", unicodedata.normalize("NFKC", text))
-    return LINE_END_HYPHEN.sub(_joined, text)
+    return join_hyphenated(text)
+
+
+def join_hyphenated(text: str) -> str:
+    """Return `text` with the words in one piece that a hyphen at a line end cuts."""
+    return LINE_END_HYPHEN.sub(_joined, text) if "\n" in text or "\r" in text else text
 
 
 def comparable(text: str) -> str:

@@ -1,31 +1,42 @@
-"""PDF: the text layer, page by page. Does no character recognition."""
+"""PDF: the text layer, page by page, in reading order. Does no character recognition."""
 
 from __future__ import annotations
 
-import io
 import logging
 import re
-from typing import Any, NoReturn
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from pypdf import PageObject, PdfReader
-from pypdf.errors import DependencyError
+import pypdfium2  # type: ignore[import-untyped]
 
-from rag_kit.errors import StepError
+from rag_kit.text import join_hyphenated
 
 from .document import LoadedDocument, check_text, stem, tidy, unreadable
+from .pdf_furniture import without_furniture
+from .pdf_layout import Line, lines_of_page, texts_of
+from .pdf_page import PageText, read_page
 
 PAGE_SEPARATOR = "\n\n"
 MAX_PAGES = 20_000
-MAX_OPERATORS = 20_000_000  # drawing operators in all pages; a page of prose has some thousands
+MAX_CHARACTERS = 20_000_000  # in all pages; a page of prose has some thousands
+GARBLED_SHARE = 0.3  # of a page's characters that its fonts do not map; above it the page is noise
+MIN_LETTERS = 2  # on a page; one is what is left of a damaged one
+BLANK = "no text on page(s) {}; scanned, or damaged?"
+GARBLED = "page(s) {} have fonts that name no characters, their text is left out; run OCR on them"
+DAMAGED = "page(s) {} are damaged and left out"
+SHOWN_PAGES = 20  # in a warning
 UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0e-\x1f]")
 OFFICE_TITLE = re.compile(r"^Microsoft \w+ - ")
+ENDS = re.compile(r"[.!?:;\u3002\uff01\uff1f][\"')\]\u201d\u2019\u00bb]*$")
 LOG = logging.getLogger(__name__)
-# pypdf warns about each oddity it repairs, and raises for those it cannot
-logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+PDFIUM = threading.Lock()  # PDFium is not safe for threads
 
 
-class _TooMuchError(Exception):
-    """The file draws more than any document does."""
+class _Page(NamedTuple):
+    lines: list[Line]
+    notes: list[str]
+    fault: str = ""
 
 
 def read_pdf(name: str, data: bytes) -> list[LoadedDocument]:
@@ -37,68 +48,118 @@ def read_pdf(name: str, data: bytes) -> list[LoadedDocument]:
     """
     if b"%PDF-" not in data[:1024]:
         unreadable(name, "it does not start as a PDF does (%PDF-); check the file or its extension")
+    with PDFIUM:
+        pdf = _open(name, data)
+        try:
+            if len(pdf) > MAX_PAGES:
+                unreadable(
+                    name, f"it has {len(pdf)} pages; at most {MAX_PAGES} are accepted: split it"
+                )
+            pages = _pages(name, pdf)
+            title, author = (tidy(pdf.get_metadata_value(key)) for key in ("Title", "Author"))
+        finally:
+            pdf.close()
+    return [_document(name, pages, OFFICE_TITLE.sub("", title), author)]
+
+
+def _open(name: str, data: bytes) -> Any:
     try:
-        reader = PdfReader(io.BytesIO(data))
-        if reader.is_encrypted and not reader.decrypt(""):
-            _refuse_encrypted(name)
-        texts = _texts(reader)
-        info = reader.metadata
-        title, author = (tidy(info.get(key)) if info else "" for key in ("/Title", "/Author"))
-    except StepError:
-        raise
-    except DependencyError:  # AES needs a package we do not ship
-        _refuse_encrypted(name)
-    except _TooMuchError as error:
-        unreadable(name, f"it is too complex: {error}; split it, or print it to a new PDF")
-    except Exception as error:  # pypdf raises whatever a damaged file leads it to
+        pdf = pypdfium2.PdfDocument(data)
+        pdf.init_forms()
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower() or "security" in str(error).lower():
+            unreadable(name, "the PDF is encrypted; save a copy without a password")
         why = tidy(str(error)) or type(error).__name__
         unreadable(name, f"the PDF is damaged ({why}); repair it, or print it to a new PDF")
-    return [_document(name, texts, OFFICE_TITLE.sub("", title), author)]
+    if not len(pdf):
+        pdf.close()
+        unreadable(
+            name, "the PDF is damaged (it has no pages); repair it, or print it to a new PDF"
+        )
+    return pdf
 
 
-def _refuse_encrypted(name: str) -> NoReturn:
-    unreadable(name, "the PDF is encrypted; save a copy without a password")
+def _pages(name: str, pdf: Any) -> list[_Page]:
+    pages: list[_Page] = []
+    characters = 0
+    for number in range(len(pdf)):
+        try:
+            page = pdf[number]
+        except pypdfium2.PdfiumError:
+            pages.append(_Page([], [], DAMAGED))
+            continue
+        try:
+            found = read_page(page, pdf.formenv and pdf.formenv.raw)
+        finally:
+            page.close()
+        characters += found.characters
+        if characters > MAX_CHARACTERS:
+            unreadable(name, f"it is too complex: more than {MAX_CHARACTERS} characters; split it")
+        pages.append(_page(found))
+    return pages
 
 
-def _texts(reader: PdfReader) -> list[str]:
-    """Extract each page, counting drawing operators so that a hostile file ends."""
-    if len(reader.pages) > MAX_PAGES:
-        raise _TooMuchError(f"{len(reader.pages)} pages, at most {MAX_PAGES}")
-    drawn = 0
-
-    def count(*_: Any) -> None:
-        nonlocal drawn
-        drawn += 1
-        if drawn > MAX_OPERATORS:
-            raise _TooMuchError(f"more than {MAX_OPERATORS} drawing operators")
-
-    def text_of(page: PageObject) -> str:
-        text = page.extract_text(visitor_operand_before=count)
-        return UNPRINTABLE.sub("", text).rstrip()
-
-    return [text_of(page) for page in reader.pages]
+def _page(found: PageText) -> _Page:
+    if found.garbled > GARBLED_SHARE:
+        return _Page([], found.notes, GARBLED)
+    lines = lines_of_page(found.pieces)
+    letters = sum(character.isalnum() for line in lines for character in line.text)
+    return _Page(lines, found.notes) if letters >= MIN_LETTERS else _Page([], found.notes, BLANK)
 
 
-def _document(name: str, texts: list[str], title: str, author: str) -> LoadedDocument:
-    blank = [str(number) for number, text in enumerate(texts, 1) if not text.strip()]
-    if len(blank) == len(texts):
+def _document(name: str, pages: list[_Page], title: str, author: str) -> LoadedDocument:
+    warnings = tuple(_warnings(pages))
+    kept = without_furniture([page.lines for page in pages])
+    texts = [_page_text(lines, page.notes) for lines, page in zip(kept, pages, strict=True)]
+    if not any(text.strip() for text in texts):
+        garbled = any(page.fault == GARBLED for page in pages)
+        why = "their fonts name no characters" if garbled else "they are probably scanned images"
         unreadable(
             name,
-            f"none of its {len(texts)} pages has text, they are probably scanned images; "
+            f"none of its {len(texts)} pages has text, {why}; "
             "run OCR on it first (for example with ocrmypdf)",
         )
-    if blank:
-        LOG.warning("%s: no text on page(s) %s; scanned?", name, ", ".join(blank[:20]))
-    pages, offset = [], 0
-    for text in texts:
-        pages.append(offset)
-        offset += len(text) + len(PAGE_SEPARATOR)
+    for warning in warnings:
+        LOG.warning("%s: %s", name, warning)
+    text, starts = _joined(texts)
     return LoadedDocument(
         name,
         title or stem(name),
         name,
-        check_text(name, PAGE_SEPARATOR.join(texts)),
+        check_text(name, text),
         "application/pdf",
-        pages=tuple(pages),
+        pages=starts,
         metadata={"author": author} if author else {},
+        warnings=warnings,
     )
+
+
+def _warnings(pages: list[_Page]) -> Iterator[str]:
+    for fault in (BLANK, GARBLED, DAMAGED):
+        numbers = [str(number) for number, page in enumerate(pages, 1) if page.fault == fault]
+        if numbers:
+            more = " and more" if len(numbers) > SHOWN_PAGES else ""
+            yield fault.format(", ".join(numbers[:SHOWN_PAGES]) + more)
+
+
+def _page_text(lines: list[Line], notes: list[str]) -> str:
+    text = join_hyphenated("".join(texts_of(lines)))
+    parts = [text, *notes] if text else notes
+    return UNPRINTABLE.sub("", PAGE_SEPARATOR.join(parts)).rstrip()
+
+
+def _joined(texts: list[str]) -> tuple[str, tuple[int, ...]]:
+    """Join pages by a blank line, by a line end within a sentence; return where each starts."""
+    pieces: list[str] = []
+    starts: list[int] = []
+    length = 0
+    for number, text in enumerate(texts):
+        if number:
+            before = texts[number - 1]
+            goes_on = before and not ENDS.search(before[-8:]) and text[:1].islower()
+            pieces.append("\n" if goes_on else PAGE_SEPARATOR)
+            length += len(pieces[-1])
+        starts.append(length)
+        pieces.append(text)
+        length += len(text)
+    return "".join(pieces), tuple(starts)
