@@ -129,7 +129,8 @@ class Ingest:
 
         Those of a file that was not read without a warning stay: a record may be broken, not gone.
         """
-        failed = {one.document_id for one in (*self.report.failed, *self.report.warnings)}
+        failed = {failure.document_id for failure in self.report.failed}
+        failed |= {warning.document_id for warning in self.report.warnings}
         gone = [
             info.document_id
             for info in self._collection.documents()
