@@ -15,6 +15,7 @@ from pypdf import PdfReader, PdfWriter
 from reportlab.pdfgen.canvas import Canvas
 
 from rag_kit.errors import StepError
+from rag_kit.tables import rows
 from rag_retrieve.documents import (
     MAX_DOCUMENT_BYTES,
     SUPPORTED_SUFFIXES,
@@ -223,6 +224,57 @@ def test_the_declaration_of_a_page_may_be_late_or_wrong(before: str, declared: s
     assert bool(document.warnings) == (declared in ("", "utf-8"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a <!-- gone\n# gone --> b",
+        "~~gone\ngone~~ b, `~~kept~~`",
+        "- ~~gone~~ ``x ` <!-- kept -->``",
+        "```\n~~kept~~ <!-- kept -->\n```\n<del class='x'>gone *x*</del>",
+        "~~~\n~~kept~~\n~~~\n<S>gone</S> <strong>kept</strong>",
+        "~~kept\n\nkept~~ <!-- kept",
+        "\\~~kept~~ a ~~ b ~~ c",
+        "[//]: # (gone)\n[a]: kept",
+        "{/* gone */} kept",
+        "<div style='display: none'>gone</div><p hidden>gone</p>",
+    ],
+)
+def test_comments_and_struck_text_in_markdown_are_blank(text: str) -> None:
+    """Blanks keep every offset that of the file; code and what is never closed stay."""
+    whole = f"# T\r\n{text}\nend\n"
+    read = one("a.md", whole)
+
+    assert "gone" not in read.text and "gone" not in " ".join(h.text for h in read.headings)
+    assert read.text.count("kept") == text.count("kept")
+    assert [len(line) for line in read.text.split("\n")] == [
+        len(line) for line in whole.split("\n")
+    ]
+
+
+def test_comments_in_rst_are_blank() -> None:
+    """Directives, targets and footnotes are no comments."""
+    text = (
+        "T\n=\n\n.. gone\n   gone\n\n   gone\n\nkept\n\n.. note:: kept\n\n   kept\n\n"
+        ".. [1] kept\n..\n  gone\n"
+    )
+    read = one("a.rst", text)
+
+    assert "gone" not in read.text and read.text.count("kept") == 4
+    assert len(read.text) == len(text)
+
+
+def test_markdown_tables_are_found_outside_of_code() -> None:
+    """With and without bars at the edges; an escaped bar is part of a cell."""
+    text = (
+        "a | b\n--|:-:\n1 | 2 \\| 3\n\n```\n|x|y|\n|-|-|\n```\n\n| c | d |\n|---|---|\n| 4 |\nend"
+    )
+    tables = one("a.md", text).tables
+    cells = [[row.cells for row in rows(text, t.start, t.end, t.delimiter)][-1] for t in tables]
+
+    assert [table.columns for table in tables] == [("a", "b"), ("c", "d")]
+    assert cells == [("1", "2 | 3"), ("4",)]
+
+
 # HTML
 
 
@@ -268,6 +320,59 @@ def test_html_in_a_declared_legacy_encoding_is_read() -> None:
 def test_deeply_nested_html_is_read() -> None:
     """Nesting does not exhaust the stack."""
     assert one("a.html", "<div>" * 20_000 + "deep").text == "deep"
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>new <del>a</del><s>b</s><strike>c</strike> price</p>", "new price"),
+        (
+            '<p>1</p><p style="color:red; DISPLAY : none">2</p><p style="visibility:hidden">3</p>',
+            "1",
+        ),
+        ('<style>.old,#x{display:none}</style><p class="a old">1</p><p id=x>2</p><p>3</p>', "3"),
+        ("<style>@media print{.a{display:none}}</style><p class=a>1</p>", "1"),
+        ('<p style="text-decoration: line-through">1</p><p>2</p>', "2"),
+        ("<p>1<!-- 2 --></p><noscript>3</noscript><button>Buy</button>", "1"),
+        ("<h3><button aria-expanded=false>Q?</button></h3><div hidden>A</div>", "Q?\n\nA"),
+        ("<style>.p{display:none}</style><button class=c>Q?</button><div class=p>A</div>", "Q?\nA"),
+        ('<a href="#t">Tab</a><p>1</p><div id=t style="display:none">2</div>', "Tab\n\n1\n\n2"),
+        ('<button data-bs-target="#t">Q?</button><p>1</p><div id=t hidden>2</div>', "Q?\n\n1\n\n2"),
+        ("<input type=checkbox id=c><label for=c>Q?</label><div hidden>A</div>", "Q?\nA"),
+        ("<details><summary>Q?</summary>A</details>", "Q?\nA"),
+        ("<p>Sizes</p><select><option>S<option>XL</select>", "Sizes\n\nS\nXL"),
+        ("<main>1</main><article>2</article><aside><article>3</article></aside>", "1\n\n2"),
+    ],
+)
+def test_html_leaves_out_what_is_not_valid_and_keeps_what_a_control_opens(
+    html: str, text: str
+) -> None:
+    """Struck and hidden text is no text; panels, options and articles are."""
+    assert one("a.html", html).text == text
+
+
+def test_html_tables_have_a_cell_for_each_column() -> None:
+    """Spans are filled in, header rows joined, a title row and a nested table stand once."""
+    spans = one(
+        "a.html",
+        "<table><thead><tr><th rowspan=2>Size<th colspan=2>Price<tr><th>summer<th>winter</thead>"
+        "<tr><td colspan=3>Europe<tr><td rowspan=2>S<td>1<td>2<tr><td colspan=2>3<tr><td><td>4<td>5|6"
+        "</table>",
+    )
+    nested = one(
+        "a.html",
+        "<table><tr><th>Field<th>Value<tr><td>Address<td><table><tr><td>Street<td>Dock Road 5"
+        "<tr><td>City<td>Malmo</table></table>",
+    )
+
+    assert spans.text == (
+        "Size | Price summer | Price winter\nEurope\nS | 1 | 2\nS | 3 | 3\n|  | 4 | 5\\|6 |"
+    )
+    (table,) = spans.tables
+    assert table.columns == ("Size", "Price summer", "Price winter")
+    last = [row.cells for row in rows(spans.text, table.start, table.end, table.delimiter)][-1]
+    assert last == ("", "4", "5|6")
+    assert nested.text == "Field | Value\nAddress | Street: Dock Road 5; City: Malmo"
 
 
 # PDF

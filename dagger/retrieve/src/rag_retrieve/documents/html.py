@@ -6,16 +6,21 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from .document import Heading, LoadedDocument, check_text, stem, tidy, unreadable
+from rag_kit.tables import PIPES
+
+from .document import Heading, LoadedDocument, Table, check_text, stem, tidy, unreadable
 from .encoding import decode
+from .html_tables import Grid, grid_of
+from .html_visibility import Visibility
 
 INVISIBLE = frozenset({"script", "style", "noscript", "template", "head", "svg", "math"}) | {
-    *("iframe", "object", "embed", "canvas", "audio", "video", "select", "button", "datalist")
+    *("iframe", "object", "embed", "canvas", "audio", "video", "datalist")
 }
 BOILERPLATE = frozenset({"nav"})
+ASIDE = ("nav", "aside", "footer")  # an article in one of these is a teaser
 PARAGRAPHS = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "hr"}) | {
     *("table", "pre", "blockquote", "section", "article", "aside", "header", "footer", "main"),
-    *("figure", "form", "fieldset", "details", "address"),
+    *("figure", "form", "fieldset", "details", "address", "select"),
 }
 LINES = frozenset({"li", "dt", "dd", "tr", "div", "br", "caption", "figcaption", "legend"}) | {
     *("summary", "option")
@@ -35,19 +40,22 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_html(name: str, data: bytes) -> list[LoadedDocument]:
-    """Read HTML; offsets refer to the extracted text. Navigation is left out, and with a
-    `<main>` all that is outside it, unless nothing would remain.
+    """Read HTML; offsets refer to the extracted text.
+
+    Left out are navigation, what is hidden or struck through, and with a `<main>` all that is
+    outside of it and of every `<article>`, unless nothing would remain.
 
     Raises:
         StepError: `document_unreadable`: not text, or nothing visible in it.
     """
     page, warnings = decode(name, data, _declared(data))
     tree = LexborHTMLParser(page)
-    main = tree.css_first("main")
-    extracted = _Text()
-    for root, dropped in ((main, BOILERPLATE), (tree.body, BOILERPLATE), (tree.body, frozenset())):
-        if root is not None and not extracted.pieces:
+    extracted = _Text(Visibility(tree))
+    body = [tree.body] if tree.body is not None else []
+    for roots, dropped in ((_main(tree), BOILERPLATE), (body, BOILERPLATE), (body, frozenset())):
+        for root in roots if not extracted.pieces else ():
             extracted.walk(root, INVISIBLE | dropped)
+            extracted.owe("main")
     text = "".join(extracted.pieces)
     if not text.strip():
         unreadable(name, "the page holds no visible text; give the page as a browser saves it")
@@ -59,6 +67,7 @@ def read_html(name: str, data: bytes) -> list[LoadedDocument]:
             check_text(name, text),
             "text/html",
             headings=tuple(extracted.headings),
+            tables=tuple(extracted.tables),
             warnings=warnings,
         )
     ]
@@ -67,6 +76,20 @@ def read_html(name: str, data: bytes) -> list[LoadedDocument]:
 def _title(tree: LexborHTMLParser) -> str:
     nodes = (tree.css_first("head > title"), tree.css_first("h1"))
     return next((words for node in nodes if node and (words := tidy(node.text()))), "")
+
+
+def _main(tree: LexborHTMLParser) -> list[LexborNode]:
+    """Return the content of a page that has a `<main>`: that, and the articles beside it."""
+    if tree.css_first("main") is None:
+        return []
+    roots: list[LexborNode] = []
+    for node in tree.css("main,article"):
+        above = node.parent
+        while above is not None and above.tag not in ("main", "article", *ASIDE):
+            above = above.parent
+        if above is None:
+            roots.append(node)
+    return roots
 
 
 def _declared(data: bytes) -> str:
@@ -79,9 +102,12 @@ def _declared(data: bytes) -> str:
 class _Text:
     """The visible text of a tree, built in one walk without recursion."""
 
-    def __init__(self) -> None:
+    def __init__(self, visibility: Visibility, *, in_cell: bool = False) -> None:
+        self.in_cell = in_cell
+        self.visibility = visibility
         self.pieces: list[str] = []
         self.headings: list[Heading] = []
+        self.tables: list[Table] = []
         self.length = 0
         self.newlines = 0  # owed before the next word
         self.space = False  # owed before the next word on the same line
@@ -97,12 +123,55 @@ class _Text:
             tag = node.tag or ""
             if leaving:
                 self.leave(node, tag)
-            elif node.is_element_node and tag not in skipped and not _hidden(node):
+            elif node.is_element_node and tag not in skipped and self.sees(node, tag):
                 self.enter(tag)
+                if tag == "table" and self.tabulate(node, skipped):
+                    self.leave(node, tag)
+                    continue
                 inside = preformatted or tag in ("pre", "textarea")
                 stack.append((node, True, preformatted))
                 children = list(node.iter(include_text=True))
                 stack.extend((child, False, inside) for child in reversed(children))
+
+    def sees(self, node: LexborNode, tag: str) -> bool:
+        """Tell whether an element is shown; of the buttons only those that name what they open."""
+        if tag == "button" and not self.visibility.is_title(node):
+            return False
+        return not self.visibility.is_hidden(node)
+
+    def tabulate(self, table: LexborNode, skipped: frozenset[str]) -> bool:
+        """Append a table row by row; False, and nothing is done, for one that only lays out."""
+        if self.in_cell:
+            return False
+
+        def words(cell: LexborNode) -> str:
+            inner = _Text(self.visibility, in_cell=True)
+            row = cell.parent
+            if self.sees(cell, "td") and (row is None or self.sees(row, "tr")):
+                for child in cell.iter(include_text=True):
+                    inner.walk(child, skipped)
+            lines = "".join(inner.pieces).split("\n")
+            if cell.css_first("table") is not None:
+                lines = ["; ".join(line.replace(PIPES, ": ") for line in lines if line)]
+            return " ".join(" ".join(lines).split()).replace("|", "\\|")
+
+        grid = grid_of(table, words)
+        if grid is None:
+            return False
+        for caption in table.css("caption")[:1]:
+            self.walk(caption, skipped)
+            self.owe("table")
+        self.write_grid(grid)
+        return True
+
+    def write_grid(self, grid: Grid) -> None:
+        """Append the names of the columns and the rows, one line each, and note the table."""
+        start = self.length + (self.newlines if self.pieces else 0)
+        for cells in [grid.columns, *grid.rows] if any(grid.columns) else grid.rows:
+            line = PIPES.join(cells)
+            self.write(line if cells[0] and cells[-1] else f"| {line} |")
+            self.newlines = 1
+        self.tables.append(Table(start, self.length, grid.columns, PIPES))
 
     def add(self, text: str, *, preformatted: bool) -> None:
         """Append words of a text node; white space collapses unless preformatted."""
@@ -150,8 +219,3 @@ class _Text:
             offset, level, _ = self.headings.pop()
             if words and offset < self.length:
                 self.headings.append(Heading(offset, level, words))
-
-
-def _hidden(node: LexborNode) -> bool:
-    attributes = node.attributes
-    return "hidden" in attributes or attributes.get("aria-hidden") == "true"

@@ -1,4 +1,4 @@
-"""Plain text, Markdown and reStructuredText: the text is exactly the decoded file."""
+"""Plain text, Markdown and reStructuredText: the decoded file, what is not valid in it blanked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from .document import Heading, LoadedDocument, fence_after, lines_of, stem, tidy
 from .encoding import decode
 from .tables import markdown_tables
+from .withdrawn import blank_markdown, blank_rst
 
 ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?$")
 SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
@@ -36,6 +37,7 @@ def read_markdown(name: str, data: bytes) -> list[LoadedDocument]:
     """
     text, warnings = decode(name, data)
     metadata, start = front_matter(text)
+    text = blank_markdown(text, start)
     headings = tuple(markdown_headings(text, start))
     title = tidy(metadata.pop("title", None)) or _first(headings) or stem(name)
     return [
@@ -56,6 +58,7 @@ def read_markdown(name: str, data: bytes) -> list[LoadedDocument]:
 def read_rst(name: str, data: bytes) -> list[LoadedDocument]:
     """Read reStructuredText; a heading's level is the order in which its mark first appears."""
     text, warnings = decode(name, data)
+    text = blank_rst(text)
     headings = tuple(_rst_headings(text))
     title = _first(headings) or stem(name)
     return [
