@@ -367,6 +367,28 @@ def test_a_bad_page_costs_one_page() -> None:
     assert document.warnings == ("no text on page(s) 2; scanned, or damaged?",)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"BT /F1 10 Tf 72 700 Td " + b"(abcdefghij) Tj " * 20_001 + b"ET",
+        b"BT /F1 10 Tf 72 700 Td (a) Tj ET " + b"0 0 m 1 1 l S " * 200_001,
+    ],
+    ids=["characters", "objects"],
+)
+def test_a_page_that_is_no_page_is_left_out(content: bytes) -> None:
+    """More characters or objects than any page holds cost that page, and little time."""
+
+    def flood(writer: PdfWriter) -> None:
+        stream = StreamObject()
+        stream._data = content
+        writer.pages[1][NameObject("/Contents")] = writer._add_object(stream)
+
+    document = read(changed(drawn(lines("One."), lines("Two.")), flood))
+
+    assert document.text.strip() == "One."
+    assert "page(s) 2 hold far more than a page does" in document.warnings[0]
+
+
 def glyphs(writer: PdfWriter) -> None:
     """Make the last page text of an embedded font that has glyph numbers and no characters."""
     file = StreamObject()

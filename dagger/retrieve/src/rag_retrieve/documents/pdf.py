@@ -25,6 +25,7 @@ MIN_LETTERS = 2  # on a page; one is what is left of a damaged one
 BLANK = "no text on page(s) {}; scanned, or damaged?"
 GARBLED = "page(s) {} have fonts that name no characters, their text is left out; run OCR on them"
 DAMAGED = "page(s) {} are damaged and left out"
+COMPLEX = "page(s) {} hold far more than a page does and are left out; print them to a new PDF"
 SHOWN_PAGES = 20  # in a warning
 UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0e-\x1f]")
 OFFICE_TITLE = re.compile(r"^Microsoft \w+ - ")
@@ -100,6 +101,8 @@ def _pages(name: str, pdf: Any) -> list[_Page]:
 
 
 def _page(found: PageText) -> _Page:
+    if found.too_complex:
+        return _Page([], [], COMPLEX)
     if found.garbled > GARBLED_SHARE:
         return _Page([], found.notes, GARBLED)
     lines = lines_of_page(found.pieces)
@@ -135,7 +138,7 @@ def _document(name: str, pages: list[_Page], title: str, author: str) -> LoadedD
 
 
 def _warnings(pages: list[_Page]) -> Iterator[str]:
-    for fault in (BLANK, GARBLED, DAMAGED):
+    for fault in (BLANK, GARBLED, DAMAGED, COMPLEX):
         numbers = [str(number) for number, page in enumerate(pages, 1) if page.fault == fault]
         if numbers:
             more = " and more" if len(numbers) > SHOWN_PAGES else ""

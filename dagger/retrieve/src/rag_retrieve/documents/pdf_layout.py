@@ -11,6 +11,7 @@ from typing import NamedTuple
 from .headers import names_columns
 from .pdf_page import BASELINE, Piece
 
+MAX_BLOCK_ROWS = 500  # bounds the work on a page that is drawn to be slow
 BLOCK_PITCH = 4.0  # of the type's size; rows further apart belong to no common table or columns
 GUTTER = 0.8  # of the type's size; a free stripe as wide parts columns
 PROSE_CHARACTERS = 20  # mean length of the lines of a column that is prose and not cells
@@ -96,7 +97,7 @@ def _block(rows: list[Row], start: int) -> tuple[int, list[Stripe]]:
     covered: list[Stripe] = []
     stripes: list[Stripe] = []
     end = start
-    for row in rows[start:]:
+    for row in rows[start : start + MAX_BLOCK_ROWS]:
         if end > start and rows[end - 1][0].baseline - row[0].baseline > BLOCK_PITCH * size:
             break
         covered = _merged([*covered, *((piece.left, piece.right) for piece in row)])

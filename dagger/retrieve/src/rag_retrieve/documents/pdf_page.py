@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import pypdfium2.raw as pdfium  # type: ignore[import-untyped]
 
+MAX_CHARACTERS = 200_000  # of a page; a dense one has some thousands
+MAX_OBJECTS = 200_000  # texts, lines and images of a page; a city map has some tens of thousands
 CELL_GAP = 1.0  # of the type's size; a wider gap parts two pieces on one line
 SPACED_LETTERS = 4  # single letters in a row that are one word set apart, and no list
 WORD_GAP = 1.5  # of the usual distance between such letters
@@ -56,6 +58,7 @@ class PageText:
     notes: list[str] = field(default_factory=list)
     garbled: float = 0.0
     characters: int = 0
+    too_complex: bool = False
 
 
 class _Character(NamedTuple):
@@ -74,9 +77,13 @@ def read_page(page: Any, form: Any | None) -> PageText:
         page: A `pypdfium2.PdfPage`.
         form: The document's form environment, or None without a form.
     """
+    if pdfium.FPDFPage_CountObjects(page.raw) > MAX_OBJECTS:
+        return PageText(too_complex=True)
     text_page = page.get_textpage()
     try:
         found = PageText(characters=text_page.count_chars())
+        if found.characters > MAX_CHARACTERS:
+            return PageText(too_complex=True)
         garbled = sum(_is_garbled(text_page.raw, number) for number in range(found.characters))
         found.garbled = garbled / max(1, found.characters)
         found.pieces = list(_pieces(_characters(text_page.raw, found.characters)))
