@@ -7,6 +7,7 @@ import pytest
 from rag_generate.extractive import Extractive
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
+from rag_generate.sentences import split_sentences
 from rag_generate.table_rows import passage_sentences
 from rag_kit.passages import Context, TablePart
 
@@ -69,6 +70,13 @@ def test_the_row_that_the_question_names_answers_with_its_columns(
     assert draft.text == expected
     (quote,) = draft.quotes or ()
     assert context.text[quote.start : quote.end] in context.text.replace("\n\n", "\n")
+
+
+def test_a_passage_that_begins_inside_code_is_not_read_inverted() -> None:
+    """What stands above the closing fence is code, what stands below is prose."""
+    found = split_sentences("rag index docs\n```\nThe index is built.", in_code=True)
+
+    assert [sentence.kind for sentence in found] == ["code", "prose"]
 
 
 def test_a_passage_with_a_table_keeps_its_other_sentences() -> None:

@@ -18,6 +18,7 @@ from .tokenizer import Tokenizer
 
 NO_CONTEXT_TEXT = "I could not find an answer to this in the documents."
 MAX_TITLE = 200  # characters of a title in the prompt
+FENCE = "```"  # opens the block of code that a passage begins in
 MAX_COLUMNS = 500  # characters of the names of columns there
 TOKENS_PER_MARK_CHARACTER = 0.75  # of random letters and digits in MiniLM's word pieces, mean
 
@@ -40,6 +41,7 @@ def passage_body(result: Result) -> str:
     title = " ".join(clean(result.title[:MAX_TITLE]).split())
     if not text:
         return ""
+    text = f"{FENCE}\n{text}" if result.in_code else text
     lines = [title if title and not text.startswith(title) else "", _columns_above(result), text]
     return "\n".join(line for line in lines if line)
 

@@ -48,7 +48,7 @@ def passage_sentences(context: Context) -> list[Sentence]:
     """Return the sentences of a passage in order; the rows of its tables are sentences."""
     table = table_rows(context)
     if not table:
-        return split_sentences(context.text)
+        return split_sentences(context.text, in_code=context.in_code)
     found: list[Sentence] = []
     at = 0
     for row in [*(row.sentence for row in table), None]:
