@@ -329,3 +329,41 @@ def test_a_wrapped_line_that_starts_with_a_mark_still_belongs_to_its_sentence(
     document = load("a.md", f"{line}\n{continuation}\n".encode())[0]
 
     assert len(line) + 1 not in boundaries(document)
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n\n"])
+def test_a_line_that_introduces_a_list_stays_with_it(gap: str) -> None:
+    """A chunk may end in the middle of a list, but not between it and what it is a list of."""
+    text = (
+        f"Some words before the list stand here.\n\nBring with you:{gap}- a pen\n- a cup\n- a bag\n"
+    )
+
+    for budget in range(6, 20):
+        for one in chunk(markdown(text), count_tokens=words, max_tokens=budget):
+            assert not one.text.endswith(":")
+
+
+def test_a_chunk_knows_that_it_begins_inside_code() -> None:
+    """The fence that opens the block may stand in the chunk before."""
+    code = "".join(f"run step {n} now\n" for n in range(30))
+    document = markdown(f"# Run\n\nWords before.\n\n```sh\n{code}```\n\nWords after the code.\n")
+    chunks = chunk(document, count_tokens=words, max_tokens=20)
+
+    assert all(one.in_code == one.text.startswith("run step") for one in chunks)
+    assert sum(one.in_code for one in chunks) > 3
+
+
+def test_chunks_of_a_long_table_carry_its_columns() -> None:
+    """What is embedded of each has the column names once; rows stay whole, also over line ends."""
+    rows = "".join(f"| NX-{n} | one. Two | {n} |\n" for n in range(30))
+    table = markdown(f"# Cables\n\n| Cable | Note | Current |\n|---|---|---|\n{rows}\nEnd.\n")
+    lines = "".join(f'{n};"first line\nsecond line";x\n' for n in range(30))
+    csv = load("a.csv", f"no;note;more\n{lines}".encode())[0]
+
+    for document, name, start in ((table, "Current", "| NX-"), (csv, "note", "")):
+        chunks = chunk(document, count_tokens=words, max_tokens=40)
+        assert len(chunks) > 3
+        assert all(embedding_text(document, one).count(name) == 1 for one in chunks[:-1])
+        assert all(one.tables[0].columns[1].lower() == "note" for one in chunks)
+        assert all(one.text.startswith(start) for one in chunks[1:-1])
+    assert all(one.text[0].isdigit() for one in chunk(csv, count_tokens=words, max_tokens=40)[1:])

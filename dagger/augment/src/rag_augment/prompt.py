@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rag_kit.passages import Message, Result
 from rag_kit.request import clean
+from rag_kit.tables import rows
 
 from .models import AugmentRequest
 from .packing import Packed
@@ -17,6 +18,8 @@ from .tokenizer import Tokenizer
 
 NO_CONTEXT_TEXT = "I could not find an answer to this in the documents."
 MAX_TITLE = 200  # characters of a title in the prompt
+FENCE = "```"  # opens the block of code that a passage begins in
+MAX_COLUMNS = 500  # characters of the names of columns there
 TOKENS_PER_MARK_CHARACTER = 0.75  # of random letters and digits in MiniLM's word pieces, mean
 
 
@@ -31,11 +34,27 @@ class Prompt(NamedTuple):
 def passage_body(result: Result) -> str:
     """Return what of a passage stands in the prompt: title and text, cleaned; empty without text.
 
-    The title has a line of its own, unless the text begins with it.
+    The title has a line of its own, unless the text begins with it; so have the names of the columns
+    where the passage begins in the middle of a table.
     """
     text = clean(result.text).strip()
     title = " ".join(clean(result.title[:MAX_TITLE]).split())
-    return text if not title or not text or text.startswith(title) else f"{title}\n{text}"
+    if not text:
+        return ""
+    text = f"{FENCE}\n{text}" if result.in_code else text
+    lines = [title if title and not text.startswith(title) else "", _columns_above(result), text]
+    return "\n".join(line for line in lines if line)
+
+
+def _columns_above(result: Result) -> str:
+    """Return the names of the columns of a table that the passage begins in, "" if it holds them."""
+    if not result.tables or result.tables[0].span[0] != result.span[0]:
+        return ""
+    table = result.tables[0]
+    first = next(rows(result.text, 0, len(result.text), table.delimiter), None)
+    if first is None or first.cells == tuple(table.columns) or not any(table.columns):
+        return ""
+    return clean(table.delimiter.join(table.columns))[:MAX_COLUMNS]
 
 
 def build_prompt(

@@ -14,6 +14,7 @@ from .models import GenerateRequest
 from .output_filter import without_images
 from .scoring import Candidate, answering, read_question, score_sentences, support_of
 from .sentences import row_cells
+from .table_rows import named_less, table_rows, written
 from .terms import words
 
 # Log-odds; a sentence this much worse than the best is left out. On the even lines of CLAP NQ dev,
@@ -41,7 +42,7 @@ class Extractive:
         options = request.generate
         least = self._min_support if options.min_support is None else options.min_support
         candidates, evidence = score_sentences(read_question(request.query), request.contexts)
-        candidates = answering(candidates)
+        candidates = _asked_for(request.query, answering(candidates), request.contexts)
         support = support_of(evidence) if candidates else 0.0
         if not candidates or support < least:
             yield Draft("", "no_context", support=support)
@@ -54,6 +55,18 @@ class Extractive:
             yield pieces[-1]
         quotes = tuple(Quote(request.contexts[c.context].marker, c.start, c.end) for c in chosen)
         yield Draft("".join(pieces), "stop", support=support, quotes=quotes)
+
+
+def _asked_for(
+    query: str, candidates: Sequence[Candidate], contexts: Sequence[Context]
+) -> list[Candidate]:
+    """Return the candidates without the rows of tables that others are named before in the question."""
+    table = [(n, row) for n, context in enumerate(contexts) for row in table_rows(context)]
+    left_out = {
+        (table[at][0], table[at][1].sentence.start)
+        for at in named_less(query, [row for _, row in table])
+    }
+    return [one for one in candidates if (one.context, one.start) not in left_out]
 
 
 def _choose(
@@ -88,7 +101,8 @@ def _write(candidate: Candidate, context: Context) -> str:
     if candidate.kind == "code":
         return f"`{without_images(text.replace('`', ''))}` [{context.marker}]."
     if candidate.kind == "table":
-        text = ", ".join(row_cells(text))
+        row = next((r for r in table_rows(context) if r.sentence.start == candidate.start), None)
+        text = written(row) if row else ", ".join(row_cells(text))
     # a lone backtick could hide the number from the check
     text = text if text.count("`") % 2 == 0 else text.replace("`", "")
     text = re.sub(r"\s+", " ", without_images(strip_markers(text))).strip()

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from rag_kit.passages import Context
 
-from .sentences import Sentence, split_sentences
+from .sentences import Sentence
+from .table_rows import column_words, named, passage_sentences, table_rows
 from .terms import question_terms, stem, words
 
 DENSE_GAP_PER_RANK = 0.08  # cosine; stands in for the gap of a passage that has no cosine
@@ -55,6 +56,7 @@ class Question(NamedTuple):
     terms: dict[str, int]  # stem -> number of the term, in order
     prefixes: frozenset[str]  # first letters of the terms; words without them are not stemmed
     asked: tuple[re.Pattern[str], ...]  # what a sentence that answers holds
+    text: str = ""  # the question as asked
 
 
 class Features(NamedTuple):
@@ -127,7 +129,7 @@ def read_question(query: str) -> Question:
     """Return the terms of the question and the kind of answer it asks for."""
     terms = {term: number for number, term in enumerate(question_terms(query))}
     asked = tuple(kind for question, kind in ASKED_KINDS if question.search(query))
-    return Question(terms, frozenset(term[:2] for term in terms), asked)
+    return Question(terms, frozenset(term[:2] for term in terms), asked, query)
 
 
 class _Row(NamedTuple):
@@ -137,6 +139,7 @@ class _Row(NamedTuple):
     length: int
     terms: frozenset[int]  # numbers of the question's terms it shares
     head: frozenset[int]  # and those of its title, heading, column names and number in a list
+    is_named: bool = False  # a row of a table, one of whose cells stands in the question
 
 
 def score_sentences(
@@ -167,7 +170,8 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
     heading: frozenset[int] = frozenset()
     columns: frozenset[int] = frozenset()
     before = 0
-    for sentence in split_sentences(context.text):
+    table = {row.sentence: row for row in table_rows(context)}
+    for sentence in passage_sentences(context):
         item = _shared(question, words(context.text[before : sentence.start]))
         before = sentence.end
         own = context.text[sentence.start : sentence.end]
@@ -177,8 +181,12 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
             heading = terms
         elif sentence.kind == "header":
             columns = terms
+        row = table.get(sentence)
+        if row:
+            columns = _shared(question, column_words(row))
         head = title | heading | item | (columns if sentence.kind == "table" else frozenset())
-        yield _Row(number, sentence, own, len(tokens), terms, head)
+        is_named = row is not None and sentence.kind == "table" and bool(named(question.text, row))
+        yield _Row(number, sentence, own, len(tokens), terms, head, is_named)
 
 
 def _shared(question: Question, tokens: list[str]) -> frozenset[int]:
@@ -215,12 +223,12 @@ def _features(
         dense_gap=gap,
         first=float(first),
         log_length=math.log(1 + row.length),
-        short=float(row.length < SHORT_WORDS),
+        short=float(row.length < SHORT_WORDS and not row.is_named),
         asked_kind=float(any(kind.search(row.text) for kind in question.asked)),
         question=float(row.text.endswith("?")),
         heading=float(row.sentence.kind in TITLING),
         code=float(row.sentence.kind == "code"),
-        table=float(row.sentence.kind == "table"),
+        table=float(row.sentence.kind == "table" and not row.is_named),
         lacks_number=float(_NUMBER in question.asked and not _NUMBER.search(row.text)),
     )
 

@@ -60,13 +60,18 @@ class Sentence(NamedTuple):
     kind: Kind
 
 
-def split_sentences(text: str) -> list[Sentence]:
-    """Return the sentences of `text` in order; they never overlap and none is blank."""
-    rows = _delimited_rows(text)
+def split_sentences(text: str, *, in_code: bool = False) -> list[Sentence]:
+    """Return the sentences of `text` in order; they never overlap and none is blank.
+
+    Args:
+        text: The text.
+        in_code: It begins inside a block of code.
+    """
+    rows = [] if in_code else _delimited_rows(text)
     if rows:
         return rows
     found: list[Sentence] = []
-    for start, end, kind in _blocks(text, _length(_FRONT_MATTER, text)):
+    for start, end, kind in _blocks(text, _length(_FRONT_MATTER, text), fenced=in_code):
         if kind == "prose":
             found += [
                 Sentence(first, last, kind)
@@ -145,10 +150,9 @@ def _has_header(rows: list[list[str]]) -> bool:
     return len(rows) > 1 and not digits[0] and all(digits[1:])
 
 
-def _blocks(text: str, offset: int) -> Iterator[tuple[int, int, Kind]]:
+def _blocks(text: str, offset: int, *, fenced: bool) -> Iterator[tuple[int, int, Kind]]:
     """Yield runs of prose (one paragraph or list item), headings, rows and lines of code."""
     start: int | None = None
-    fenced = False
     previous = ""
     lines = text[offset:].splitlines(keepends=True)
     for line, following in itertools.zip_longest(lines, lines[1:], fillvalue=""):

@@ -57,6 +57,11 @@ class Result(BaseModel):
         description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+    in_code: bool = Field(
+        False,
+        exclude_if=lambda in_code: not in_code,
+        description="Whether the passage begins inside a fenced block of code; absent when not.",
+    )
     tables: list[TablePart] = Field(
         default_factory=list,
         exclude_if=lambda tables: not tables,

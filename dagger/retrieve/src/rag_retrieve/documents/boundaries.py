@@ -39,6 +39,7 @@ ABBREVIATIONS = frozenset({"e.g", "i.e"}) | {
     *("jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"),
 }
 
+ITEM = re.compile(r"(?:[-*+•–]|\d{1,3}[.)]|[a-z]\))\s")
 CLAUSE = re.compile(r"(?<=[,;:)\]}>|])\s+")
 SPACE = re.compile(r"\s+")
 WINDOW = 2000  # characters around the middle in which a cut is looked for
@@ -88,7 +89,8 @@ def _line_starts(text: str) -> Iterator[tuple[int, float]]:
             continue
         inside, fence = bool(fence), fence_after(line, fence)
         cost = LINE if inside else PARAGRAPH if blank else _line_cost(previous, words)
-        if cost is not None:
+        introduced = not inside and previous.endswith((":", ":**")) and ITEM.match(words)
+        if cost is not None and not introduced:
             yield begin + line.index(words[0]), cost
         previous, blank = words, False
 

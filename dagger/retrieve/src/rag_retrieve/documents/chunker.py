@@ -7,6 +7,7 @@ a chunk costs more the emptier it is. A chunk never holds more than the budget o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from math import ceil
 from typing import NamedTuple
 
 from .boundaries import PARAGRAPH, WORD, boundaries, middle
-from .document import LoadedDocument, Table, page_of, stem
+from .document import LoadedDocument, Table, code_lines, page_of, stem
 from .headings import MAX_HEADING_CHARACTERS, HeadingPaths
 from .tables import clipped, columns_above
 
@@ -37,6 +38,7 @@ class Chunk:
         page: Page on which it starts, from 1, or None.
         heading: Path of the headings above all of it, `Guide > Install`; "" without any.
         tables: The parts of tables in it.
+        in_code: Whether it begins inside a fenced block of code.
     """
 
     index: int
@@ -45,6 +47,7 @@ class Chunk:
     page: int | None
     heading: str
     tables: tuple[Table, ...] = ()
+    in_code: bool = False
 
 
 class _Leaf(NamedTuple):
@@ -88,6 +91,7 @@ def chunk(
     cutter = _Cutter(document.text, count_tokens, max_tokens)
     spans = cutter.spans(boundaries(document), overlap_tokens)
     headings = HeadingPaths(document.headings)
+    code = code_lines(document)
     return [
         Chunk(
             index,
@@ -96,9 +100,15 @@ def chunk(
             page_of(document, span[0]),
             headings[span],
             clipped(document.tables, span),
+            _is_in_code(code, span[0]),
         )
         for index, span in enumerate(spans)
     ]
+
+
+def _is_in_code(code: Sequence[tuple[int, bool]], offset: int) -> bool:
+    at = bisect_right(code, offset, key=lambda line: line[0])
+    return at > 0 and code[at - 1][1]
 
 
 def embedding_text(document: LoadedDocument, chunk: Chunk) -> str:

@@ -124,6 +124,18 @@ def fence_after(line: str, fence: str) -> str:
     return "" if closes else fence
 
 
+def code_lines(document: LoadedDocument) -> list[tuple[int, bool]]:
+    """Return the offsets from which on a Markdown text is code (True), or no longer (False)."""
+    found: list[tuple[int, bool]] = []
+    fence = ""
+    if document.content_type == "text/markdown":
+        for begin, end in lines_of(document.text):
+            before, fence = fence, fence_after(document.text[begin:end], fence)
+            if bool(before) != bool(fence):
+                found.append((end, bool(fence)))
+    return found
+
+
 def first_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
     """Return the warnings of a file; of many, the first ones and a count."""
     if len(warnings) <= MAX_WARNINGS:

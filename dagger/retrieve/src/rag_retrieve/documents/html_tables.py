@@ -77,11 +77,7 @@ def _lines(table: LexborNode, words: Callable[[LexborNode], str]) -> Iterator[_L
             _fill(cells, spanning)
             text = words(cell)
             down = _span(cell, "rowspan") or len(rows)
-            across = (
-                1
-                if len(own) == 1 and not spanning
-                else min(max(1, _span(cell, "colspan")), MAX_COLUMNS)
-            )
+            across = 1 if is_title else min(max(1, _span(cell, "colspan")), MAX_COLUMNS)
             repeated = text if len(text) <= MAX_REPEATED else ""
             for column in range(across):
                 if down > 1:

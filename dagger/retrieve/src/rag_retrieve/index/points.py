@@ -92,6 +92,8 @@ def chunk_point(
     }
     if piece.tables:
         payload["tables"] = _tables(piece.tables)
+    if piece.in_code:
+        payload["in_code"] = True
     return Point(point_id, payload, dense, sparse)
 
 

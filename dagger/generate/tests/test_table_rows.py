@@ -1,0 +1,92 @@
+"""Rows of tables: sentences with the names of their columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_generate.extractive import Extractive
+from rag_generate.generator import Draft
+from rag_generate.models import GenerateRequest
+from rag_generate.sentences import split_sentences
+from rag_generate.table_rows import passage_sentences
+from rag_kit.passages import Context, TablePart
+
+MARKDOWN = "| NX-48 | 2.5 | 58 |\n| NX-58 | 3.5 | 68 |"
+CSV = 'P-1;"pump, small\n(with seal)";1,50\nP-2;"pump, big\n(5"" seal)";2,75'
+LINES = (
+    "Rooms\n\nRoom | Season | Price\nDouble | summer | 142\nDouble | winter | 97\n\nAll with bath."
+)
+
+
+def passage(text: str, table: str, columns: list[str], delimiter: str) -> Context:
+    """Make a passage at offset 100 of its document, with one table in it."""
+    start = 100 + text.index(table)
+    part = TablePart(span=[start, start + len(table)], columns=columns, delimiter=delimiter)
+    return Context(
+        chunk_id="c",
+        document_id="d",
+        text=text,
+        span=[100, 100 + len(text)],
+        score=1.0,
+        scores={"dense": 0.6},
+        marker=1,
+        tables=[part],
+    )
+
+
+def answer(query: str, context: Context) -> Draft:
+    """Return the draft of the extractive generator."""
+    *_, draft = Extractive(min_support=0).stream(GenerateRequest(query=query, contexts=[context]))
+    assert isinstance(draft, Draft)
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("query", "context", "expected"),
+    [
+        (
+            "What is the max current of NX-58?",
+            passage(MARKDOWN, MARKDOWN, ["Cable", "Size", "Max current A"], " | "),
+            "Cable: NX-58, Size: 3.5, Max current A: 68 [1].",
+        ),
+        (
+            "What does P-2 cost?",
+            passage(CSV, CSV, ["no", "name", "price"], ";"),
+            'no: P-2, name: pump, big (5" seal), price: 2,75 [1].',
+        ),
+        (
+            "What does a double room cost in winter?",
+            passage(LINES, LINES[7:-16], ["Room", "Season", "Price"], " | "),
+            "Room: Double, Season: winter, Price: 97 [1].",
+        ),
+    ],
+)
+def test_the_row_that_the_question_names_answers_with_its_columns(
+    query: str, context: Context, expected: str
+) -> None:
+    """Also where the names stand above the passage; the quote is the row as it stands."""
+    draft = answer(query, context)
+
+    assert draft.text == expected
+    (quote,) = draft.quotes or ()
+    assert context.text[quote.start : quote.end] in context.text.replace("\n\n", "\n")
+
+
+def test_a_passage_that_begins_inside_code_is_not_read_inverted() -> None:
+    """What stands above the closing fence is code, what stands below is prose."""
+    found = split_sentences("rag index docs\n```\nThe index is built.", in_code=True)
+
+    assert [sentence.kind for sentence in found] == ["code", "prose"]
+
+
+def test_a_passage_with_a_table_keeps_its_other_sentences() -> None:
+    """Sentences come in order and never overlap; the row of names is a header."""
+    found = passage_sentences(passage(LINES, LINES[7:-16], ["Room", "Season", "Price"], " | "))
+
+    assert [(LINES[s.start : s.end], s.kind) for s in found] == [
+        ("Rooms", "prose"),
+        ("Room | Season | Price", "header"),
+        ("Double | summer | 142", "table"),
+        ("Double | winter | 97", "table"),
+        ("All with bath.", "prose"),
+    ]
