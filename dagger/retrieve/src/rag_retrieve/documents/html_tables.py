@@ -73,6 +73,7 @@ def _lines(table: LexborNode, words: Callable[[LexborNode], str]) -> Iterator[_L
     for row, in_head in rows:
         cells: list[str] = []
         own = [cell for cell in row.iter() if cell.tag in CELLS]
+        is_title = len(own) == 1 and not spanning
         for cell in own:
             _fill(cells, spanning)
             text = words(cell)
