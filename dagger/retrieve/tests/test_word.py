@@ -15,8 +15,8 @@ from docx.opc.part import Part
 from docx.oxml import parse_xml
 
 from rag_retrieve.documents import LoadedDocument, load
-from rag_retrieve.documents.word import STRICT, TRANSITIONAL
-from rag_retrieve.documents.word_numbering import format_number
+from rag_retrieve.documents.word.numbering import format_number
+from rag_retrieve.documents.word.reader import STRICT, TRANSITIONAL
 
 NAMESPACES = (
     'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from .headers import names_columns
-from .pdf_page import BASELINE, Piece
+from ..headers import names_columns
+from .page import BASELINE, Piece
 
 MAX_BLOCK_ROWS = 500  # bounds the work on a page that is drawn to be slow
 BLOCK_PITCH = 4.0  # of the type's size; rows further apart belong to no common table or columns

@@ -7,8 +7,8 @@ from typing import Any
 
 from docx.oxml.ns import qn
 
-from .word_equations import MATH, linear
-from .word_styles import Styles
+from .equations import MATH, linear
+from .styles import Styles
 
 TEXT = {
     qn("w:tab"): "\t",

@@ -12,12 +12,12 @@ import docx
 from docx.oxml import parse_xml
 from docx.oxml.ns import qn
 
-from .archive import check_office_file
-from .document import Heading, LoadedDocument, check_text, stem, tidy, unreadable
-from .word_numbering import Numbering
-from .word_styles import Styles, value
-from .word_tables import direct, is_frame, lines_of_table
-from .word_text import HIDDEN, Paragraph, is_placeholder, read_paragraph
+from ..archive import check_office_file
+from ..document import Heading, LoadedDocument, check_text, stem, tidy, unreadable
+from .numbering import Numbering
+from .styles import Styles, value
+from .tables import direct, is_frame, lines_of_table
+from .text import HIDDEN, Paragraph, is_placeholder, read_paragraph
 
 CONTENT_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 HEADING_STYLE = re.compile(r"heading ([1-9])", re.IGNORECASE)

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from .pdf_layout import Line
+from .layout import Line
 
 EDGE_LINES = 5  # of a page, from the top and from the bottom
 SHARE = 0.4  # of the pages; left and right pages may have different headers

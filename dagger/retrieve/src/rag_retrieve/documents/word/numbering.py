@@ -7,7 +7,7 @@ from typing import Any
 
 from docx.oxml.ns import qn
 
-from .word_styles import Styles, switched, value
+from .styles import Styles, switched, value
 
 PLACE = re.compile(r"%([1-9])")
 ROMAN = (

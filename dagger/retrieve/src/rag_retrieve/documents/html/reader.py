@@ -8,10 +8,10 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from rag_kit.tables import PIPES
 
-from .document import Heading, LoadedDocument, Table, check_text, stem, tidy, unreadable
-from .encoding import decode
-from .html_tables import Grid, grid_of
-from .html_visibility import Visibility
+from ..document import Heading, LoadedDocument, Table, check_text, stem, tidy, unreadable
+from ..encoding import decode
+from .tables import Grid, grid_of
+from .visibility import Visibility
 
 INVISIBLE = frozenset({"script", "style", "noscript", "template", "head", "svg", "math"}) | {
     *("iframe", "object", "embed", "canvas", "audio", "video", "datalist")

@@ -12,10 +12,10 @@ import pypdfium2  # type: ignore[import-untyped]
 
 from rag_kit.text import join_hyphenated
 
-from .document import LoadedDocument, check_text, stem, tidy, unreadable
-from .pdf_furniture import without_furniture
-from .pdf_layout import Line, lines_of_page, texts_of
-from .pdf_page import PageText, read_page
+from ..document import LoadedDocument, check_text, stem, tidy, unreadable
+from .furniture import without_furniture
+from .layout import Line, lines_of_page, texts_of
+from .page import PageText, read_page
 
 PAGE_SEPARATOR = "\n\n"
 MAX_PAGES = 20_000

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from docx.oxml.ns import qn
 
-from .headers import names_columns
-from .word_styles import switched, value
-from .word_text import is_placeholder
+from ..headers import names_columns
+from .styles import switched, value
+from .text import is_placeholder
 
 WRAPPERS = {qn(f"w:{name}") for name in ("sdt", "sdtContent", "customXml", "ins", "smartTag")}
 DELETED_ROW = f"{qn('w:trPr')}/{qn('w:del')}"
