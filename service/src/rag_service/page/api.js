@@ -172,7 +172,7 @@ const WORDS = {
   in_progress: ["This is being done already", AGAIN],
   no_context: ["Nothing in the documents supports an answer", "Use other words, or add documents about it."],
   unauthenticated: ["The service needs an API key", "Enter your key at the top of the page, then try again."],
-  forbidden: ["Your key does not allow this", "Ask whoever runs the service for access."],
+  forbidden: ["This is not allowed", "Ask whoever runs the service for access."],
   quota_exceeded: ["Too many questions in a short time", "Wait a little, then try again."],
   store_locked: ["Another process is writing to the documents", AGAIN],
   storage_full: ["There is no room left for documents", "Delete documents, or ask whoever runs the service."],
