@@ -176,9 +176,12 @@ def test_there_is_no_second_definition_of_an_image() -> None:
     assert named == []
 
 
-def test_compose_starts_what_the_images_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compose_starts_what_the_images_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Entrypoint, arguments and user of each image, as the modules ask the engine for them."""
     monkeypatch.setattr(rag_kit.container, "dag", EngineDouble())
+    monkeypatch.chdir(tmp_path)  # a module's function runs in a folder of its own
     rag = Rag(docs=directory(ROOT))
     made = {
         "retrieve": Retrieve().container(),

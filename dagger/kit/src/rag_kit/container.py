@@ -67,7 +67,8 @@ def sources(folder: str) -> dagger.Directory:
     The engine hands a module its own folder only, so the kit is taken from where this process imports it.
     """
     module = dag.current_module()
-    shutil.copytree(KIT, "kit", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    unneeded = shutil.ignore_patterns("__pycache__", "tests", ".*")
+    shutil.copytree(KIT, "kit", dirs_exist_ok=True, ignore=unneeded)
     return (
         dag.directory()
         .with_directory(folder, module.source())
