@@ -23,7 +23,7 @@ LOAD = """query ($source: ID!, $steps: Boolean!) {
 }"""
 SET_SECRET = """query ($name: String!, $plaintext: String!) {
   setSecret(name: $name, plaintext: $plaintext) { id }
-}"""  # noqa: S105
+}"""  # noqa: S105  # nosec B105
 FOLDER = "query ($path: String!) { host { directory(path: $path) { id } } }"
 FORWARD = """query ($host: String!, $ports: [PortForward!]!) {
   host { service(host: $host, ports: $ports) { id } }
