@@ -358,7 +358,7 @@ class Rag:
         store = None if self._remote_store() else self.store or self.index()
         more: dict[str, Any] = {"store": store} if store else {}
         if self.retriever == Ranking.superlinked:
-            more["retriever"] = bindings.RetrieveRanking.superlinked
+            more["retriever"] = bindings.RetrieveRanking.SUPERLINKED  # the engine's spelling
         container: dagger.Container = self._retrieve_module(**more).container()
         return container
 
