@@ -8,7 +8,7 @@ from rag_generate.extractive import Extractive
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
 from rag_generate.sentences import split_sentences
-from rag_generate.table_rows import passage_sentences
+from rag_generate.table_rows import passage_sentences, table_rows
 from rag_kit.passages import Context, TablePart
 
 MARKDOWN = "| NX-48 | 2.5 | 58 |\n| NX-58 | 3.5 | 68 |"
@@ -81,7 +81,9 @@ def test_a_passage_that_begins_inside_code_is_not_read_inverted() -> None:
 
 def test_a_passage_with_a_table_keeps_its_other_sentences() -> None:
     """Sentences come in order and never overlap; the row of names is a header."""
-    found = passage_sentences(passage(LINES, LINES[7:-16], ["Room", "Season", "Price"], " | "))
+    context = passage(LINES, LINES[7:-16], ["Room", "Season", "Price"], " | ")
+
+    found = passage_sentences(context, table_rows(context))
 
     assert [(LINES[s.start : s.end], s.kind) for s in found] == [
         ("Rooms", "prose"),

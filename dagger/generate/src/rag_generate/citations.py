@@ -15,7 +15,7 @@ from .generator import Quote
 from .markers import find_markers
 from .models import CitationCheck
 from .sentences import split_sentences
-from .table_rows import passage_sentences
+from .table_rows import passage_sentences, table_rows
 from .terms import content_terms, words
 
 SUPPORT_SHARE = 0.25  # share of a claim's terms a sentence must hold to be quoted for it
@@ -106,7 +106,11 @@ def _claims(text: str, known: frozenset[int]) -> list[_Claim]:
 
 def _support(context: Context, marker: int, claims: Sequence[_Claim]) -> list[Quote]:
     """Return the sentence of the passage that shares the most terms with each claim it backs."""
-    sentences = [s for s in passage_sentences(context) if s.kind not in ("heading", "header")]
+    sentences = [
+        s
+        for s in passage_sentences(context, table_rows(context))
+        if s.kind not in ("heading", "header")
+    ]
     terms = [set(content_terms(context.text[s.start : s.end])) for s in sentences]
     quotes: dict[Quote, None] = {}
     for claim in claims:

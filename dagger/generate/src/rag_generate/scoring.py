@@ -170,8 +170,9 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
     heading: frozenset[int] = frozenset()
     columns: frozenset[int] = frozenset()
     before = 0
-    table = {row.sentence: row for row in table_rows(context)}
-    for sentence in passage_sentences(context):
+    table = table_rows(context)
+    by_sentence = {row.sentence: row for row in table}
+    for sentence in passage_sentences(context, table):
         item = _shared(question, words(context.text[before : sentence.start]))
         before = sentence.end
         own = context.text[sentence.start : sentence.end]
@@ -181,7 +182,7 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
             heading = terms
         elif sentence.kind == "header":
             columns = terms
-        row = table.get(sentence)
+        row = by_sentence.get(sentence)
         if row:
             columns = _shared(question, column_words(row))
         head = title | heading | item | (columns if sentence.kind == "table" else frozenset())

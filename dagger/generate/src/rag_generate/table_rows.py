@@ -44,9 +44,13 @@ def table_rows(context: Context) -> list[TableRow]:
     return found
 
 
-def passage_sentences(context: Context) -> list[Sentence]:
-    """Return the sentences of a passage in order; the rows of its tables are sentences."""
-    table = table_rows(context)
+def passage_sentences(context: Context, table: Sequence[TableRow]) -> list[Sentence]:
+    """Return the sentences of a passage in order; the rows of its tables are sentences.
+
+    Args:
+        context: The passage.
+        table: What `table_rows` returns for it.
+    """
     if not table:
         return split_sentences(context.text, in_code=context.in_code)
     found: list[Sentence] = []

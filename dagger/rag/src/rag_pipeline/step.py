@@ -33,8 +33,8 @@ from .outputs import (
     RetrieveOutput,
     bad_output,
     check_reply,
+    read_reply,
 )
-from .outputs import read_reply as read_reply  # for those who hold the answer as JSON
 from .stages import PIPELINE, Stage, search_stages
 
 LOG = logging.getLogger(__name__)

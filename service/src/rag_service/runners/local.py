@@ -13,9 +13,9 @@ from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError, errors_of
 from rag_kit.handler import Event
 from rag_kit.workers import processors
+from rag_pipeline.outputs import read_reply
 from rag_pipeline.settings import read_settings
 from rag_pipeline.stages import PIPELINE, Stage
-from rag_pipeline.step import read_reply
 from rag_pipeline.steps.local import LocalPipeline, open_local
 
 from .base import Notify, Runner

@@ -9,7 +9,7 @@ from rag_kit.client import CONNECT_S, StepClient, Wording, new_client
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 from rag_pipeline.models import RagResponse, SearchResponse
-from rag_pipeline.step import read_reply
+from rag_pipeline.outputs import read_reply
 
 from .responses import Response, check_response, response_events
 

@@ -12,7 +12,8 @@ from rag_kit.handler import Event, message_event
 from rag_kit.passages import Result
 from rag_kit.request import explain
 from rag_pipeline.models import RagResponse, SearchResponse
-from rag_pipeline.step import closing_events, read_reply
+from rag_pipeline.outputs import read_reply
+from rag_pipeline.step import closing_events
 
 Response = RagResponse | SearchResponse
 
