@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from rag_retrieve import (
     RetrieveSettings,
 )
 from rag_retrieve.step import cap
+from rag_retrieve.stores.base import Point
 
 TEXTS = {
     "apollo": "Apollo 11 landed on the Moon in July 1969 with Neil Armstrong and Buzz Aldrin.",
@@ -163,6 +164,25 @@ def test_words_are_found_however_their_characters_are_written(tmp_path: Path) ->
             (result,) = search(opened, query=query, retrieve={"mode": "sparse"}).results
             assert result.document_id == name
             assert result.text == texts[name]
+
+
+def test_payloads_are_read_of_the_best_passages_only(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded store reads the texts of twice `top_k` passages, not of every candidate."""
+    store = retriever._collection("default")._store
+    read: list[str] = []
+    get = store.get
+
+    def counting(ids: Sequence[str], *rest: object, **fields: object) -> dict[str, Point]:
+        read.extend(ids)
+        return get(ids, *rest, **fields)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "get", counting)
+    response = search(retriever, query="the Moon", top_k=1)
+
+    assert len(response.results) == 1
+    assert len(read) == 2 < len(TEXTS)
 
 
 @pytest.mark.parametrize(
