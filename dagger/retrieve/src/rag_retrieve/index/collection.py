@@ -78,7 +78,31 @@ def _found(legs: list[list[Hit]], completed: list[dict[str, float]]) -> list[Fou
     ]
 
 
-Pick = Callable[[list[Found]], list[Ranked]]
+DocumentsOf = Callable[[Sequence[str]], list[str]]  # ids of passages found -> their documents
+Pick = Callable[[list[Found], DocumentsOf], list[Ranked]]
+
+
+class _Passages:
+    """The payloads of what the legs found, each loaded at most once."""
+
+    def __init__(self, store: Store, found: list[list[Hit]]) -> None:
+        self._store = store
+        self._hits = {hit.id: hit.payload for leg in found for hit in leg}
+        self._points: dict[str, Point] = {}
+
+    def documents_of(self, ids: Sequence[str]) -> list[str]:
+        """Return the document of each passage; a passage that is gone counts as its own."""
+        unknown = [id_ for id_ in ids if "document_id" not in self._hits[id_]]
+        payloads = {id_: point.payload for id_, point in self.load(unknown).items()}
+        return [
+            str((self._hits[id_] | payloads.get(id_, {})).get("document_id", id_)) for id_ in ids
+        ]
+
+    def load(self, ids: Sequence[str]) -> dict[str, Point]:
+        """Return the points that exist, by id."""
+        if missing := [id_ for id_ in ids if id_ not in self._points]:
+            self._points |= self._store.get(missing)
+        return {id_: self._points[id_] for id_ in ids if id_ in self._points}
 
 
 @dataclass(frozen=True)
@@ -175,28 +199,28 @@ class Collection:
         pick: Pick,
         *,
         complete: bool = False,
-        documents: bool = False,
     ) -> Snapshot:
         """Search all legs and load the passages `pick` chooses, from one state of the collection.
 
         Args:
             legs: What to search, as one request.
             condition: Filter on metadata, or None.
-            pick: Ranks and cuts what the legs found.
+            pick: Ranks and cuts what the legs found; asks for the documents of as few as it needs.
             complete: Score in each leg also what only another leg found; costs one more request.
-            documents: `pick` needs to know the document of each hit.
 
         Raises:
             StepError: `retriever_…`, from the store.
         """
-        fields = ["document_id", "version"] if documents or not self._store.exclusive else []
+        # In this process a payload costs more than a search; over a network a request does.
+        fields = [] if self._store.exclusive else ["document_id", "version"]
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
                 hits = self._store.search(list(legs), condition, fields)
                 completed = self._complete(legs, hits) if complete else [{} for _ in legs]
                 kept = hits if self._store.exclusive else self._published_only(hits)
-                ranking = pick(_found(kept, completed))
-                points = self._store.get([ranked.id for ranked in ranking])
+                passages = _Passages(self._store, kept)
+                ranking = pick(_found(kept, completed), passages.documents_of)
+                points = passages.load([ranked.id for ranked in ranking])
                 manifest = self.manifest
             if kept == hits and len(points) == len(ranking):
                 break
