@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # events pass nginx at once
 RETRY_S = 2.0  # between two attempts to load
 Result = TypeVar("Result")
 
@@ -208,7 +209,7 @@ async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Re
         finally:
             queue.stop()
 
-    return StreamingResponse(blocks(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
+    return StreamingResponse(blocks(), media_type=EVENTS, headers=UNBUFFERED)
 
 
 class EventQueue:
