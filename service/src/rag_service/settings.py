@@ -19,10 +19,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rag_kit.errors import StepError
+from rag_kit.origins import AllowedOrigins, is_loopback
 from rag_kit.settings import misconfigured
 from rag_pipeline.settings import URL
-
-from .http.origins import AllowedOrigins
 
 ROOT_PATH = r"(?:/[A-Za-z0-9._~-]+)+"
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
@@ -258,14 +257,6 @@ class ServiceSettings(BaseSettings):
 def process_environment() -> dict[str, str]:
     """Return the variables of this process, for a child of it."""
     return dict(os.environ)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is a loopback one."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def is_specific(host: str) -> bool:

@@ -14,7 +14,6 @@ import re
 import time
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import pydantic_core
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,8 +21,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag_kit.errors import StepError, envelope
+from rag_kit.origins import host_name, is_loopback
 
-from ..settings import ApiKey, ServiceSettings, is_loopback
+from ..settings import ApiKey, ServiceSettings
 from .context import Context, Principal, address_of, context_of, path_of
 from .errors import headers_of, refuse
 from .fair_queue import Admission, Rates
@@ -312,7 +312,7 @@ class Keys:
 
     def _check_host(self, header: str) -> None:
         """Reject foreign Host headers (DNS rebinding)."""
-        name = _host_name(header)
+        name = host_name(header)
         if not is_loopback(name) and name not in self._settings.allowed_hosts:
             raise StepError(
                 "forbidden",
@@ -331,14 +331,6 @@ class Keys:
                 else "the key is not known here",
             )
         return Principal(found.name, found.collections, found.write, found.per_minute)
-
-
-def _host_name(header: str) -> str:
-    """Return the name in a Host header, without its port; "" when it is malformed."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _digest(key: str) -> bytes:
