@@ -168,7 +168,17 @@ class ServiceSettings(BaseSettings):
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
     llm_api_key_file: Path | None = Field(None, description="File that holds it instead.")
 
-    def secret(self, name: Literal["qdrant_api_key", "llm_api_key"]) -> SecretStr | None:
+    reranker_url: str | None = Field(
+        None, description="As for `rerank`; passed to the Dagger runners, too."
+    )
+    reranker: str | None = Field(None, description="What that server speaks: cohere or tei.")
+    reranker_model: str | None = Field(None, description="Name of the model there.")
+    reranker_api_key: SecretStr | None = Field(None, description="Its key.")
+    reranker_api_key_file: Path | None = Field(None, description="File that holds it instead.")
+
+    def secret(
+        self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
+    ) -> SecretStr | None:
         """Return a key for the Dagger runners from its variable or its file, or None.
 
         Raises:
