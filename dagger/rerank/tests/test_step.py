@@ -167,16 +167,17 @@ def test_a_request_may_rather_fail() -> None:
     assert caught.value is UP
 
 
-def test_title_and_text_are_read_without_hidden_characters() -> None:
+def test_title_headings_and_text_are_read_without_hidden_characters() -> None:
     """Invisible characters never reach the model; a passage has at most 8,000 characters."""
     words = Words()
     results = [
-        result(1, "Sign\u200b here.", title="By-laws\u202e"),
+        result(1, "Sign\u200b here.", title="By-laws\u202e", headings=["By-laws", "§ 3"]),
         result(2, "x" * 9000),
+        result(3, "short", title="t" * 9000),
     ]
     run(words, results=results)
 
-    assert words.asked == [["By-laws\nSign here.", "x" * 8000]]
+    assert words.asked == [["By-laws > § 3\nSign here.", "x" * 8000, f"{'t' * 200}\nshort"]]
 
 
 def test_a_passage_without_text_is_not_sent() -> None:

@@ -183,3 +183,37 @@ def test_payloads_are_read_of_the_best_passages_only(
 
     assert len(response.results) == 1
     assert len(read) == 2 < len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "guide.md",
+            "# Pumps\n\n## Service\n\n{long}\n\n### Filter\n\n{filter}\n",
+        ),
+        (
+            "guide.rst",
+            "Pumps\n=====\n\nService\n-------\n\n{long}\n\nFilter\n~~~~~~\n\n{filter}\n",
+        ),
+        (
+            "guide.html",
+            "<h1>Pumps</h1><h2>Service</h2><p>{long}</p><h3>Filter</h3><p>{filter}</p>",
+        ),
+    ],
+)
+def test_a_result_names_its_headings(tmp_path: Path, name: str, text: str) -> None:
+    """Whatever the format, a result has the headings it stands under, outermost first."""
+    file = tmp_path / name
+    file.write_text(
+        text.format(
+            long="The pump runs day and night without a pause. " * 30,
+            filter="Change the filter each month. " * 30,
+        )
+    )
+    with Retriever.open(RetrieveSettings(home=tmp_path / "store")) as retriever:
+        retriever.ingest([file])
+        found = search(retriever, query="How often is the filter changed?").results
+
+    assert found[0].headings == ["Pumps", "Service", "Filter"]
+    assert all(result.headings[:2] == ["Pumps", "Service"] for result in found)

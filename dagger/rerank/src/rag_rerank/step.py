@@ -25,6 +25,7 @@ RELEVANT = (
     0.5  # a passage from this score on takes the place of one of a document that has half of them
 )
 MAX_CHARACTERS = 8000  # of a passage; models read 512 tokens to a few thousand
+MAX_NAME, MAX_HEADINGS = 200, 6  # characters of a title or heading; the innermost headings
 RERANK, RETRIEVE, DENSE = "rerank", "retrieve", "dense"  # names among a passage's scores
 
 
@@ -87,9 +88,16 @@ def _scores(
 
 
 def _text(result: Result) -> str:
-    """Return what the reranker reads: title and text, as BEIR joins them (Thakur et al. 2021)."""
+    """Return what the reranker reads: title and headings on a line, then the text; "" without text.
+
+    BEIR joins title and text, too (Thakur et al., NeurIPS 2021).
+    """
     text = clean(result.text).strip()
-    return f"{clean(result.title).strip()}\n{text}".strip()[:MAX_CHARACTERS] if text else ""
+    names = [
+        clean(name[:MAX_NAME]).strip() for name in (result.title, *result.headings[-MAX_HEADINGS:])
+    ]
+    lead = " > ".join(name for name in dict.fromkeys(names) if name)
+    return f"{lead}\n{text}".strip()[:MAX_CHARACTERS] if text else ""
 
 
 def _scored(result: Result, score: float) -> Result:

@@ -135,6 +135,7 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
             score=ranked.score,
             scores=ranked.scores,
             metadata=payload["metadata"],
+            headings=payload.get("headings", []),
             in_code=payload.get("in_code", False),
             tables=[
                 TablePart(span=[start, end], columns=columns, delimiter=delimiter)
