@@ -156,7 +156,7 @@ def main(arguments: list[str]) -> int:
     return (
         own(arguments[1:])
         if own
-        else command("rag", PROG, ABOUT, open_step, arguments, verbs=("run", "search"))
+        else command("rag", PROG, ABOUT, open_step, arguments, verbs=("run", "search", "rerank"))
     )
 
 

@@ -1,0 +1,10 @@
+"""`python -m rag_rerank`: the step as a command and as a server."""
+
+import sys
+
+from rag_kit.command import command
+
+from .wire import open_step
+
+if __name__ == "__main__":
+    sys.exit(command("rerank", "python -m rag_rerank", "Rank passages again.", open_step))
