@@ -151,7 +151,7 @@ class Asked(BaseModel):
     ("given", "param", "message"),
     [
         ({"query": "x", "retrieve": {"depth": 1}}, "retrieve.depth",
-         "retrieve.depth: unknown option; see the request schema in contract/ for the known ones"),
+         "retrieve.depth: unknown option; the request schema lists the known ones"),
         ({"query": "x", "retrieve": {"top-k": 1}}, "retrieve.top-k",
          "retrieve.top-k: unknown option; did you mean 'top_k'?"),
         ({"query": " ", "retrieve": {"Mode": "dense"}}, "retrieve.Mode",

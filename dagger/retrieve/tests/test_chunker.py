@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from rag_retrieve.documents import LoadedDocument, load
+from rag_retrieve.documents import Heading, LoadedDocument, load
 from rag_retrieve.documents.boundaries import boundaries, starts_character
 from rag_retrieve.documents.chunker import MAX_CHARACTERS_PER_TOKEN, Chunk, chunk, embedding_text
 
@@ -25,6 +25,11 @@ def plain(text: str) -> LoadedDocument:
 def markdown(text: str) -> LoadedDocument:
     """Load a Markdown document."""
     return load("a.md", text.encode())[0]
+
+
+def path(chunk: Chunk) -> list[str]:
+    """Return the words of the headings a chunk stands under."""
+    return [heading.text for heading in chunk.headings]
 
 
 def words(text: str) -> int:
@@ -119,7 +124,7 @@ def test_a_short_document_is_one_chunk() -> None:
     """What fits is not cut; surrounding white space is left out by moving the span."""
     chunks = chunk(plain("\n  One. Two.\n\nThree. \n"), count_tokens=words)
 
-    assert chunks == [Chunk(0, (3, 20), "One. Two.\n\nThree.", None, "")]
+    assert chunks == [Chunk(0, (3, 20), "One. Two.\n\nThree.", None, ())]
 
 
 def test_a_blank_document_has_no_chunk() -> None:
@@ -166,7 +171,7 @@ def test_code_blocks_are_cut_between_lines_only() -> None:
         "Intro.\n\n```\n# one\n\na b\n```",
         "Outro of five words here.",
     ]
-    assert {c.heading for c in chunks} == {""}
+    assert {c.headings for c in chunks} == {()}
 
 
 @pytest.mark.parametrize(
@@ -216,11 +221,29 @@ def test_the_heading_path_is_what_is_above_all_of_the_chunk() -> None:
     )
     chunks = chunk(markdown(text), count_tokens=words, max_tokens=12)
 
-    assert [(" ".join(c.text.split()), c.heading) for c in chunks] == [
-        ("# Guide ## Install One two go on. One two go on.", "Guide"),
-        ("One two go on. One two go on.", "Guide > Install"),
-        ("### Extra one ## Use short ## End also short", "Guide"),
+    assert [(" ".join(c.text.split()), path(c)) for c in chunks] == [
+        ("# Guide ## Install One two go on. One two go on.", ["Guide", "Install"]),
+        ("One two go on. One two go on.", ["Guide", "Install"]),
+        ("### Extra one ## Use short ## End also short", ["Guide"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A\n=\n\nB\n--\n\nbody", ["A", "B"]),
+        ("# A\n\n## B\n\n### C\n\nbody\n\n### D\n\nmore", ["A", "B"]),
+        ("# A\nbody of A\n\n## B\n\nbody", ["A"]),
+        ("body first\n\n# A\n\nbody", []),
+        ("# A\n\n# B\n\nbody", ["B"]),
+    ],
+)
+def test_a_chunk_is_under_the_headings_it_begins_with(text: str, expected: list[str]) -> None:
+    """Headings that follow each other without text between are all above what comes then."""
+    (only,) = chunk(markdown(text), count_tokens=words, max_tokens=99)
+
+    assert path(only) == expected
+    assert embedding_text(markdown(text), only) in (text, f"A {text}")
 
 
 def test_rows_stay_whole_and_carry_the_columns() -> None:
@@ -230,8 +253,8 @@ def test_rows_stay_whole_and_carry_the_columns() -> None:
     chunks = chunk(document, count_tokens=words, max_tokens=12)
 
     assert {c.span[0] for c in chunks} <= set(document.breaks)
-    assert [c.heading for c in chunks] == ["", *["id, note"] * (len(chunks) - 1)]
-    assert embedding_text(document, chunks[1]) == f"id, note {chunks[1].text}"
+    assert {c.headings for c in chunks} == {()}
+    assert embedding_text(document, chunks[1]) == f"id | note {chunks[1].text}"
 
 
 def test_overlap_repeats_the_end_of_the_chunk_before() -> None:
@@ -306,18 +329,18 @@ def test_numbers_out_of_range_are_refused(max_tokens: int, overlap: int) -> None
 def test_the_embedded_text_is_title_headings_and_text() -> None:
     """What says something new is put before the text, and nothing twice."""
 
-    def embedded(title: str, heading: str, text: str, source: str = "file.md") -> str:
+    def embedded(title: str, headings: list[str], text: str, source: str = "file.md") -> str:
         document = LoadedDocument(f"{source}#7", title, source, text, "text/plain")
-        return embedding_text(document, Chunk(0, (0, len(text)), text, None, heading))
+        above = tuple(Heading(0, level, name) for level, name in enumerate(headings, 1))
+        return embedding_text(document, Chunk(0, (9, 9 + len(text)), text, None, above))
 
-    assert embedded("A Title", "", "Some text.") == "A Title Some text."
-    assert embedded("Guide", "Guide > Install", "Run it.") == "Guide Install Run it."
-    assert (
-        embedded("Guide", "Guide > Install", "## Install\nRun it.") == "Guide ## Install\nRun it."
-    )
-    assert embedded("Guide", "Guide", "# Guide\nWelcome.") == "# Guide\nWelcome."
-    assert embedded("file", "", "Some text.") == "Some text."
-    assert embedded("7", "", "Some text.") == "Some text."
+    assert embedded("A Title", [], "Some text.") == "A Title Some text."
+    assert embedded("Guide", ["Guide", "Install"], "Run it.") == "Guide Install Run it."
+    assert embedded("Guide", ["Install", "Linux"], "Run it.") == "Guide Install > Linux Run it."
+    assert embedded("Guide", ["Install"], "## Install\nRun it.") == "Guide ## Install\nRun it."
+    assert embedded("Guide", ["Guide"], "# Guide\nWelcome.") == "# Guide\nWelcome."
+    assert embedded("file", [], "Some text.") == "Some text."
+    assert embedded("7", [], "Some text.") == "Some text."
 
 
 @pytest.mark.parametrize("continuation", ["`default` is it.", "(mostly) so.", "**bold** words."])

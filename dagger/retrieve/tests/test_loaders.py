@@ -498,7 +498,7 @@ def test_csv_breaks_at_rows_and_not_at_quoted_line_ends() -> None:
 
     assert [text[offset:][:4] for offset in document.breaks] == ["id;n", '1;"t', "2;pl"]
     assert document.metadata == {"columns": ["id", "note"]}
-    assert [(h.offset, h.text) for h in document.headings] == [(9, "id, note")]
+    assert [table.columns for table in document.tables] == [("id", "note")]
     assert document.text == text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from rag_retrieve import (
     RetrieveSettings,
 )
 from rag_retrieve.step import cap
+from rag_retrieve.stores.base import Point
 
 TEXTS = {
     "apollo": "Apollo 11 landed on the Moon in July 1969 with Neil Armstrong and Buzz Aldrin.",
@@ -163,3 +164,56 @@ def test_words_are_found_however_their_characters_are_written(tmp_path: Path) ->
             (result,) = search(opened, query=query, retrieve={"mode": "sparse"}).results
             assert result.document_id == name
             assert result.text == texts[name]
+
+
+def test_payloads_are_read_of_the_best_passages_only(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded store reads the texts of twice `top_k` passages, not of every candidate."""
+    store = retriever._collection("default")._store
+    read: list[str] = []
+    get = store.get
+
+    def counting(ids: Sequence[str], *rest: object, **fields: object) -> dict[str, Point]:
+        read.extend(ids)
+        return get(ids, *rest, **fields)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "get", counting)
+    response = search(retriever, query="the Moon", top_k=1)
+
+    assert len(response.results) == 1
+    assert len(read) == 2 < len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "guide.md",
+            "# Pumps\n\n## Service\n\n{long}\n\n### Filter\n\n{filter}\n",
+        ),
+        (
+            "guide.rst",
+            "Pumps\n=====\n\nService\n-------\n\n{long}\n\nFilter\n~~~~~~\n\n{filter}\n",
+        ),
+        (
+            "guide.html",
+            "<h1>Pumps</h1><h2>Service</h2><p>{long}</p><h3>Filter</h3><p>{filter}</p>",
+        ),
+    ],
+)
+def test_a_result_names_its_headings(tmp_path: Path, name: str, text: str) -> None:
+    """Whatever the format, a result has the headings it stands under, outermost first."""
+    file = tmp_path / name
+    file.write_text(
+        text.format(
+            long="The pump runs day and night without a pause. " * 30,
+            filter="Change the filter each month. " * 30,
+        )
+    )
+    with Retriever.open(RetrieveSettings(home=tmp_path / "store")) as retriever:
+        retriever.ingest([file])
+        found = search(retriever, query="How often is the filter changed?").results
+
+    assert found[0].headings == ["Pumps", "Service", "Filter"]
+    assert all(result.headings[:2] == ["Pumps", "Service"] for result in found)

@@ -17,7 +17,9 @@ from .template import Template
 from .tokenizer import Tokenizer
 
 NO_CONTEXT_TEXT = "I could not find an answer to this in the documents."
-MAX_TITLE = 200  # characters of a title in the prompt
+MAX_TITLE = 200  # characters of a title or heading in the prompt
+MAX_NAMES = 7  # title and headings there; the innermost headings are kept
+HEADING_MARKS = "#=* \t"  # what stands before a heading's words in Markdown and AsciiDoc
 FENCE = "```"  # opens the block of code that a passage begins in
 MAX_COLUMNS = 500  # characters of the names of columns there
 TOKENS_PER_MARK_CHARACTER = 0.75  # of random letters and digits in MiniLM's word pieces, mean
@@ -34,16 +36,24 @@ class Prompt(NamedTuple):
 def passage_body(result: Result) -> str:
     """Return what of a passage stands in the prompt: title and text, cleaned; empty without text.
 
-    The title has a line of its own, unless the text begins with it; so have the names of the columns
-    where the passage begins in the middle of a table.
+    Title and headings have a line of their own, without those the text begins with; so have the names of
+    the columns where the passage begins in the middle of a table.
     """
     text = clean(result.text).strip()
-    title = " ".join(clean(result.title[:MAX_TITLE]).split())
     if not text:
         return ""
-    text = f"{FENCE}\n{text}" if result.in_code else text
-    lines = [title if title and not text.startswith(title) else "", _columns_above(result), text]
+    body = f"{FENCE}\n{text}" if result.in_code else text
+    lines = [_path_above(result, text), _columns_above(result), body]
     return "\n".join(line for line in lines if line)
+
+
+def _path_above(result: Result, text: str) -> str:
+    """Return title and headings as one line, `Guide > Install`, without those that `text` begins with."""
+    names = [" ".join(clean(name[:MAX_TITLE]).split()) for name in (result.title, *result.headings)]
+    start = text.lstrip(HEADING_MARKS)
+    return " > ".join(
+        name for name in dict.fromkeys(names[-MAX_NAMES:]) if name and not start.startswith(name)
+    )
 
 
 def _columns_above(result: Result) -> str:

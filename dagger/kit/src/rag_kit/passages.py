@@ -57,6 +57,12 @@ class Result(BaseModel):
         description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+    headings: list[str] = Field(
+        default_factory=list,
+        exclude_if=lambda headings: not headings,
+        description="The headings all of the passage stands under, outermost first; absent where there "
+        "is none.",
+    )
     in_code: bool = Field(
         False,
         exclude_if=lambda in_code: not in_code,

@@ -159,7 +159,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> Ste
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
     elif first["type"] == "extra_forbidden":
-        way_out = "see the request schema in contract/ for the known ones"
+        way_out = "the request schema lists the known ones"
         near = _near(first["loc"][-1], _fields(model, first["loc"][:-1]))
         text = f"unknown option; {f'did you mean {near!r}?' if near else way_out}"
     elif first["type"] == "missing":

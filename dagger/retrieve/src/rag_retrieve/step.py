@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from rag_kit.errors import StepError
 from rag_kit.passages import Result, TablePart
 
-from .index.collection import Collection, Found, Ranked
+from .index.collection import Collection, DocumentsOf, Found, Ranked
 from .index.manifest import Manifest
 from .models import RetrieveRequest, RetrieveResponse
 from .search.filters import parse_filters
@@ -55,9 +55,10 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     snapshot = collection.search(
         [_leg(name, request, collection) for name in names],
         parse_filters(request.filters),
-        lambda found: _rank(dict(zip(names, found, strict=True)), request),
+        lambda found, documents_of: _rank(
+            dict(zip(names, found, strict=True)), request, documents_of
+        ),
         complete=options.mode == "hybrid",
-        documents=True,
     )
     results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
     return respond(request, results, snapshot.manifest, {"version": version})
@@ -93,7 +94,9 @@ def _leg(name: str, request: RetrieveRequest, collection: Collection) -> Leg:
     return ("sparse", collection.analyzer.sparse_query(request.query), limit)
 
 
-def _rank(found: Mapping[str, Found], request: RetrieveRequest) -> list[Ranked]:
+def _rank(
+    found: Mapping[str, Found], request: RetrieveRequest, documents_of: DocumentsOf
+) -> list[Ranked]:
     """Fuse the legs, then apply threshold, document cap and top_k."""
     options = request.retrieve
     returned = {name: {hit.id: hit.score for hit in leg.hits} for name, leg in found.items()}
@@ -107,21 +110,28 @@ def _rank(found: Mapping[str, Found], request: RetrieveRequest) -> list[Ranked]:
     order = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
     if request.min_score is not None:
         order = [point_id for point_id in order if fused[point_id] >= request.min_score]
-    documents = {hit.id: hit.payload["document_id"] for leg in found.values() for hit in leg.hits}
     dense = scores.get("dense")
-    ranked = [(documents[one], dense is None or dense[one] >= CLOSE) for one in order]
-    kept = cap(ranked, options.max_per_document, request.top_k)
+
+    def ranked() -> Iterator[tuple[str, bool]]:
+        page = 2 * request.top_k
+        for at in range(0, len(order), page):
+            ids = order[at : at + page]
+            for point_id, document in zip(ids, documents_of(ids), strict=True):
+                yield document, dense is None or dense[point_id] >= CLOSE
+
+    kept = cap(ranked(), options.max_per_document, request.top_k)
     return [
         Ranked(point_id, fused[point_id], {name: leg[point_id] for name, leg in scores.items()})
         for point_id in (order[at] for at in kept)
     ]
 
 
-def cap(ranked: Sequence[tuple[object, bool]], most: int | None, top_k: int) -> list[int]:
+def cap(ranked: Iterable[tuple[object, bool]], most: int | None, top_k: int) -> list[int]:
     """Choose `top_k` passages so that no document displaces others that are as relevant.
 
     Args:
-        ranked: Document of each passage and whether it is close to the question, best first.
+        ranked: Document of each passage and whether it is close to the question, best first; read
+            only as far as needed.
         most: Passages of one document; None: half of `top_k`, and more where no other document
             has a passage that is close.
         top_k: How many to choose.
@@ -137,10 +147,11 @@ def cap(ranked: Sequence[tuple[object, bool]], most: int | None, top_k: int) -> 
         taken[document] += 1
         fits = is_close or at < top_k or most is not None
         (kept if fits and taken[document] <= limit else spare).append(at)
-    chosen = kept[:top_k]
+        if len(kept) == top_k:
+            break
     if most is None:
-        chosen += spare[: top_k - len(chosen)]
-    return sorted(chosen)
+        kept += spare[: top_k - len(kept)]
+    return sorted(kept)
 
 
 def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
@@ -157,6 +168,7 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
             score=ranked.score,
             scores=ranked.scores,
             metadata=payload["metadata"],
+            headings=payload.get("headings", []),
             in_code=payload.get("in_code", False),
             tables=[
                 TablePart(span=[start, end], columns=columns, delimiter=delimiter)

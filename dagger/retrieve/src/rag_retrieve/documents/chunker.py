@@ -15,8 +15,8 @@ from math import ceil
 from typing import NamedTuple
 
 from .boundaries import PARAGRAPH, WORD, boundaries, middle
-from .document import LoadedDocument, Table, code_lines, page_of, stem
-from .headings import MAX_HEADING_CHARACTERS, HeadingPaths
+from .document import Heading, LoadedDocument, Table, code_lines, page_of, stem
+from .headings import MAX_HEADING_CHARACTERS, SEPARATOR, HeadingPaths
 from .tables import clipped, columns_above
 
 MAX_CHARACTERS_PER_TOKEN = 16  # a word of 100 letters is one unknown token for WordPiece
@@ -36,7 +36,7 @@ class Chunk:
         span: Start and end in the document's text, in characters.
         text: The document's text[span[0]:span[1]]; no white space at either end.
         page: Page on which it starts, from 1, or None.
-        heading: Path of the headings above all of it, `Guide > Install`; "" without any.
+        headings: The headings all of it stands under, outermost first.
         tables: The parts of tables in it.
         in_code: Whether it begins inside a fenced block of code.
     """
@@ -45,7 +45,7 @@ class Chunk:
     span: tuple[int, int]
     text: str
     page: int | None
-    heading: str
+    headings: tuple[Heading, ...]
     tables: tuple[Table, ...] = ()
     in_code: bool = False
 
@@ -90,7 +90,7 @@ def chunk(
         )
     cutter = _Cutter(document.text, count_tokens, max_tokens)
     spans = cutter.spans(boundaries(document), overlap_tokens)
-    headings = HeadingPaths(document.headings)
+    paths = HeadingPaths(document.text, document.headings)
     code = code_lines(document)
     return [
         Chunk(
@@ -98,7 +98,7 @@ def chunk(
             span,
             document.text[slice(*span)],
             page_of(document, span[0]),
-            headings[span],
+            paths[span],
             clipped(document.tables, span),
             _is_in_code(code, span[0]),
         )
@@ -117,8 +117,8 @@ def embedding_text(document: LoadedDocument, chunk: Chunk) -> str:
     The columns of a table that the chunk begins in stand before its text.
 
     A title is left out where it says nothing new: the text starts with it, or it is only the
-    file's name or the record's id. So are headings equal to the title or with which the text
-    starts. With a title and no heading this is exactly `title text`.
+    file's name or the record's id. So are headings equal to the title or in the text. With a title
+    and no heading this is exactly `title text`.
     """
     start = _plain(chunk.text[:MAX_HEADING_CHARACTERS])
     fallbacks = (stem(document.source), document.document_id.removeprefix(f"{document.source}#"))
@@ -127,13 +127,13 @@ def embedding_text(document: LoadedDocument, chunk: Chunk) -> str:
         title = ""
     path = [
         words
-        for words in chunk.heading.split(" > ")
-        if words and _plain(words) != _plain(document.title) and not start.startswith(_plain(words))
+        for offset, _, words in chunk.headings
+        if offset < chunk.span[0]
+        and _plain(words) != _plain(document.title)
+        and not start.startswith(_plain(words))
     ]
     columns = " | ".join(columns_above(document.tables, chunk.span[0]))[:MAX_HEADING_CHARACTERS]
-    if document.breaks:  # the columns of CSV are its rows' heading
-        columns = ""
-    return " ".join(part for part in (title, " > ".join(path), columns, chunk.text) if part)
+    return " ".join(part for part in (title, SEPARATOR.join(path), columns, chunk.text) if part)
 
 
 def _plain(text: str) -> str:

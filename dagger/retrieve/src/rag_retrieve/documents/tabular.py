@@ -1,7 +1,4 @@
-"""CSV and TSV: one document, exactly the decoded file, that breaks where a row starts.
-
-The names of the columns are the heading of the rows below them.
-"""
+"""CSV and TSV: one document, exactly the decoded file, that breaks where a row starts."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from pydantic import JsonValue
 
 from rag_kit.tables import Row, rows
 
-from .document import Heading, LoadedDocument, Table, first_warnings, stem, tidy, unreadable
+from .document import LoadedDocument, Table, first_warnings, stem, unreadable
 from .encoding import decode
 
 DELIMITERS = ",;\t|"
@@ -78,7 +75,7 @@ def _document(
     if not found:
         unreadable(name, "it is empty: it holds no row")
     first = _header(found[:SAMPLE_ROWS], width)
-    columns, below = found[first].cells, found[first + 1 : first + 2]
+    columns = found[first].cells
     table = Table(found[first].start, found[-1].end, columns, delimiter)
     return LoadedDocument(
         name,
@@ -88,7 +85,6 @@ def _document(
         content_type,
         metadata={"columns": cast(JsonValue, list(columns))},
         breaks=tuple(row.start for row in found),
-        headings=tuple(Heading(row.start, 1, tidy(", ".join(columns))) for row in below),
         tables=(table,),
         warnings=first_warnings([*decoding, *_irregular(text, found[first + 1 :], len(columns))]),
     )

@@ -90,6 +90,8 @@ def chunk_point(
         "page": piece.page,
         "metadata": document.metadata,
     }
+    if piece.headings:
+        payload["headings"] = [heading.text for heading in piece.headings]
     if piece.tables:
         payload["tables"] = _tables(piece.tables)
     if piece.in_code:
