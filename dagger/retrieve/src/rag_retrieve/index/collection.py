@@ -28,6 +28,7 @@ from rag_kit.reports import DocumentInfo, StoredDocument
 
 from ..documents import LoadedDocument
 from ..documents.chunker import embedding_text
+from ..documents.names import with_name
 from ..search.filters import Condition, matches
 from ..stores.base import Hit, Leg, Point, Store, batches
 from ..stores.embedded.locks import SharedLock, has_ended, this_process
@@ -360,7 +361,10 @@ class Collection:
             for piece in pieces
         ]
         vectors = iter(self._embed(texts))
-        sparse = map(self.analyzer.sparse_document, texts)
+        sources = (
+            document.source for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces
+        )
+        sparse = map(self.analyzer.sparse_document, map(with_name, sources, texts))
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
