@@ -151,7 +151,7 @@ class Asked(BaseModel):
     ("given", "param", "message"),
     [
         ({"query": "x", "retrieve": {"top": 1}}, "retrieve.top",
-         "retrieve.top: unknown option; see the request schema in contract/ for the known ones"),
+         "retrieve.top: unknown option; the request schema lists the known ones"),
         ({}, "query", "query: required, but missing"),
         ({"query": " "}, "query",
          'query: the query is empty; ask something, e.g. "Who may sign?"'),

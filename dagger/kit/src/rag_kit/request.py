@@ -149,7 +149,7 @@ def explain(error: ValidationError) -> StepError:
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
     elif first["type"] == "extra_forbidden":
-        text = "unknown option; see the request schema in contract/ for the known ones"
+        text = "unknown option; the request schema lists the known ones"
     elif first["type"] == "missing":
         text = "required, but missing"
     else:
