@@ -91,7 +91,7 @@ def respond(
             **request.model_dump(exclude_unset=True),
             "query": request.query,
             "collection": request.collection,
-            "warnings": [*request.warnings, *warnings],
+            "warnings": [*request.warnings, *warnings, *filter(None, [manifest.outdated])],
             "results": results,
             "provenance": {**request.provenance, "retrieve": provenance},
         }
@@ -179,6 +179,7 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
             score=ranked.score,
             scores=ranked.scores,
             metadata=payload["metadata"],
+            date=payload.get("date"),
             headings=payload.get("headings", []),
             in_code=payload.get("in_code", False),
             tables=[
