@@ -60,6 +60,12 @@ class Result(BaseModel):
         "passage also retrieve (its score before) and rerank (0 to 1).",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+    date: str | None = Field(
+        None,
+        exclude_if=lambda date: date is None,
+        description="Date of the document as precise as it is known, `2024` or `2024-03-15`; absent "
+        "where none is known.",
+    )
     headings: list[str] = Field(
         default_factory=list,
         exclude_if=lambda headings: not headings,
@@ -95,6 +101,11 @@ class Citation(BaseModel):
     title: str = Field(description="Title of the document.")
     source: str = Field(description="Where the document came from.")
     page: int | None = Field(description="First page of the passage, from 1, or null.")
+    date: str | None = Field(
+        None,
+        exclude_if=lambda date: date is None,
+        description="Date of the document, ISO 8601; absent where none is known.",
+    )
     score: float = Field(description="Rank score of the passage.")
     spans: list[list[int]] = Field(
         description="Start and end of what supports the answer, in the document's text, in "
