@@ -380,6 +380,8 @@ def _condition(raw: Any) -> Any:
     if "key" not in raw:
         return _filter(raw)
     if raw.get("match") is not None:
+        if "any" in raw["match"]:
+            return q.FieldCondition(raw["key"], match=q.MatchAny(raw["match"]["any"]))
         value = raw["match"]["value"]
         value = np.bool_(value) if isinstance(value, bool) else value
         return q.FieldCondition(raw["key"], match=q.MatchValue(value))

@@ -298,7 +298,7 @@ class Retriever:
 
     def _rebuild(self, old: Collection, progress: OnProgress | None, pace: Pace) -> IngestReport:
         name = old.manifest.name
-        manifest = old.manifest.emptied(self._recipe)
+        manifest = Manifest.new(name, self._recipe, old.manifest.roots)
         generation, store = self._stores.begin_generation(name, self._recipe.dim)
         try:
             draft = Collection(Draft(), store, manifest, self._analyzer(), on_step=self._on_step)
@@ -449,7 +449,7 @@ class Retriever:
             return None
 
     def _open(self, name: str, *, create: bool) -> Collection:
-        manifest = Manifest(name=name, recipe=self._recipe)
+        manifest = Manifest.new(name, self._recipe)
         store = self._create(manifest) if create and not self._stores.exists(name) else None
         if store is None:
             manifest = self._manifest(name)

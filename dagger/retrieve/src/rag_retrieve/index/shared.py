@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from rag_kit.errors import StepError
 
@@ -50,6 +50,7 @@ CLAIM_FIELDS = [
 ]  # fmt: skip
 TURNS = 3  # times a writer that was given up for dead starts again
 
+Result = TypeVar("Result")
 Step: TypeAlias = tuple[Version | None, Version | None]  # a document from one version to another
 
 
@@ -98,7 +99,7 @@ class SharedCollection(Collection):
                 return None
             return replace(state, value={**manifest.model_dump(), "roots": merged})
 
-        state = self._open_generation().change(keep)
+        state = self._followed(lambda: self._open_generation().change(keep))
         self.manifest = read_manifest(state.value or {}, self._name)
 
     def checkpoint(self) -> None:
@@ -115,11 +116,21 @@ class SharedCollection(Collection):
         """
         line = Line(self._name)
         for _ in patience(WAIT_S):
-            if not self._blocked(self._open_generation(), line):
+            if not self._followed(lambda: self._blocked(self._open_generation(), line)):
                 break
         else:
             raise line.refusal(self._stores.watch.lease_s)
         yield
+
+    def _followed(self, work: Callable[[], Result]) -> Result:
+        """Do work on the live generation again when it was replaced and removed meanwhile."""
+        for _ in patience(WAIT_S):
+            try:
+                return work()
+            except StepError as error:
+                if error.code != "collection_not_found" or not self._stores.exists(self._name):
+                    raise
+        raise StepError("in_progress", f"collection '{self._name}' keeps being replaced; try again")
 
     def _open_generation(self) -> Generation:
         """Return the live generation, after doing what a decided replacement has left to do."""
@@ -166,8 +177,11 @@ class SharedCollection(Collection):
                 left[:] = self._round(writer, left, line)
                 if not left:
                     break
-        except BaseException:  # Ctrl-C too
+        except BaseException as error:  # Ctrl-C too
             self._abandon(writer)
+            gone = isinstance(error, StepError) and error.code == "collection_not_found"
+            if gone and self._stores.exists(self._name):  # replaced after this one was given up
+                raise GivenUpError from error
             raise
         self._leave(writer)
         return not left
@@ -214,8 +228,7 @@ class SharedCollection(Collection):
 
         line = Line(self._name)
         for _ in patience(WAIT_S):
-            writer = self._announced("indexing")
-            state = self._register(writer, enter)
+            writer, state = self._followed(lambda: self._entered("indexing", enter))
             if writer.token in state.writers:
                 try:
                     check_recipe(read_manifest(state.value or {}, self._name), self.analyzer.recipe)
@@ -224,8 +237,14 @@ class SharedCollection(Collection):
                     raise
                 return writer
             self._leave(writer)
-            self._blocked(self._open_generation(), line)
+            self._followed(lambda: self._blocked(self._open_generation(), line))
         raise line.refusal(self._stores.watch.lease_s)
+
+    def _entered(
+        self, doing: str, enter: Callable[[State, str], State | None]
+    ) -> tuple[Writer, State]:
+        writer = self._announced(doing)
+        return writer, self._register(writer, enter)
 
     def _announced(self, doing: str) -> Writer:
         writer = Writer(self._open_generation(), doing, self._stores.watch.lease_s)
@@ -434,7 +453,7 @@ class SharedCollection(Collection):
 
     def recover(self) -> None:
         """Settle every writer that has died."""
-        self._blocked(self._open_generation(), Line(self._name))
+        self._followed(lambda: self._blocked(self._open_generation(), Line(self._name)))
 
     @contextmanager
     def rebuilding(self) -> Iterator[None]:
@@ -447,7 +466,7 @@ class SharedCollection(Collection):
         def enter(state: State, token: str) -> State | None:
             return None if state.rebuilder or not state.open else replace(state, rebuilder=token)
 
-        writer = self._announced("reindexing")
+        writer, _ = self._followed(lambda: self._entered("reindexing", enter))
         self._wait_until(writer, enter, lambda state: state.rebuilder == writer.token)
         self._rebuilder = writer
         try:

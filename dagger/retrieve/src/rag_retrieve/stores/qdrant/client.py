@@ -99,7 +99,9 @@ class Server:
         except StepError as error:
             # a server that sends Retry-After is not called before that
             passing = error.code == "retriever_unavailable" and error.retry_after is None
-            if not passing or not self.breaker.may_retry():
+            # an alias may have moved while the server looked up what it named
+            moved = error.code == "collection_not_found"
+            if not moved and (not passing or not self.breaker.may_retry()):
                 raise
         return self._call(call, name, self._read_s)
 
