@@ -97,6 +97,14 @@ class Service:
         self._note(context_of(http.scope), text)
         return text
 
+    async def rerank(self, http: Request, text: str) -> dict[str, Any]:
+        """Return the response of the step `rerank` to a request; errors as for `answer`."""
+        context = context_of(http.scope)
+        self._require_ready(self.runner)
+        reply = await self._in_slot(http, context, lambda: self.runner.rerank(text))
+        data: dict[str, Any] = pydantic_core.from_json(reply)
+        return data
+
     async def events(
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -119,10 +127,16 @@ class Service:
     ) -> str:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
+        return await self._in_slot(http, context, lambda: ask(text))
+
+    async def _in_slot(
+        self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
+    ) -> str:
+        """Work in a slot; when the client goes away, the work is cancelled."""
 
         async def answer() -> str:
             async with self._slot(context):
-                return await ask(text)
+                return await work()
 
         return await while_connected(http, answer())
 
@@ -143,9 +157,7 @@ class Service:
     def _prepare(self, context: Context, request: RagRequest, runner: Runner) -> str:
         """Check that the question may be asked now, and return it as the runner's request text."""
         self.authorize(context, request.collection)
-        missing = self.missing
-        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
-            raise missing
+        self._require_ready(runner)
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
@@ -155,6 +167,11 @@ class Service:
         if self.settings.log_queries:
             LOG.info("request %s asks: %s", context.request_id, request.query)
         return pydantic_core.to_json(request).decode()
+
+    def _require_ready(self, runner: Runner) -> None:
+        missing = self.missing
+        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
+            raise missing
 
     def authorize(self, context: Context, collection: str, *, write: bool = False) -> None:
         """Check what a key may do; a collection it may not use looks as if it did not exist.
@@ -293,7 +310,8 @@ class Service:
             query=self.settings.probe_query,
             collection=self.settings.collection,
             request_id="probe",
-            generate={"target": "extractive"},  # a probe is not worth a model's call
+            rerank={"enabled": False},  # a probe is not worth a model's call
+            generate={"target": "extractive"},
         )
         try:
             await self.runner.answer(pydantic_core.to_json(probe).decode())

@@ -51,10 +51,13 @@ class Result(BaseModel):
         description="Start and end in the document's text, in characters.",
     )
     page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
-    score: float = Field(description="Rank score of the chosen mode; higher is better.")
+    score: float = Field(
+        description="Rank score of the chosen mode, or of the reranker; higher is better."
+    )
     scores: dict[str, float] = Field(
         default_factory=dict,
-        description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
+        description="Scores by stage: dense (cosine, -1 to 1), sparse (BM25, from 0); of a reranked "
+        "passage also retrieve (its score before) and rerank (0 to 1).",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
     date: str | None = Field(

@@ -117,7 +117,9 @@ def write_results(response: dict[str, Any]) -> None:
     if not results:
         out().print("nothing found")
         return
-    legs = [leg for leg in ("dense", "sparse") if any(leg in r["scores"] for r in results)]
+    legs = [
+        leg for leg in ("dense", "sparse", "rerank") if any(leg in r["scores"] for r in results)
+    ]
     rows = [
         [
             str(rank),
