@@ -143,6 +143,8 @@ class Ingest:
 
     def _load(self, file: File) -> list[LoadedDocument]:
         try:
+            if not file.path.is_file():
+                raise StepError("document_unreadable", "it is no regular file; give a file")
             size = file.path.stat().st_size
             if size > MAX_DOCUMENT_BYTES:
                 raise StepError(
