@@ -20,8 +20,9 @@ from .index.analyzer import Analyzer
 from .index.cache import EmbeddingCache
 from .index.collection import Collection, Draft, Pace
 from .index.embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
-from .index.ingest import Ingest, OnProgress, StopIngest, find_files
+from .index.ingest import Ingest, OnProgress, StopIngest
 from .index.manifest import Manifest, Recipe, check_recipe, read_manifest
+from .index.places import find_files
 from .index.turns import Turns
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
@@ -163,10 +164,11 @@ class Retriever:
         Returns:
             What happened to each document; all of it is durable.
         """
-        files, prefixes = find_files(paths)
-        run = Ingest(self._collection(collection, create=True), progress, self._pace())
-        run.files(files)
-        run.missing(prefixes, prune=prune)
+        opened = self._existing(collection)
+        roots, stored = (opened.manifest.roots, opened.document_ids()) if opened else ({}, [])
+        found = find_files(paths, roots, stored)
+        run = Ingest(opened or self._collection(collection, create=True), progress, self._pace())
+        run.places(found, prune=prune)
         return run.report
 
     def ingest_documents(
@@ -280,7 +282,7 @@ class Retriever:
         """
         with self._rebuilding(collection):
             old = self._collection(collection, any_recipe=True)
-            manifest = Manifest(name=collection, recipe=self._recipe)
+            manifest = old.manifest.emptied(self._recipe)
             generation, store = self._stores.begin_generation(collection, self._recipe.dim)
             try:
                 draft = Collection(
@@ -375,6 +377,10 @@ class Retriever:
         if not any_recipe:
             check_recipe(opened.manifest, self._recipe)
         return opened
+
+    def _existing(self, name: str) -> Collection | None:
+        exists = name in self._collections or self._stores.exists(name)
+        return self._collection(name) if exists else None
 
     def _open(self, name: str, *, create: bool) -> Collection:
         if create and not self._stores.exists(name):

@@ -112,10 +112,10 @@ def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
         StepError: `invalid_request`; `misconfigured`, the package is not installed.
     """
     try:
-        from rag_retrieve.index.ingest import find_files
+        from rag_retrieve.index.places import find_files
     except ModuleNotFoundError as error:
         raise _missing(error) from None
-    return [(file.name, file.path) for file in find_files(paths)[0]]
+    return [(file.name, file.path) for file in find_files(paths, {}, []).files]
 
 
 def _enter(

@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -313,6 +313,12 @@ class Collection:
                 found = self._store.get(ids[at : at + size], with_vectors=True)
             yield [found[id_] for id_ in ids[at : at + size] if id_ in found]
 
+    def document_ids(self) -> list[str]:
+        """Return the ids of the documents, sorted."""
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "document"}, ["document_id"]))
+        return sorted(point.payload["document_id"] for point in points)
+
     def documents(self) -> Iterator[DocumentInfo]:
         """Yield the documents, ordered by id."""
         with self._lock.shared():
@@ -509,6 +515,20 @@ class Collection:
             raise
         self.checkpoint()
 
+    def keep_roots(self, roots: Mapping[str, str]) -> None:
+        """Remember durably from which folders and files the documents come.
+
+        Raises:
+            StepError: `in_progress`, another process commits.
+        """
+        if roots == self.manifest.roots:
+            return
+        with self.changing():
+            if not self._uncertain:
+                self._take_over()
+            self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
+            self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+
     def _apply(self, changes: Sequence[Change]) -> None:
         with self._lock.exclusive():
             for change in changes:
@@ -550,7 +570,7 @@ class Collection:
         with self._lock.exclusive():
             self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
             self._store.flush()
-        manifest = Manifest(name=self.manifest.name, recipe=self.manifest.recipe)
+        manifest = self.manifest.emptied(self.manifest.recipe)
         for info in self.documents():
             manifest.add(info.document_id, info.content_hash, info.chunks)
         self._ledger.write_manifest(manifest.name, manifest.model_dump())

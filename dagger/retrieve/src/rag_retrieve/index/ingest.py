@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from rag_kit.errors import StepError
 from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
-from ..documents import MAX_DOCUMENT_BYTES, SUPPORTED_SUFFIXES, LoadedDocument, load
+from ..documents import MAX_DOCUMENT_BYTES, LoadedDocument, load
 from .collection import ALONE, Collection, Pace
+from .places import File, Places, covers
 from .points import Change, Version
 
 COMMIT_DOCUMENTS = 32  # documents in one commit
@@ -18,61 +18,6 @@ CHECKPOINT_COMMITS = 16  # syncing costs 0.1 s and more
 COMMIT_CHARACTERS = 64_000  # text in one commit: about 100 passages, seconds of embedding
 
 OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class File:
-    """A file to ingest and the document id it gets."""
-
-    path: Path
-    name: str
-
-
-def find_files(paths: Sequence[Path]) -> tuple[list[File], list[str]]:
-    """List the files to ingest, ordered by id, and the id prefixes their folders cover.
-
-    A folder `docs` gives ids `docs/…`, a file gives its name. Folders are walked without hidden
-    and unsupported files and without following links out; a file named directly is always taken.
-
-    Raises:
-        StepError: `invalid_request`, a path does not exist or two files get the same id.
-    """
-    files: dict[str, File] = {}
-    prefixes = []
-    for given in paths:
-        path = Path(given).resolve()
-        if not path.exists():
-            raise StepError(
-                "invalid_request", f"there is no file or folder '{given}'", param="paths"
-            )
-        if path.is_dir():
-            prefixes.append(f"{path.name}/")
-            found = [
-                File(item, f"{path.name}/{item.relative_to(path).as_posix()}")
-                for item in _walk(path)
-            ]
-        else:
-            prefixes.append(f"{path.name}#")
-            found = [File(path, path.name)]
-        for file in found:
-            known = files.setdefault(file.name, file)
-            if known.path != file.path:
-                raise StepError(
-                    "invalid_request",
-                    f"'{known.path}' and '{file.path}' would both be document '{file.name}'; "
-                    "index them into different collections, or their common folder",
-                    param="paths",
-                )
-    return [files[name] for name in sorted(files)], prefixes
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if hidden or path.suffix.lower() not in SUPPORTED_SUFFIXES or not path.is_file():
-            continue
-        if path.resolve().is_relative_to(root):
-            yield path
 
 
 class StopIngest(Exception):  # noqa: N818, a request and no failure
@@ -111,6 +56,15 @@ class Ingest:
         self._passages = 0  # of them, those that were embedded
         self._last = ""
         self._added: dict[str, Version] = {}
+
+    def places(self, found: Places, *, prune: bool) -> None:
+        """Ingest what paths hold, then report or delete what is gone from them."""
+        self.report.skipped = found.skipped
+        self._collection.keep_roots(found.roots)
+        self.files(found.files)
+        sure = [prefix for prefix in found.prefixes if prefix not in found.adopted]
+        self.missing(found.adopted, prune=False)
+        self.missing(sure, prune=prune)
 
     def files(self, files: Sequence[File]) -> None:
         """Ingest files; an unreadable one is reported, and its stored version stays."""
@@ -173,14 +127,14 @@ class Ingest:
         failed = {failure.document_id for failure in self.report.failed}
         failed |= {warning.document_id for warning in self.report.warnings}
         missing = [
-            info.document_id
-            for info in self._collection.documents()
-            if info.document_id.startswith(tuple(prefixes))
-            and info.document_id not in self._seen
-            and info.document_id.partition("#")[0] not in failed
+            document_id
+            for document_id in self._collection.document_ids()
+            if any(covers(prefix, document_id) for prefix in prefixes)
+            and document_id not in self._seen
+            and document_id.partition("#")[0] not in failed
         ]
         if not prune:
-            self.report.missing = missing
+            self.report.missing += missing
             return
         with self._collection.checkpointed():
             for at in range(0, len(missing), COMMIT_DOCUMENTS):
