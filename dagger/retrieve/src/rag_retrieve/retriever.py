@@ -82,6 +82,7 @@ class Retriever:
             self._superlinked = Superlinked(settings)
         self._collections: dict[str, Collection] = {}
         self._opening = threading.RLock()
+        self._naming = threading.Lock()  # a run chooses the ids of its files
         self._turns = Turns()
         self._reindexing: set[str] = set()
         self._running: Counter[str] = Counter()  # runs of `ingest_documents` by collection
@@ -164,10 +165,13 @@ class Retriever:
         Returns:
             What happened to each document; all of it is durable.
         """
-        opened = self._existing(collection)
-        roots, stored = (opened.manifest.roots, opened.document_ids()) if opened else ({}, [])
-        found = find_files(paths, roots, stored)
-        run = Ingest(opened or self._collection(collection, create=True), progress, self._pace())
+        with self._naming:
+            opened = self._existing(collection)
+            roots, stored = (opened.manifest.roots, opened.document_ids()) if opened else ({}, [])
+            found = find_files(paths, roots, stored)
+            opened = opened or self._collection(collection, create=True)
+            opened.keep_roots(found.roots)
+        run = Ingest(opened, progress, self._pace())
         run.places(found, prune=prune)
         return run.report
 

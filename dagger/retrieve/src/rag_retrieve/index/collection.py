@@ -527,7 +527,8 @@ class Collection:
             if not self._uncertain:
                 self._take_over()
             self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
-            self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+            if not self._uncertain:  # otherwise the next checkpoint writes it
+                self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
 
     def _apply(self, changes: Sequence[Change]) -> None:
         with self._lock.exclusive():

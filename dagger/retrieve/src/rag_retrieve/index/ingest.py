@@ -60,7 +60,6 @@ class Ingest:
     def places(self, found: Places, *, prune: bool) -> None:
         """Ingest what paths hold, then report or delete what is gone from them."""
         self.report.skipped = found.skipped
-        self._collection.keep_roots(found.roots)
         self.files(found.files)
         sure = [prefix for prefix in found.prefixes if prefix not in found.adopted]
         self.missing(found.adopted, prune=False)
