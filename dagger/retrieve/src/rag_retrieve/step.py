@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -52,16 +52,26 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
                 param=f"retrieve.{name}",
             )
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
+    condition = parse_filters(request.filters)
     snapshot = collection.search(
         [_leg(name, request, collection) for name in names],
-        parse_filters(request.filters),
+        condition,
         lambda found, documents_of: _rank(
             dict(zip(names, found, strict=True)), request, documents_of
         ),
         complete=options.mode == "hybrid",
     )
     results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
-    return respond(request, results, snapshot.manifest, {"version": version})
+    warnings = _unknown(collection.unknown_fields(condition)) if condition else []
+    return respond(request, results, snapshot.manifest, {"version": version}, warnings)
+
+
+def _unknown(fields: Sequence[str]) -> list[str]:
+    return [
+        f"filter_field_unknown: no passage of the collection has the metadata field '{name}'; "
+        "`rag documents list --json` shows the fields there are"
+        for name in fields
+    ]
 
 
 def respond(
@@ -69,6 +79,7 @@ def respond(
     results: list[Result],
     manifest: Manifest,
     provenance: dict[str, JsonValue],
+    warnings: Sequence[str] = (),
 ) -> RetrieveResponse:
     """Return the response: the request's fields, the results, and where they come from."""
     provenance |= {
@@ -80,7 +91,7 @@ def respond(
             **request.model_dump(exclude_unset=True),
             "query": request.query,
             "collection": request.collection,
-            "warnings": request.warnings,
+            "warnings": [*request.warnings, *warnings],
             "results": results,
             "provenance": {**request.provenance, "retrieve": provenance},
         }

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..documents import Heading, LoadedDocument, Table
 from ..documents.chunker import Chunk
+from ..documents.tabular import row_values
 from ..stores.base import Point, Sparse
 from .embedders import Vectors
 
@@ -88,7 +89,7 @@ def chunk_point(
         "text": piece.text,
         "span": list(piece.span),
         "page": piece.page,
-        "metadata": document.metadata,
+        "metadata": {**document.metadata, **row_values(document, piece.tables)},
     }
     if piece.headings:
         payload["headings"] = [heading.text for heading in piece.headings]
