@@ -18,6 +18,7 @@ from rag_kit.handler import Event
 from rag_kit.server import while_connected
 from rag_pipeline.models import RagRequest
 
+from .access import as_asked, check_passages, restricted
 from .http.context import Context, context_of
 from .http.fair_queue import Admission
 from .http.metrics import Metrics
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 # `/readyz` fails with these, but questions are still tried: the dependency may be back.
 TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
+CHECKED = ("search_results", "final_answer")  # events that hold passages
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -104,8 +106,11 @@ class Service:
         runner = runner or self.runner
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
+        groups = context.principal.groups
         async with self._slot(context), aclosing(runner.stream(text)) as events:
             async for event in events:
+                if event.name in CHECKED:
+                    check_passages(groups, event.data)
                 if event.name == "final_answer":
                     self._note(context, event.data)
                 yield event
@@ -124,7 +129,12 @@ class Service:
             async with self._slot(context):
                 return await ask(text)
 
-        return await while_connected(http, answer())
+        try:
+            found = await while_connected(http, answer())
+        except StepError as error:
+            raise as_asked(error) from None
+        check_passages(context.principal.groups, found)
+        return found
 
     @asynccontextmanager
     async def _slot(self, context: Context) -> AsyncIterator[None]:
@@ -146,6 +156,7 @@ class Service:
         missing = self.missing
         if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
             raise missing
+        request.filters = restricted(request.filters, context.principal.groups)
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
