@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"  # name of a collection
+ALLOWED_GROUPS = "allowed_groups"  # field of a document's metadata: who may read it
 
 
 class Message(BaseModel):
