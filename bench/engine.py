@@ -39,7 +39,7 @@ sys.path += [str(ROOT / folder) for folder in ("tests/doubles", "scripts")]
 
 import httpx
 from engine_kit import QUIET, Session, commit, copy_of
-from projects import MODULES, PIPELINE, STEPS
+from projects import MODULES, PIPELINE
 from report import machine, write_section
 from rich.console import Console
 from rich.table import Table
