@@ -99,6 +99,14 @@ class Service:
         self._note(context_of(http.scope), text)
         return text
 
+    async def rerank(self, http: Request, text: str) -> dict[str, Any]:
+        """Return the response of the step `rerank` to a request; errors as for `answer`."""
+        context = context_of(http.scope)
+        self._require_ready(self.runner)
+        reply = await self._in_slot(http, context, lambda: self.runner.rerank(text))
+        data: dict[str, Any] = pydantic_core.from_json(reply)
+        return data
+
     async def events(
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -107,7 +115,7 @@ class Service:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
         groups = context.principal.groups
-        async with self._slot(context), aclosing(runner.stream(text)) as events:
+        async with self._slot(context), aclosing(_as_asked(runner.stream(text))) as events:
             async for event in events:
                 if event.name in CHECKED:
                     check_passages(groups, event.data)
@@ -124,17 +132,21 @@ class Service:
     ) -> str:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
+        with as_asked():
+            found = await self._in_slot(http, context, lambda: ask(text))
+        check_passages(context.principal.groups, found)
+        return found
+
+    async def _in_slot(
+        self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
+    ) -> str:
+        """Work in a slot; when the client goes away, the work is cancelled."""
 
         async def answer() -> str:
             async with self._slot(context):
-                return await ask(text)
+                return await work()
 
-        try:
-            found = await while_connected(http, answer())
-        except StepError as error:
-            raise as_asked(error) from None
-        check_passages(context.principal.groups, found)
-        return found
+        return await while_connected(http, answer())
 
     @asynccontextmanager
     async def _slot(self, context: Context) -> AsyncIterator[None]:
@@ -153,9 +165,7 @@ class Service:
     def _prepare(self, context: Context, request: RagRequest, runner: Runner) -> str:
         """Check that the question may be asked now, and return it as the runner's request text."""
         self.authorize(context, request.collection)
-        missing = self.missing
-        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
-            raise missing
+        self._require_ready(runner)
         request.filters = restricted(request.filters, context.principal.groups)
         if request.request_id is None:
             request.request_id = context.request_id
@@ -166,6 +176,11 @@ class Service:
         if self.settings.log_queries:
             LOG.info("request %s asks: %s", context.request_id, request.query)
         return pydantic_core.to_json(request).decode()
+
+    def _require_ready(self, runner: Runner) -> None:
+        missing = self.missing
+        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
+            raise missing
 
     def authorize(self, context: Context, collection: str, *, write: bool = False) -> None:
         """Check what a key may do; a collection it may not use looks as if it did not exist.
@@ -304,7 +319,8 @@ class Service:
             query=self.settings.probe_query,
             collection=self.settings.collection,
             request_id="probe",
-            generate={"target": "extractive"},  # a probe is not worth a model's call
+            rerank={"enabled": False},  # a probe is not worth a model's call
+            generate={"target": "extractive"},
         )
         try:
             await self.runner.answer(pydantic_core.to_json(probe).decode())
@@ -314,6 +330,14 @@ class Service:
                 raise
             # a new installation must be reachable to take its first documents
             self.note = f"no collection '{probe.collection}' yet; add documents to make it"
+
+
+async def _as_asked(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield events; an error about their filter is about the caller's own."""
+    async with aclosing(events):
+        with as_asked():
+            async for event in events:
+                yield event
 
 
 def _rule_of(warnings: list[str]) -> str:

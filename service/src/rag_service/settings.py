@@ -193,6 +193,14 @@ class ServiceSettings(BaseSettings):
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
     llm_api_key_file: Path | None = Field(None, description="File that holds it instead.")
 
+    reranker_url: str | None = Field(
+        None, description="As for `rerank`; passed to the Dagger runners, too."
+    )
+    reranker: str | None = Field(None, description="What that server speaks: cohere or tei.")
+    reranker_model: str | None = Field(None, description="Name of the model there.")
+    reranker_api_key: SecretStr | None = Field(None, description="Its key.")
+    reranker_api_key_file: Path | None = Field(None, description="File that holds it instead.")
+
     @field_validator("trusted_proxies", mode="after")
     @classmethod
     def _networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -206,7 +214,9 @@ class ServiceSettings(BaseSettings):
                 ) from None
         return values
 
-    def secret(self, name: Literal["qdrant_api_key", "llm_api_key"]) -> SecretStr | None:
+    def secret(
+        self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
+    ) -> SecretStr | None:
         """Return a key for the Dagger runners from its variable or its file, or None.
 
         Raises:

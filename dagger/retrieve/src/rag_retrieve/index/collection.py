@@ -623,7 +623,7 @@ class Collection:
         with self._lock.exclusive():
             self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
             self._store.flush()
-        manifest = self.manifest.emptied(self.manifest.recipe)
+        manifest = self.manifest.model_copy(update={"corpus_sum": "0", "documents": 0, "chunks": 0})
         for info in self.documents():
             manifest.add(info.document_id, info.content_hash, info.chunks)
         self._ledger.write_manifest(manifest.name, manifest.model_dump())

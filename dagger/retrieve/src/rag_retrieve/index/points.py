@@ -11,6 +11,7 @@ from typing import Any
 
 from ..documents import Heading, LoadedDocument, Table
 from ..documents.chunker import Chunk
+from ..documents.dated import date_of
 from ..documents.tabular import row_values
 from ..stores.base import Point, Sparse
 from .embedders import Vectors
@@ -91,6 +92,8 @@ def chunk_point(
         "page": piece.page,
         "metadata": {**document.metadata, **row_values(document, piece.tables)},
     }
+    if date := date_of(document):
+        payload["date"] = date
     if piece.headings:
         payload["headings"] = [heading.text for heading in piece.headings]
     if piece.tables:
