@@ -31,6 +31,7 @@ from rag_pipeline import module
 from rag_pipeline.module import Rag
 from rag_pipeline.steps import dagger as services
 from rag_pipeline.steps.local import open_local
+from rag_rerank.module import Rerank
 from rag_retrieve import module as retrieve_module
 from rag_retrieve.module import Retrieve
 
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT / "contract/examples/corpus"
 MODULES: dict[str, type] = {
     "retrieve": Retrieve,
+    "rerank": Rerank,
     "augment": Augment,
     "generate": Generate,
     "rag": Rag,
@@ -46,6 +48,7 @@ COMMON = {"run", "container", "serve", "publish", "check"}
 FUNCTIONS = {
     "retrieve": COMMON
     | {"index", "ingest", "superlinked", "superlinked_container", "publish_superlinked"},
+    "rerank": COMMON,
     "augment": COMMON,
     "generate": COMMON,
     "rag": COMMON
@@ -57,6 +60,7 @@ NEVER = {"publish", "publish_service", "publish_superlinked", "check", "ingest",
 NEVER |= {"eval", "replay", "conformance"}
 CACHE = {
     "retrieve": {"run": "never"},
+    "rerank": {"run": "never"},
     "augment": {"run": "168h"},  # pure: the same passages give the same prompt
     "generate": {"run": "never"},
     "rag": {"run": "never"},
@@ -314,6 +318,27 @@ def test_what_reads_a_model_or_a_server_is_run_anew_each_time(engine: EngineDoub
     busters = [given.get("RAG_RUN") for given in engine.processes.variables]
     assert busters[:2] == [None, None]
     assert len({*busters[2:]} - {None}) == 3
+
+
+def test_a_reranker_is_a_container_only_where_one_is_named(engine: EngineDouble) -> None:
+    """Without one no fourth container starts; its key is a secret of its own step."""
+    key: Any = object()
+    plain = rag()._searching(None, None)
+    asking = rag(rerank="http://tei:80", rerank_kind="tei", rerank_model="m", rerank_api_key=key)
+    container = asking._rerank()
+    given = {name: value for name, value in container.variables.items() if "RERANK" in name}
+
+    assert list(plain) == ["retrieve"]
+    assert list(asking._searching(None, None)) == ["retrieve", "rerank"]
+    assert list(rag()._steps(None, "theirs", None, None)) == [
+        *("retrieve", "rerank", "augment", "generate"),
+    ]
+    assert given == {
+        "RAG_RERANKER_URL": "http://tei:80",
+        "RAG_RERANKER": "tei",
+        "RAG_RERANKER_MODEL": "m",
+    }
+    assert container.secrets == {"RAG_RERANKER_API_KEY": key}
 
 
 def test_a_resident_step_is_the_same_in_the_whole_session(engine: EngineDouble) -> None:

@@ -39,7 +39,8 @@ INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in it
 # module's source and every argument. FRESH is for whatever reads a store, a model or a registry.
 PURE, FRESH = "168h", "never"
 
-# Arguments of several modules: a Qdrant server, a language model, and a registry that takes an image.
+# Arguments of several modules: a Qdrant server, a language model, a reranking server, and a registry
+# that takes an image.
 Qdrant = Annotated[
     dagger.Service | None,
     Doc("A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."),
@@ -57,6 +58,20 @@ LlmApiKey = Annotated[
 Llm = Annotated[
     dagger.Service | None,
     Doc("The server as a service, reached as host llm, e.g. tcp://localhost:8000."),
+]
+RerankerUrl = Annotated[
+    str, Doc("Reranking server, e.g. http://reranker:80; none: passages keep their order.")
+]
+RerankerKind = Annotated[
+    str, Doc("What it speaks: cohere (also Jina, vLLM, LiteLLM) or tei; none: cohere.")
+]
+RerankerModel = Annotated[str, Doc("Name of the model on that server.")]
+RerankerApiKey = Annotated[
+    dagger.Secret | None, Doc("Its key, where it wants one, e.g. env:COHERE_API_KEY.")
+]
+Reranker = Annotated[
+    dagger.Service | None,
+    Doc("The server as a service, reached as host reranker, e.g. tcp://localhost:8080."),
 ]
 Strict = Annotated[
     bool,

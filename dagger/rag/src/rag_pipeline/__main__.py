@@ -158,7 +158,12 @@ def main(arguments: list[str]) -> int:
         own(arguments[1:])
         if own
         else command(
-            "rag", PROG, ABOUT, open_later("rag_pipeline"), arguments, verbs=("run", "search")
+            "rag",
+            PROG,
+            ABOUT,
+            open_later("rag_pipeline"),
+            arguments,
+            verbs=("run", "search", "rerank"),
         )
     )
 

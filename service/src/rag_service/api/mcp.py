@@ -71,7 +71,7 @@ class AskResult(BaseModel):
     id: str = Field(description="Id of the request.")
     answer: str = Field(description="The answer; numbers in brackets point to citations.")
     answerable: bool = Field(description="False: the documents do not tell.")
-    degraded: bool = Field(description="Whether the model failed and the documents' words answer.")
+    degraded: bool = Field(description="Whether a model failed and the answer does without.")
     citations: list[Citation] = Field(description="By number.")
     warnings: list[str] = Field(description="What to know about the answer.")
 
