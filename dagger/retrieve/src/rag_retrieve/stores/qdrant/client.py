@@ -232,7 +232,7 @@ def _refused(error: UnexpectedResponse, name: str) -> StepError:
         return _busy(1.0)
     if status >= 500:
         return _unavailable(f"HTTP {status}")
-    if words:
+    if words and status >= 400:
         return _told(status, words)
     return bad_response(f"HTTP {status}")
 
