@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -113,3 +114,13 @@ class Citation(BaseModel):
         "characters."
     )
     quote: str = Field(description="The document's text at the first span.")
+    quotes: list[str] = Field(
+        default_factory=list,
+        description="The document's text at each span, in the order of `spans`.",
+    )
+
+
+def quotes_of(citation: Mapping[str, Any]) -> list[str]:
+    """Return all that a citation quotes; `quotes` is missing where another team's step answered."""
+    quotes: list[str] = citation.get("quotes") or [citation["quote"]]
+    return quotes

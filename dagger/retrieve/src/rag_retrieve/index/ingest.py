@@ -124,7 +124,7 @@ class Ingest:
                 published = self._collection.versions([version.document_id for version in mine])
                 self._collection.commit(
                     [
-                        Change(version.document_id, version, None)
+                        Change(version.document_id, version, None, exactly=True)
                         for version in mine
                         if published.get(version.document_id) == version
                     ]
@@ -155,6 +155,8 @@ class Ingest:
 
     def _load(self, file: File) -> list[LoadedDocument]:
         try:
+            if not file.path.is_file():
+                raise StepError("document_unreadable", "it is no regular file; give a file")
             size = file.path.stat().st_size
             if size > MAX_DOCUMENT_BYTES:
                 raise StepError(
