@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
-SOURCES := $(wildcard dagger/*/src) service/src
+SOURCES := $(wildcard dagger/*/src) $(wildcard dagger/python-sdk/*.py) service/src
 LOCKED := . $(patsubst %/pyproject.toml,%,$(wildcard dagger/*/pyproject.toml dagger/*/*/pyproject.toml service/pyproject.toml scripts/*/pyproject.toml))
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check

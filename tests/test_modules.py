@@ -273,6 +273,35 @@ def test_the_composite_refuses_what_the_contract_refuses(
     assert engine.processes.run == []
 
 
+def test_an_error_fails_the_call_where_that_is_asked_for(engine: EngineDouble) -> None:
+    """With `strict` the envelope's code, step and message are an exception; a response comes as it is."""
+    file = directory(ROOT).with_new_file("answer.json", "{}").file("answer.json")
+    refused = {
+        "invalid_request in rag: query: the query is empty": rag().run(query=" ", strict=True),
+        "invalid_request in rag: quer: .*'query'": rag().search(
+            input_json='{"quer": "x"}', strict=True
+        ),
+        "invalid_request in augment: give the request": Augment().run(strict=True),
+        "invalid_request in generate: query: required": Generate().run("{}", strict=True),
+        "invalid_request in retrieve: give the request": Retrieve().run("{}", file, strict=True),
+        "retriever_misconfigured in retrieve": Retrieve().ingest(directory(CORPUS), strict=True),
+    }
+    for said, call in refused.items():
+        with pytest.raises(ValueError, match=said):
+            asyncio.run(call)
+    request, expected = example("augment", "numbered")
+
+    assert json.loads(asyncio.run(Augment().run(request, strict=True))) == expected
+
+
+def test_every_function_that_may_return_an_error_can_be_strict() -> None:
+    """Those whose help names an error envelope have the argument, with the same help."""
+    for name in MODULES:
+        for function in functions(name).values():
+            told = "error envelope" in (function.doc or "") or function.name in ("eval", "replay")
+            assert ("strict" in function.parameters) == told, (name, function.name)
+
+
 def test_what_reads_a_model_or_a_server_is_run_anew_each_time(engine: EngineDouble) -> None:
     """Without a buster the engine would answer an equal question from its cache."""
     store = directory(CORPUS)
@@ -522,7 +551,10 @@ def test_threat_poisoned_module_every_reference_is_pinned(manifest: Path) -> Non
     read = json.loads(manifest.read_text(encoding="utf-8"))
     assert re.fullmatch(r"v\d+\.\d+\.\d+", read["engineVersion"])
     sdk = read.get("sdk", {}).get("source", "python")
-    assert sdk == "python" or re.search(r"@[0-9a-f]{40}$", sdk)  # the engine's own, or by commit
+    own = (manifest.parent / sdk / "dagger.json").resolve()
+    of_the_engine = sdk in ("python", "dang")
+    assert of_the_engine or own.is_relative_to(ROOT) or re.search(r"@[0-9a-f]{40}$", sdk)
+    assert of_the_engine or "@" in sdk or own.is_file()
     for each in [*read.get("dependencies", ()), *read.get("toolchains", ())]:
         folder = (manifest.parent / each["source"]).resolve()
         ours = folder.is_relative_to(ROOT) and (folder / "dagger.json").is_file()

@@ -18,6 +18,7 @@ from rag_kit.handler import Event
 from rag_kit.server import while_connected
 from rag_pipeline.models import RagRequest
 
+from .access import as_asked, check_passages, restricted
 from .http.context import Context, context_of
 from .http.fair_queue import Admission
 from .http.metrics import Metrics
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 # `/readyz` fails with these, but questions are still tried: the dependency may be back.
 TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
+CHECKED = ("search_results", "final_answer")  # events that hold passages
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -112,8 +114,11 @@ class Service:
         runner = runner or self.runner
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
+        groups = context.principal.groups
         async with self._slot(context), aclosing(runner.stream(text)) as events:
             async for event in events:
+                if event.name in CHECKED:
+                    check_passages(groups, event.data)
                 if event.name == "final_answer":
                     self._note(context, event.data)
                 yield event
@@ -138,7 +143,12 @@ class Service:
             async with self._slot(context):
                 return await work()
 
-        return await while_connected(http, answer())
+        try:
+            found = await while_connected(http, answer())
+        except StepError as error:
+            raise as_asked(error) from None
+        check_passages(context.principal.groups, found)
+        return found
 
     @asynccontextmanager
     async def _slot(self, context: Context) -> AsyncIterator[None]:
@@ -158,6 +168,7 @@ class Service:
         """Check that the question may be asked now, and return it as the runner's request text."""
         self.authorize(context, request.collection)
         self._require_ready(runner)
+        request.filters = restricted(request.filters, context.principal.groups)
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()

@@ -128,7 +128,8 @@ class Rag:
         Doc("An index made before by the function index, instead of documents."),
     ] = None
     docs_name: Annotated[
-        str, Doc("Name of that folder in document ids: docs gives docs/report.pdf.")
+        str,
+        Doc("Its name in document ids, which Dagger does not tell: docs gives docs/report.pdf."),
     ] = "docs"
     collection: Annotated[str, Doc("Name of the collection.")] = "default"
     retriever: Annotated[
@@ -164,13 +165,14 @@ class Rag:
         rerank_with: RerankWith = None,
         augment_with: AugmentWith = None,
         generate_with: GenerateWith = None,
+        strict: image.Strict = False,
     ) -> str:
         """Answer a question with verified citations; returns the answer, or an error envelope, as JSON."""
         from .steps.dagger import answer_with
 
         request = self._request(query, top_k, filters, input_json)
         steps = self._steps(retrieve_with, rerank_with, augment_with, generate_with)
-        return await answer_with(steps, request)
+        return image.checked(await answer_with(steps, request), strict)
 
     @function(cache=image.FRESH)
     async def search(
@@ -181,12 +183,14 @@ class Rag:
         input_json: InputJson = "",
         retrieve_with: RetrieveWith = None,
         rerank_with: RerankWith = None,
+        strict: image.Strict = False,
     ) -> str:
         """Find passages for a question, without an answer; returns them, or an error envelope, as JSON."""
         from .steps.dagger import search_with
 
         request = self._request(query, top_k, filters, input_json)
-        return await search_with(self._searching(retrieve_with, rerank_with), request)
+        steps = self._searching(retrieve_with, rerank_with)
+        return image.checked(await search_with(steps, request), strict)
 
     @function(cache=image.PURE)
     def index(
@@ -208,12 +212,13 @@ class Rag:
             dagger.Directory | None, Doc("Folder with documents; none: those of the constructor.")
         ] = None,
         prune: Annotated[bool, Doc("Delete documents whose file is gone from the folder.")] = False,
+        strict: image.Strict = False,
     ) -> str:
         """Bring documents into the Qdrant server; returns the report, or an error envelope, as JSON."""
         report: str = await self._retrieve_module().ingest(
             docs=docs or self.docs, collection=self.collection, name=self.docs_name, prune=prune
         )
-        return report
+        return image.checked(report, strict)
 
     @function(cache="session")
     def serve(
@@ -247,6 +252,7 @@ class Rag:
                 'Ask again with these fields and test the difference, e.g. {"rerank": {"enabled": false}}.'
             ),
         ] = "",
+        strict: image.Strict = False,
     ) -> str:
         """Measure answers and retrieval on your own questions; returns metrics with intervals as JSON."""
         ran = (
@@ -262,7 +268,7 @@ class Rag:
                 expect=dagger.ReturnType.ANY,
             )
         )
-        return await image.read("rag", ran.file(image.OUTPUT))
+        return image.checked(await image.read("rag", ran.file(image.OUTPUT)), strict)
 
     @function(cache=image.FRESH)
     async def replay(
@@ -270,13 +276,14 @@ class Rag:
         answer: Annotated[dagger.File, Doc("An answer given by run or search, as a file.")],
         retrieve_with: RetrieveWith = None,
         rerank_with: RerankWith = None,
+        strict: image.Strict = False,
     ) -> str:
         """Run an answer's retrieval again and say whether it is identical, and if not, what changed."""
         from .quality.replay import replay
         from .steps.dagger import open_steps
 
         async with open_steps(self._searching(retrieve_with, rerank_with)) as steps:
-            return await replay(await answer.contents(), steps)
+            return image.checked(await replay(await answer.contents(), steps), strict)
 
     @function(cache=image.FRESH)
     async def conformance(

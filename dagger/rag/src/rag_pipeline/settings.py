@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
-from pydantic import Field, create_model
+from pydantic import Field, SecretStr, create_model
 
 from rag_kit.errors import StepError
 from rag_kit.settings import StepSettings
@@ -56,6 +56,10 @@ class RagSettings(StepUrls):
     step_deadline_s: float = Field(
         60.0, gt=0, description="Seconds one call of a step behind a URL may take."
     )
+    api_key: SecretStr | None = Field(
+        None, description="Key of the service that `rag index --service` sends documents to."
+    )
+    api_key_file: Path | None = Field(None, description="File that holds this key.")
 
     rerank_candidates: int = Field(
         CANDIDATES,

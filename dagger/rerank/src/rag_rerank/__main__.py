@@ -2,9 +2,9 @@
 
 import sys
 
-from rag_kit.command import command
-
-from .wire import open_step
+from rag_kit.command import command, open_later
 
 if __name__ == "__main__":
-    sys.exit(command("rerank", "python -m rag_rerank", "Rank passages again.", open_step))
+    sys.exit(
+        command("rerank", "python -m rag_rerank", "Rank passages again.", open_later("rag_rerank"))
+    )

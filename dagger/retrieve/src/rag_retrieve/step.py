@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -47,16 +47,26 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
                 param=f"retrieve.{name}",
             )
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
+    condition = parse_filters(request.filters)
     snapshot = collection.search(
         [_leg(name, request, collection) for name in names],
-        parse_filters(request.filters),
+        condition,
         lambda found, documents_of: _rank(
             dict(zip(names, found, strict=True)), request, documents_of
         ),
         complete=options.mode == "hybrid",
     )
     results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
-    return respond(request, results, snapshot.manifest, {"version": version})
+    warnings = _unknown(collection.unknown_fields(condition)) if condition else []
+    return respond(request, results, snapshot.manifest, {"version": version}, warnings)
+
+
+def _unknown(fields: Sequence[str]) -> list[str]:
+    return [
+        f"filter_field_unknown: no passage of the collection has the metadata field '{name}'; "
+        "`rag documents list --json` shows the fields there are"
+        for name in fields
+    ]
 
 
 def respond(
@@ -64,6 +74,7 @@ def respond(
     results: list[Result],
     manifest: Manifest,
     provenance: dict[str, JsonValue],
+    warnings: Sequence[str] = (),
 ) -> RetrieveResponse:
     """Return the response: the request's fields, the results, and where they come from."""
     provenance |= {
@@ -75,7 +86,7 @@ def respond(
             **request.model_dump(exclude_unset=True),
             "query": request.query,
             "collection": request.collection,
-            "warnings": request.warnings,
+            "warnings": [*request.warnings, *warnings, *filter(None, [manifest.outdated])],
             "results": results,
             "provenance": {**request.provenance, "retrieve": provenance},
         }
@@ -135,6 +146,7 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
             score=ranked.score,
             scores=ranked.scores,
             metadata=payload["metadata"],
+            date=payload.get("date"),
             headings=payload.get("headings", []),
             in_code=payload.get("in_code", False),
             tables=[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +14,9 @@ from httpx_sse import EventSource
 from rag_kit.errors import CODES, StepError, error_of
 from rag_kit.reports import IngestReport, Progress
 
+from ..settings import read_settings
 from ..steps.local import files_of
 
-KEY = "RAG_API_KEY"  # environment variable
 GROUP_BYTES = 16 * 2**20  # of the files in one request
 GROUP_FILES = 100
 CONNECT_S = 2.0
@@ -61,7 +60,7 @@ def _shifted(progress: OnProgress, done: int, total: int) -> OnProgress:
 
 
 def _client(url: str) -> httpx.Client:
-    key = os.environ.get(KEY)
+    key = read_settings().secret("api_key", code="misconfigured")
     return httpx.Client(
         base_url=url,
         headers={"authorization": f"Bearer {key}"} if key else {},
@@ -129,5 +128,5 @@ def _failure(content: bytes, status: int) -> StepError:
         return StepError("module_bad_output", f"the service answered HTTP {status}")
     text = error["message"]
     if error["code"] == "unauthenticated":
-        text += f"; set {KEY}"
+        text += "; set RAG_API_KEY"
     return StepError(error["code"], text, retry_after=error.get("retry_after"))
