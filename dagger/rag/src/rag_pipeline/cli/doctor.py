@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 from rich.text import Text
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from ..steps.local import Retriever
 
 PACKAGES = ("rag-pipeline", *(stage.package.replace("_", "-") for stage in PIPELINE))
-EXTRAS = {"fastembed": "RAG_EMBEDDER=fastembed", "xllamacpp": "a model on this machine"}
+EXTRAS = {
+    "fastembed": "RAG_EMBEDDER=fastembed, RAG_RERANKER=onnx",
+    "xllamacpp": "a model on this machine",
+}
+RERANKER_HINT = "look at that server's log, or mend RAG_RERANKER_URL and RAG_RERANKER"
 MIN_FREE_MB = 200  # a small corpus and its write-ahead log
 REPAIR = "rag doctor --repair"
 PROBE_S = 5.0  # seconds
@@ -204,11 +208,23 @@ def _trial() -> Iterator[Check]:
     yield Check("embedder", "works", embedded)
     counted = f"{provenance['augment']['tokenizer']}; {response['usage']['context_tokens']} tokens counted"
     yield Check("tokenizer", "works", counted)
+    yield _reranker(response)
     yield Check("generator", "works", provenance["generate"]["generator"])
     found = "1912" in response["answer"]
     mend = None if found else "unset RAG_MIN_SUPPORT and RAG_MIN_RELEVANCE, and try again"
     detail = f"“{QUESTION}” “{response['answer']}”"
     yield Check("trial", "works" if found else "fails", detail, mend)
+
+
+def _reranker(response: dict[str, Any]) -> Check:
+    """Return whether the trial's passages were ranked again; a warning says why not."""
+    made = response["provenance"].get("rerank")
+    if made is None:
+        return Check("reranker", "off", "not configured (RAG_RERANKER_URL, RAG_RERANKER_PATH)")
+    if "failed" in made:
+        reason = next(text for text in response["warnings"] if text.startswith("degraded: "))
+        return Check("reranker", "fails", reason.removeprefix("degraded: "), RERANKER_HINT)
+    return Check("reranker", "works", f"{made['reranker']}: {made['model'] or 'its own model'}")
 
 
 def _ask_llm() -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -202,10 +203,36 @@ def write_metrics(report: dict[str, Any]) -> None:
         for name, metric in report["metrics"].items()
     ]
     write_table(["metric", "value", "95 % from", "to", "questions"], rows)
+    if report["degraded"]:
+        out().print(f"{report['degraded']} answers without a model that failed")
+    if report.get("comparison"):
+        _write_comparison(report["comparison"])
     if report["failures"]:
         out().print()
         failed = [(item["id"], item["code"], item["message"]) for item in report["failures"]]
         write_table(["failed", "code", "reason"], failed)
+
+
+def _write_comparison(comparison: dict[str, Any]) -> None:
+    """Print what the second run had, and for each metric the difference and whether it is real."""
+    out().print(f"\ncompared with {json.dumps(comparison['request'])}", soft_wrap=True)
+    rows = [
+        [name, _figure(metric["value"]), *_tested(comparison["differences"].get(name))]
+        for name, metric in comparison["metrics"].items()
+    ]
+    head = ["metric", "there", "difference", "95 % from", "to", "p", "real", "questions"]
+    write_table(head, rows)
+    for name in ("failed", "degraded"):
+        if comparison[name]:
+            out().print(f"{name} there: {comparison[name]}")
+
+
+def _tested(difference: dict[str, Any] | None) -> list[str]:
+    """Return the cells of a difference; none for a latency, which is of no single question."""
+    if difference is None:
+        return [""] * 6
+    figures = [_figure(difference[key]) for key in ("value", "low", "high", "p")]
+    return [*figures, "yes" if difference["real"] else "no", str(difference["n"])]
 
 
 def _figure(value: float | None) -> str:
