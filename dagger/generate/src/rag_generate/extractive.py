@@ -41,8 +41,9 @@ class Extractive:
         """Yield the answer sentence by sentence, then the draft."""
         options = request.generate
         least = self._min_support if options.min_support is None else options.min_support
-        candidates, evidence = score_sentences(read_question(request.query), request.contexts)
-        candidates = _asked_for(request.query, answering(candidates), request.contexts)
+        question = request.question()
+        candidates, evidence = score_sentences(read_question(question), request.contexts)
+        candidates = _asked_for(question, answering(candidates), request.contexts)
         support = support_of(evidence) if candidates else 0.0
         if not candidates or support < least:
             yield Draft("", "no_context", support=support)

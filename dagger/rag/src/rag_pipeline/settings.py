@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import platformdirs
 from pydantic import Field, create_model
 
 from rag_kit.errors import StepError
-from rag_kit.settings import StepSettings
+from rag_kit.settings import PacedSettings
 
+from .rewriting import Rewriting
 from .stages import PIPELINE
 
 URL = r"^https?://[^\s/]+"
 
 
 if TYPE_CHECKING:
-    StepUrls = StepSettings
+    StepUrls = PacedSettings
 else:
     StepUrls = create_model(
         "StepUrls",
-        __base__=StepSettings,
+        __base__=PacedSettings,
         **{
             f"{stage.name}_url": (
                 str | None,
@@ -42,12 +43,22 @@ class RagSettings(StepUrls):
     The steps have settings of their own; in one process they read the same environment.
     """
 
+    PACES: ClassVar = {pace: {"step_deadline_s": 330.0} for pace in ("local", "reasoning")}
+
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rag", appauthor=False)),
         description="Folder of the embedded store.",
     )
     step_deadline_s: float = Field(
-        60.0, gt=0, description="Seconds one call of a step behind a URL may take."
+        60.0,
+        gt=0,
+        description="Seconds one call of a step behind a URL may take; 330 by RAG_LLM_PACE.",
+    )
+
+    rewriting: Rewriting = Field(
+        "model",
+        description="Who completes a follow-up question for the search: model (the configured one, within 3 "
+        "seconds; without one, terms), terms (those of the conversation), off.",
     )
 
     def step_urls(self) -> dict[str, str]:

@@ -29,10 +29,12 @@ def open_pipeline(
     if urls:
         from .steps.remote import open_remote
 
-        return open_remote(urls, deadline_s=settings.step_deadline_s, wait=preload)
+        return open_remote(
+            urls, deadline_s=settings.step_deadline_s, wait=preload, rewriting=settings.rewriting
+        )
     from .steps.local import open_local
 
-    return open_local(preload=preload)
+    return open_local(preload=preload, rewriting=settings.rewriting)
 
 
 @contextmanager
