@@ -497,7 +497,10 @@ def test_threat_poisoned_module_every_reference_is_pinned(manifest: Path) -> Non
     read = json.loads(manifest.read_text(encoding="utf-8"))
     assert re.fullmatch(r"v\d+\.\d+\.\d+", read["engineVersion"])
     sdk = read.get("sdk", {}).get("source", "python")
-    assert sdk == "python" or re.search(r"@[0-9a-f]{40}$", sdk)  # the engine's own, or by commit
+    own = (manifest.parent / sdk / "dagger.json").resolve()
+    of_the_engine = sdk in ("python", "dang")
+    assert of_the_engine or own.is_relative_to(ROOT) or re.search(r"@[0-9a-f]{40}$", sdk)
+    assert of_the_engine or "@" in sdk or own.is_file()
     for each in [*read.get("dependencies", ()), *read.get("toolchains", ())]:
         folder = (manifest.parent / each["source"]).resolve()
         ours = folder.is_relative_to(ROOT) and (folder / "dagger.json").is_file()

@@ -18,7 +18,7 @@ TALK = [
     {"role": "assistant", "content": "Requests that may wait [1]."},
 ]
 FOLLOW_UP = {"query": "And what is its default?", "messages": TALK}
-TERMS = "And what is its default? RAG_MAX_QUEUE"
+TERMS = "And what is its default RAG_MAX_QUEUE?"
 FULL = "What is the default of RAG_MAX_QUEUE?"
 USAGE = {"prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 49, "llm_calls": 1}
 

@@ -199,20 +199,6 @@ def test_an_unknown_collection_and_path_are_clear_errors(
         retriever.delete_collection("hr2")
 
 
-def test_two_files_with_one_id_are_refused_before_anything_is_written(
-    retriever: Retriever, tmp_path: Path
-) -> None:
-    """Ids are the names of files; a clash would overwrite one by the other."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "same.txt").write_text(name)
-
-    with pytest.raises(StepError, match="would both be document"):
-        retriever.ingest([tmp_path / "a" / "same.txt", tmp_path / "b" / "same.txt"])
-
-    assert retriever.collections() == []
-
-
 def test_records_of_a_jsonl_file_are_documents_of_their_own(
     retriever: Retriever, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from .http.fair_queue import Admission, Rates
 from .http.metrics import Metrics
 from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .http.openapi import describe
+from .http.proxies import Paths, Proxies
 from .http.same_origin import SameOrigin
 from .http.tracing import open_traces
 from .library.library import Library, open_library
@@ -38,7 +39,7 @@ from .settings import ServiceSettings, read_settings
 LOG = logging.getLogger(__name__)
 CLOSE_S = 10.0  # seconds the runner may take to close
 ABOUT = """Ask documents; answers come with verified citations. Every failure has one shape, and a
-`code` to act on: see `contract/README.md`."""
+`code` to act on."""
 
 
 def create_app(
@@ -93,12 +94,14 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an absolute URL, which is wrong behind most proxies
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
             Middleware(SameOrigin, settings=settings),
             Middleware(Keys, keys=keyring, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
+            Middleware(Paths),
         ],
         exception_handlers={
             StepError: on_step_error,
@@ -119,9 +122,10 @@ def create_app(
     app.state.routes += app.router.routes
     describe(app, OPEN, keyed=bool(service.keys))
     stack = app.build_middleware_stack()  # the gate is outermost: refusals must be cheap
-    app.middleware_stack = app.state.gate = Gate(
-        stack, admission=admission, keys=keyring, settings=settings, metrics=metrics
-    )
+    gate = Gate(stack, admission=admission, keys=keyring, settings=settings, metrics=metrics)
+    app.state.gate = gate
+    plain = {route.path for route in app.state.routes if "{" not in getattr(route, "path", "{")}
+    app.middleware_stack = Proxies(gate, settings=settings, paths=plain - {"", "/"})
     return app
 
 

@@ -47,6 +47,7 @@ class Service:
         containers: Answers `POST /rag`; None where there is no engine.
         library: Keeps documents; None where they are kept elsewhere.
         missing: Why it is not ready; None: it is.
+        note: What a user of a ready service should know: there is nothing to ask yet; or empty.
         on_fatal: Called when the runner can never start.
         on_ready: Called each time it becomes ready.
         containers_wanted: Set by the first `POST /rag`.
@@ -62,6 +63,7 @@ class Service:
     missing: StepError | None = field(
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
+    note: str = ""
     on_fatal: Callable[[], None] = lambda: None
     on_ready: Callable[[], None] = lambda: None
     containers_wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -236,8 +238,8 @@ class Service:
                     reason = error.message
                     notify(f"not ready: {reason}")
             else:
-                if self.missing is not None:
-                    notify("ready")
+                if self.missing is not None and not self.admission.draining:
+                    notify("; ".join(filter(None, ("ready", self.note))))
                     self.on_ready()
                 reason = ""
                 self._set(None)
@@ -283,9 +285,9 @@ class Service:
         self.metrics.breaker_state.labels(breaker.name).set_function(lambda: breaker.open)
 
     async def _probe(self) -> None:
-        """Ask a real question unless the service is ready already; then only whether the runner is."""
+        """Ask a real question until one is answered; from then on only whether the runner is ready."""
         await self.runner.ready()
-        if self.missing is None:
+        if self.missing is None and not self.note:
             return
         probe = RagRequest(
             query=self.settings.probe_query,
@@ -295,10 +297,12 @@ class Service:
         )
         try:
             await self.runner.answer(pydantic_core.to_json(probe).decode())
+            self.note = ""
         except StepError as error:
-            # a new installation has no documents yet, and must be able to accept some
             if error.code != "collection_not_found":
                 raise
+            # a new installation must be reachable to take its first documents
+            self.note = f"no collection '{probe.collection}' yet; add documents to make it"
 
 
 def _rule_of(warnings: list[str]) -> str:

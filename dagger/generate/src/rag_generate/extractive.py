@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from rag_kit.passages import Context
 
 from .generator import Draft, Quote
+from .json_values import json_written
 from .markers import strip_markers
 from .models import GenerateRequest
 from .output_filter import without_images
-from .scoring import Candidate, answering, read_question, score_sentences, support_of
-from .sentences import row_cells
+from .questions import question_parts, read_question
+from .scoring import Candidate, answering, score_sentences, support_of
+from .sentences import Kind, Sentence, row_cells
 from .table_rows import named_less, table_rows, written
 from .terms import words
 
-# Log-odds; a sentence this much worse than the best is left out. On the even lines of CLAP NQ dev,
-# cross-validated, 1.0 gives precision 0.73 and recall 0.56 of the annotators' sentences, 2.0 gives
-# 0.67 and 0.68; on the chunking set, where answers are shorter, 0.52 and 0.50, then 0.41 and 0.52.
-SCORE_DROP = 1.0
+SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
+SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
+ANSWER_MARK = re.compile(r"^\W*(?:A|Answer|Ans)\s*[:.]\s+")  # `A:` in a list of questions
 SAME_WORDS = 0.8  # Jaccard overlap of words; such a sentence repeats one already chosen
 
 
@@ -42,20 +43,50 @@ class Extractive:
         options = request.generate
         least = self._min_support if options.min_support is None else options.min_support
         question = request.question()
-        candidates, evidence = score_sentences(read_question(question), request.contexts)
-        candidates = _asked_for(question, answering(candidates), request.contexts)
-        support = support_of(evidence) if candidates else 0.0
-        if not candidates or support < least:
+        answers = [_Answer(part, request.contexts) for part in question_parts(question)]
+        if len(answers) > 1 and not any(one.support >= least for one in answers):
+            answers = [_Answer(question, request.contexts)]
+        support = max(one.support for one in answers)
+        answered = [one for one in answers if one.support >= least and one.candidates]
+        if not answered:
             yield Draft("", "no_context", support=support)
             return
-        chosen = _choose(candidates, request.contexts, options.max_sentences)
+        chosen = _chosen(answered, request.contexts, options.max_sentences)
         pieces: list[str] = []
         for candidate in chosen:
             piece = _write(candidate, request.contexts[candidate.context])
-            pieces.append(f" {piece}" if pieces else piece)
+            gap = "\n" if candidate.part.items or "\n" in "".join(pieces[-1:]) else " "
+            pieces.append(f"{gap}{piece}" if pieces else piece)
             yield pieces[-1]
-        quotes = tuple(Quote(request.contexts[c.context].marker, c.start, c.end) for c in chosen)
-        yield Draft("".join(pieces), "stop", support=support, quotes=quotes)
+        quotes = tuple(Quote(request.contexts[c.context].marker, _start(c), c.end) for c in chosen)
+        warnings = tuple(f"part_unanswered: {one.query}" for one in answers if one not in answered)
+        yield Draft("".join(pieces), "stop", support=support, quotes=quotes, warnings=warnings)
+
+
+class _Answer:
+    """What the passages hold for one question of the query."""
+
+    def __init__(self, query: str, contexts: Sequence[Context]) -> None:
+        self.query = query
+        self.question = read_question(query)
+        candidates, evidence = score_sentences(self.question, contexts)
+        self.candidates = _asked_for(query, answering(self.question, candidates), contexts)
+        self.support = support_of(evidence) if self.candidates else 0.0
+
+
+def _chosen(answers: Sequence[_Answer], contexts: Sequence[Context], most: int) -> list[Candidate]:
+    """Return the best sentences for each question in turn, none twice."""
+    chosen: dict[tuple[int, int, int], Candidate] = {}
+    for one in answers:
+        for candidate in _choose(one.candidates, contexts, most if len(answers) == 1 else 1):
+            chosen.setdefault((candidate.context, candidate.start, candidate.end), candidate)
+    return list(chosen.values())
+
+
+def _start(candidate: Candidate) -> int:
+    """Return where the quote starts: with the sentence before one that begins with a pronoun."""
+    before = candidate.part.before
+    return candidate.start if before is None else before.start
 
 
 def _asked_for(
@@ -74,18 +105,26 @@ def _choose(
     candidates: Sequence[Candidate], contexts: Sequence[Context], most: int
 ) -> list[Candidate]:
     """Return the best sentences: passages by their best sentence, inside a passage in order."""
-    ranked = sorted(candidates, key=lambda c: (-c.score, c.context, c.start))
+    ranked = sorted(candidates, key=lambda c: (-c.score, c.context, c.start, -c.end))
     chosen: list[Candidate] = []
     seen: list[set[str]] = []
     for candidate in ranked:
         if len(chosen) == most or candidate.score < ranked[0].score - SCORE_DROP:
             break
         own = set(words(contexts[candidate.context].text[candidate.start : candidate.end]))
-        if all(_overlap(own, other) < SAME_WORDS for other in seen):
+        apart = not any(_meet(candidate, other) for other in chosen)
+        if apart and all(_overlap(own, other) < SAME_WORDS for other in seen):
             chosen.append(candidate)
             seen.append(own)
+        if chosen[0].part.items or chosen[0].features.extreme > 0:
+            break
     order = list(dict.fromkeys(candidate.context for candidate in chosen))
     return sorted(chosen, key=lambda c: (order.index(c.context), c.start))
+
+
+def _meet(one: Candidate, other: Candidate) -> bool:
+    """Whether two candidates share text, with what is quoted before them."""
+    return one.context == other.context and _start(one) < other.end and _start(other) < one.end
 
 
 def _overlap(one: set[str], other: set[str]) -> float:
@@ -95,15 +134,47 @@ def _overlap(one: set[str], other: set[str]) -> float:
 def _write(candidate: Candidate, context: Context) -> str:
     """Return the sentence as it stands in an answer, with its number before the full stop.
 
-    Bracketed numbers in the passage would read as citations, and its images would be fetched: the
-    quote keeps them, the answer does not.
+    A list keeps its items. Bracketed numbers in the passage would read as citations, and its images
+    would be fetched: the quote keeps them, the answer does not.
     """
-    text = context.text[candidate.start : candidate.end]
-    if candidate.kind == "code":
-        return f"`{without_images(text.replace('`', ''))}` [{context.marker}]."
-    if candidate.kind == "table":
+    part = candidate.part
+    if part.items:
+        numbered = part.mark.strip()[:1].isdigit()
+        items = _merged(part.items, context.text)
+        return "\n".join(
+            f"{f'{number}.' if numbered else '-'} {_cited(text, kind, context)}"
+            for number, (text, kind) in enumerate(items, start=1)
+        )
+    kind = part.sentence.kind
+    if kind == "table":
         row = next((r for r in table_rows(context) if r.sentence.start == candidate.start), None)
-        text = written(row) if row else ", ".join(row_cells(text))
+        text = context.text[candidate.start : candidate.end]
+        return _cited(written(row) if row else ", ".join(row_cells(text)), kind, context)
+    text = context.text[_start(candidate) : candidate.end]
+    if kind == "value":
+        text = json_written(text)
+    if part.name and not text.startswith(part.name) and len(text.split()) < SHORT_VALUE:
+        text = f"{part.name}, {text}"
+    return _cited(ANSWER_MARK.sub("", text), kind, context)
+
+
+def _merged(items: Sequence[Sentence], text: str) -> list[tuple[str, Kind]]:
+    """Return the text of each item; sentences in the same line are one item."""
+    found: list[tuple[int, int, Kind]] = []
+    for item in items:
+        if found and item.kind == "prose" and "\n" not in text[found[-1][1] : item.start]:
+            found[-1] = (found[-1][0], item.end, item.kind)
+        else:
+            found.append((*item[:2], item.kind))
+    return [
+        (json_written(text[start:end]) if kind == "value" else text[start:end], kind)
+        for start, end, kind in found
+    ]
+
+
+def _cited(text: str, kind: Kind, context: Context) -> str:
+    if kind == "code":
+        return f"`{without_images(text.replace('`', ''))}` [{context.marker}]."
     # a lone backtick could hide the number from the check
     text = text if text.count("`") % 2 == 0 else text.replace("`", "")
     text = re.sub(r"\s+", " ", without_images(strip_markers(text))).strip()

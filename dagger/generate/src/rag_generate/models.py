@@ -36,7 +36,9 @@ class GenerateOptions(BaseModel):
     )
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature of a model.")
     seed: int | None = Field(None, description="Sampling seed of a model, where it has one.")
-    max_sentences: int = Field(3, ge=1, le=20, description="Longest extractive answer.")
+    max_sentences: int = Field(
+        2, ge=1, le=20, description="Longest extractive answer; a list counts as one sentence."
+    )
     min_support: float | None = Field(
         None,
         ge=0,

@@ -14,66 +14,45 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rag_kit.passages import Context
+from rag_kit.text import comparable
 
-from .sentences import Sentence
-from .table_rows import column_words, named, passage_sentences, table_rows
-from .terms import question_terms, stem, words
+from .extremes import Measure, extreme_rows, measure
+from .json_values import json_key_value
+from .questions import EXTREME, NUMBER, Question, is_negated
+from .structure import FIELD, REFERENCE, REFERENCES, Part, passage_parts
+from .table_rows import WORD_BREAKS, TableRow, column_words, named, table_rows
+from .terms import STOP_WORDS, stem, words
 
 DENSE_GAP_PER_RANK = 0.08  # cosine; stands in for the gap of a passage that has no cosine
-TITLING = frozenset({"heading", "header"})  # kinds that name what stands below and answer nothing
 COVERAGE_IN_COSINE = 0.5  # cosine; what full coverage counts when passages are compared
+PATH_MARKS = re.compile(r"[/\\_.-]+")
+LONG_WORDS = 60  # words; a longer list is not likelier for it
+QUOTED = re.compile(r"\"[^\"\n]{12,}\"|'[^'\n]{12,}'")  # a text in a command
 SHORT_WORDS = 5  # words; a sentence below is a fragment more often than an answer
-
-_DATE = re.compile(
-    r"\b(?:1[0-9]{3}|20[0-9]{2}|january|february|march|april|may|june|july|august|september|october"
-    r"|november|december|century|today|monday|tuesday|wednesday|thursday|friday|saturday|sunday)\b",
-    re.IGNORECASE,
-)
-_NUMBER = re.compile(
-    r"[0-9]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty"
-    r"|fifty|sixty|hundred|thousand|million|dozen|half)\b",
-    re.IGNORECASE,
-)
-_NAME = re.compile(r"(?<=[\w,;(] )[A-Z][a-z]+")
-_PLACE = re.compile(r"\b(?:in|at|near|on|under|from|to|of) (?:the )?[A-Z`$/~]")
-ASKED_KINDS = (  # what the question says, what the answer then holds
-    (re.compile(r"\b(?:when|what (?:year|date|day|month)|how old)\b", re.IGNORECASE), _DATE),
-    (
-        re.compile(
-            r"\bhow (?:many|much|long|far|tall|big|high|old|often|fast|deep|wide|large)\b",
-            re.IGNORECASE,
-        ),
-        _NUMBER,
-    ),
-    (re.compile(r"\bwho(?:se|m)?\b", re.IGNORECASE), _NAME),
-    (re.compile(r"\bwhere\b", re.IGNORECASE), _PLACE),
-)
-
-
-class Question(NamedTuple):
-    """What a question asks, ready to be compared."""
-
-    terms: dict[str, int]  # stem -> number of the term, in order
-    prefixes: frozenset[str]  # first letters of the terms; words without them are not stemmed
-    asked: tuple[re.Pattern[str], ...]  # what a sentence that answers holds
-    text: str = ""  # the question as asked
 
 
 class Features(NamedTuple):
     """What a sentence is scored by; shares are of the question's term weight, 0 to 1."""
 
-    coverage: float  # share of the terms in the sentence
-    coverage_with_head: float  # share of the terms in sentence, heading and title together
+    coverage: float  # share of the terms in the sentence, or handed to it by a title right above
+    coverage_with_head: float  # share of the terms in sentence, titles above and document's title
     dense_gap: float  # cosine of the passage minus the best passage's, <= 0
     first: float  # 1 for the first sentence of a passage
     log_length: float  # natural logarithm of words + 1
-    short: float  # 1 below SHORT_WORDS
+    short: float  # 1 below SHORT_WORDS, unless it is a value that something names
     asked_kind: float  # 1 when it holds the date, number, name or place asked for
-    question: float  # 1 when it asks something itself
-    heading: float  # 1 for a Markdown heading
-    code: float  # 1 for a line of code
-    table: float  # 1 for a row of a table
+    title: float  # 1 for a heading, a label, a lead-in, a question
+    code: float  # 1 for a line of code that no title hands its words to
+    table: float  # 1 for a row of a table that the question does not name
     lacks_number: float  # 1 without a number where a number, a length or a duration is asked for
+    lacks_counted: float  # 1 without the thing where its number is asked for
+    lacks_anchor: float  # share of the numbers, years, versions and part numbers asked for it lacks
+    affirms: float  # 1 when what is not is asked for, and it says what is
+    negates: float  # 1 when what is is asked for, and it says what is not
+    reference: float  # 1 for a reference to a source, unless one is asked for
+    listing: float  # 1 for a list where one is asked for
+    plain_list: float  # 1 for a list where none is asked for
+    extreme: float  # 1 for the row with the highest or lowest value asked for, -1 for the others
 
 
 # Weights of a logistic regression (L2 strength 10 on standardised features) of "an annotator picked
@@ -88,11 +67,18 @@ SENTENCE_WEIGHTS = Features(
     log_length=0.03,
     short=-1.2,
     asked_kind=0.5,
-    question=-1.0,  # this and all below are too rare there to fit and are set by hand
-    heading=-3.0,
+    title=-3.0,  # this and all below are too rare there to fit and are set by hand
     code=-1.0,
     table=-1.0,
     lacks_number=-2.5,
+    lacks_counted=-1.5,
+    lacks_anchor=-3.0,
+    affirms=-6.0,
+    negates=-1.5,
+    reference=-3.0,
+    listing=1.0,
+    plain_list=-0.5,
+    extreme=3.0,
 )
 # Weights of "the passages hold the answer" (L2 strength 3), fitted on the same even halves with 1, 3
 # and 5 passages: the answerable questions; as negatives the 75 unanswerable ones of CLAP NQ, all of
@@ -106,14 +92,22 @@ SUPPORT_WITHOUT_DENSE = (-2.27, 3.64, 0.46, -0.38)
 
 
 class Candidate(NamedTuple):
-    """A sentence of a passage and how likely it is part of the answer."""
+    """A sentence of a passage, or a list, and how likely it is part of the answer."""
 
     context: int  # index of the passage
-    start: int  # offsets in the passage's text
-    end: int
-    kind: str
+    part: Part
     score: float  # log-odds
     features: Features
+
+    @property
+    def start(self) -> int:
+        """Where it starts in the passage's text."""
+        return self.part.sentence.start
+
+    @property
+    def end(self) -> int:
+        """Where it ends in the passage's text."""
+        return self.part.sentence.end
 
 
 class Evidence(NamedTuple):
@@ -125,21 +119,18 @@ class Evidence(NamedTuple):
     unknown: float  # share of the terms, by count, that no passage holds
 
 
-def read_question(query: str) -> Question:
-    """Return the terms of the question and the kind of answer it asks for."""
-    terms = {term: number for number, term in enumerate(question_terms(query))}
-    asked = tuple(kind for question, kind in ASKED_KINDS if question.search(query))
-    return Question(terms, frozenset(term[:2] for term in terms), asked, query)
-
-
 class _Row(NamedTuple):
     context: int
-    sentence: Sentence
+    part: Part
     text: str
     length: int
     terms: frozenset[int]  # numbers of the question's terms it shares
-    head: frozenset[int]  # and those of its title, heading, column names and number in a list
+    handed: frozenset[int]  # those that a title right above hands to it
+    head: frozenset[int]  # those of all titles, the document's title, columns, number in a list
+    lacking: float  # share of the numbers asked for that neither it nor its titles hold
+    negated: bool
     is_named: bool = False  # a row of a table, one of whose cells stands in the question
+    table: TableRow | None = None
 
 
 def score_sentences(
@@ -153,41 +144,101 @@ def score_sentences(
     rows = [
         row for number, context in enumerate(contexts) for row in _rows(question, number, context)
     ]
+    rows, extremes = _compared(question, rows)
     idf = _idf(len(question.terms), rows)
     gaps = dense_gaps(contexts)
     candidates: list[Candidate] = []
-    for row in rows:
+    for row, extreme in zip(rows, extremes, strict=True):
         first = not candidates or candidates[-1].context != row.context
-        features = _features(question, row, idf, gaps[row.context], first)
-        score = sentence_score(features)
-        candidates.append(Candidate(row.context, *row.sentence, score=score, features=features))
+        features = _features(question, row, idf, gaps[row.context], first)._replace(extreme=extreme)
+        candidates.append(Candidate(row.context, row.part, sentence_score(features), features))
     return candidates, _evidence(question, contexts, rows, candidates)
 
 
 def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
-    """Yield the sentences of a passage; each is headed by the nearest heading above it."""
-    title = _shared(question, words(context.title))
-    heading: frozenset[int] = frozenset()
-    columns: frozenset[int] = frozenset()
-    before = 0
+    """Yield the parts of a passage with the terms of the question in them and in what names them."""
+    above = " ".join([context.title, *getattr(context, "headings", ())])
+    around = f"{above} {PATH_MARKS.sub(' ', context.source)}"
+    title = _shared(question, words(around))
     table = table_rows(context)
     by_sentence = {row.sentence: row for row in table}
-    for sentence in passage_sentences(context, table):
-        item = _shared(question, words(context.text[before : sentence.start]))
-        before = sentence.end
-        own = context.text[sentence.start : sentence.end]
-        tokens = words(own)
+
+    def echoes(text: str) -> bool:
+        own = [word for word in words(text) if word not in STOP_WORDS]
+        return bool(own) and len(_shared(question, own)) == len({stem(word) for word in own})
+
+    headed: frozenset[int] = frozenset()
+    for part in passage_parts(context, table, echoes):
+        own = context.text[part.sentence.start : part.sentence.end]
+        tokens = words(_said(part, own))
         terms = _shared(question, tokens)
-        if sentence.kind == "heading":
-            heading = terms
-        elif sentence.kind == "header":
-            columns = terms
-        row = by_sentence.get(sentence)
-        if row:
-            columns = _shared(question, column_words(row))
-        head = title | heading | item | (columns if sentence.kind == "table" else frozenset())
-        is_named = row is not None and sentence.kind == "table" and bool(named(question.text, row))
-        yield _Row(number, sentence, own, len(tokens), terms, head, is_named)
+        if part.sentence.kind == "header":
+            headed = terms
+        row = by_sentence.get(part.sentence)
+        columns = _shared(question, column_words(row)) if row else headed
+        names = " ".join(part.titles)
+        head = title | _shared(question, words(f"{part.mark} {names}"))
+        head |= columns if part.sentence.kind == "table" else frozenset()
+        near = [one for one in part.near if one[-1:] in tuple(":：?？") or echoes(one)]
+        if part.before:  # a pronoun stands for what the sentence before is about
+            near.append(context.text[slice(*part.before[:2])])
+        handed = _shared(question, words(" ".join(near))) if not part.is_title else frozenset()
+        singled = "" if part.items else f"{own} {part.mark}"  # a number in an item is the item's
+        whole = f"{singled} {names} {around}"
+        yield _Row(
+            number, part, own, len(tokens), terms, handed, head,
+            _lacking(question, whole),
+            is_negated(" ".join([own, *part.near])),
+            row is not None and part.sentence.kind == "table" and bool(named(question.text, row)),
+            row,
+        )  # fmt: skip
+
+
+def _said(part: Part, text: str) -> str:
+    """Return the words that count of a sentence: of code without the texts it quotes."""
+    if part.sentence.kind == "code":
+        return QUOTED.sub(" ", text)
+    return WORD_BREAKS.sub(" ", text) if part.sentence.kind == "value" else text
+
+
+def _lacking(question: Question, text: str) -> float:
+    if not question.anchors:
+        return 0.0
+    plain = comparable(text)
+    missing = sum(not anchor.search(plain) for anchor in question.anchors)
+    return missing / len(question.anchors)
+
+
+def _compared(question: Question, rows: list[_Row]) -> tuple[list[_Row], list[float]]:
+    """Return the rows and for each 1.0 when it holds the extreme asked for, -1.0 when less.
+
+    The row that holds it also covers the word that asks for it.
+    """
+    measures = [one for at, row in enumerate(rows) for one in _measures(at, row)]
+    best, compared = extreme_rows(question.text, measures)
+    words_of = _shared(
+        question, [w for match in EXTREME.finditer(question.text.lower()) for w in match[0].split()]
+    )
+    rows = [
+        row._replace(terms=row.terms | words_of) if at in best else row
+        for at, row in enumerate(rows)
+    ]
+    return rows, [float((at in best) * 2 - (at in compared)) for at in range(len(rows))]
+
+
+def _measures(at: int, row: _Row) -> Iterator[Measure]:
+    """Yield the numbers of a row of a table, of a value of JSON, of a field of a record."""
+    cells: list[tuple[str, str]] = []
+    if row.table is not None and row.part.sentence.kind == "table":
+        cells = list(row.table.cells)
+    elif row.part.sentence.kind == "value":
+        cells = [json_key_value(row.text)]
+    elif FIELD.match(row.text):
+        name, _, value = row.text.partition(":")
+        cells = [(name, value)]
+    for name, cell in cells:
+        if name and (found := measure(at, name, cell)):
+            yield found
 
 
 def _shared(question: Question, tokens: list[str]) -> frozenset[int]:
@@ -218,20 +269,46 @@ def _features(
     gap: float,
     first: bool,
 ) -> Features:
+    kind = row.part.sentence.kind
+    said = row.terms | row.handed
+    is_value = bool(
+        (row.handed and not row.part.before)
+        or row.is_named
+        or row.part.name
+        or kind in ("value", "list")
+    )
     return Features(
-        coverage=_share(row.terms, idf),
-        coverage_with_head=_share(row.terms | row.head, idf),
+        coverage=_share(said if kind == "list" or row.terms - row.handed else row.terms, idf),
+        coverage_with_head=_share(said | row.head, idf),
         dense_gap=gap,
         first=float(first),
-        log_length=math.log(1 + row.length),
-        short=float(row.length < SHORT_WORDS and not row.is_named),
+        log_length=math.log(1 + min(row.length, LONG_WORDS)),
+        short=float(row.length < SHORT_WORDS and not is_value),
         asked_kind=float(any(kind.search(row.text) for kind in question.asked)),
-        question=float(row.text.endswith("?")),
-        heading=float(row.sentence.kind in TITLING),
-        code=float(row.sentence.kind == "code"),
-        table=float(row.sentence.kind == "table" and not row.is_named),
-        lacks_number=float(_NUMBER in question.asked and not _NUMBER.search(row.text)),
+        title=float(row.part.is_title),
+        code=float(kind == "code" and not row.handed),
+        table=float(kind == "table" and not row.is_named),
+        lacks_number=float(NUMBER in question.asked and not NUMBER.search(row.text)),
+        lacks_counted=float(question.counted is not None and not _counts(question.counted, row)),
+        lacks_anchor=row.lacking,
+        affirms=float(question.negated and not row.negated),
+        negates=float(question.open and not question.negated and row.negated),
+        reference=float(_is_reference(row) and not question.wants_source),
+        listing=float(kind == "list" and question.wants_items),
+        plain_list=float(kind == "list" and not question.wants_items),
+        extreme=0.0,
     )
+
+
+def _counts(thing: re.Pattern[str], row: _Row) -> bool:
+    """Whether a row says, or a column's or a label's name says, what its number counts."""
+    columns = [name for name, _ in row.table.cells] if row.table else []
+    near = () if row.part.name else row.part.near
+    return bool(thing.search(WORD_BREAKS.sub(" ", " ".join([*near, *columns, row.text]))))
+
+
+def _is_reference(row: _Row) -> bool:
+    return any(map(REFERENCES.fullmatch, row.part.titles)) or bool(REFERENCE.search(row.text))
 
 
 def dense_gaps(contexts: Sequence[Context]) -> list[float]:
@@ -254,7 +331,7 @@ def _evidence(
     """Judge the passages; terms count alike, for rarity says little among so few sentences."""
     held: list[set[int]] = [set() for _ in contexts]
     for row in rows:
-        held[row.context] |= row.terms | row.head
+        held[row.context] |= row.terms | row.handed | row.head
     count = len(question.terms) or 1
     coverage = [len(terms) / count for terms in held]
     best = max(
@@ -269,7 +346,7 @@ def _evidence(
             (
                 _plain_score(row, candidate.features, count)
                 for row, candidate in zip(rows, candidates, strict=True)
-                if candidate.kind not in TITLING
+                if not candidate.part.is_title
             ),
             default=SENTENCE_BIAS,
         ),
@@ -279,17 +356,29 @@ def _evidence(
 
 def _plain_score(row: _Row, features: Features, count: int) -> float:
     """Return the log-odds of a sentence with every term of the question weighed alike."""
+    said = row.terms | row.handed
     shares = features._replace(
-        coverage=len(row.terms) / count, coverage_with_head=len(row.terms | row.head) / count
+        coverage=len(said if row.terms - row.handed or row.part.items else row.terms) / count,
+        coverage_with_head=len(said | row.head) / count,
     )
     return sentence_score(shares)
 
 
-def answering(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the sentences that can answer: headings only when there is nothing else."""
-    return [c for c in candidates if c.kind not in TITLING] or [
-        c for c in candidates if c.kind == "heading"
-    ]
+def answering(question: Question, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that can answer.
+
+    Titles do not, but headings where there is nothing else. Where the number of something is asked
+    for, an answer holds a number and the thing.
+    """
+    texts = [one for one in candidates if not one.part.is_title]
+    found = (
+        [one for one in texts if not one.features.reference]
+        or texts
+        or [one for one in candidates if one.part.sentence.kind == "heading"]
+    )
+    if question.counted is not None:
+        found = [one for one in found if not one.features.lacks_number + one.features.lacks_counted]
+    return found
 
 
 def sentence_score(features: Features) -> float:

@@ -13,11 +13,13 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["prose", "heading", "code", "table", "header"]  # a row of a table, its column names
+# a row of a table, its column names; a list and a value of JSON are found by `structure`
+Kind = Literal["prose", "heading", "code", "table", "header", "list", "value"]
 
 DELIMITERS = "\t;,"  # of the cells of a row, the likelier first
 CELL_BAR = " | "  # between the cells of a row, as the loaders of Word, PDF and HTML write them
 MAX_SENTENCE_CHARS = 600  # characters; longer runs without a full stop are cut at a space
+COLUMN_CHARS = 20  # characters; no column is so narrow: shorter lines are the lines of a list
 WRAP_CHARS = 40  # characters; a shorter line without a full stop ends its sentence
 
 _ABBREVIATIONS = """
@@ -43,6 +45,11 @@ _FENCE = re.compile(r"\s*(```|~~~)")
 _HEADING = re.compile(r"\s*#{1,6}\s+")
 _ITEM = re.compile(r"\s*(?:[-*+•]|[0-9]{1,3}[.)])\s+")
 _RULE = re.compile(r"\s*(?:[-=*_|:]\s*){3,}$")
+_FIELD = re.compile(r"\s*[^\W\d_][\w /()&-]{0,30}:[ \t]+\S")  # `Phone: 4472`
+_STAMP = re.compile(  # the time a line of a log begins with
+    r"\s*[\[<(]?(?:[0-9]{4}[-/.][0-9]{2}[-/.][0-9]{2}[T ,]|[0-9]{2}[-/.][0-9]{2}[-/.][0-9]{4}[T ,]"
+    r"|[0-9]{1,2}/[A-Z][a-z]{2}/[0-9]{4}:|[A-Z][a-z]{2} {1,2}[0-9]{1,2} )?[0-9]{2}:[0-9]{2}:[0-9]{2}\b"
+)
 _FRONT_MATTER = re.compile(
     r"---[ \t]*\n(?:(?:[\w.-]+:|[ \t]|- |#).*\n)+(?:---|\.\.\.)[ \t]*(?:\n|$)"
 )
@@ -205,9 +212,13 @@ def _length(pattern: re.Pattern[str], line: str) -> int:
 
 def _breaks(previous: str, line: str) -> bool:
     """Whether a new line also starts a new sentence, though no full stop ended the one before."""
-    if CELL_BAR in previous or CELL_BAR in line:
+    if CELL_BAR in previous or CELL_BAR in line or _STAMP.match(line):
         return True
-    before, after = previous.rstrip(), line.lstrip()
+    if _FIELD.match(line) and _FIELD.match(previous):
+        return True
+    before, after = previous.rstrip(), line.strip()
+    if 0 < len(before) < COLUMN_CHARS and 0 < len(after) < COLUMN_CHARS:
+        return True
     return len(before) < WRAP_CHARS and bool(after) and not after[0].islower()
 
 

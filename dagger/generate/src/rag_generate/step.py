@@ -20,8 +20,9 @@ from .generator import Draft, Generator, Restart
 from .markers import find_markers
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
 from .output_filter import OutputFilter
+from .questions import read_question
 from .refusal import is_refusal
-from .scoring import read_question, score_sentences, support_of
+from .scoring import score_sentences, support_of
 
 __version__ = version("rag-generate")
 

@@ -8,12 +8,15 @@ starts a new process.
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import dagger
 from dagger import Doc, dag
@@ -29,7 +32,6 @@ PORT = 8080
 USER = "10001:10001"
 HOME = "/data"  # RAG_HOME, the embedded store
 APP = "/app"
-KIT = Path(__file__).parents[2]  # the kit's project, installed from its sources
 PROJECT_FILES = ("pyproject.toml", "uv.lock", "README.md")
 INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in its container
 
@@ -64,16 +66,22 @@ Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. en
 def sources(folder: str) -> dagger.Directory:
     """Return this module's project in `folder`, and the kit beside it as in the repository.
 
-    The engine hands a module its own folder only, so the kit is taken from where this process imports it.
+    The engine hands a module its own folder only, so the kit is taken from where it was installed from.
     """
     module = dag.current_module()
     unneeded = shutil.ignore_patterns("__pycache__", "tests", ".*")
-    shutil.copytree(KIT, "kit", dirs_exist_ok=True, ignore=unneeded)
+    shutil.copytree(kit_project(), "kit", dirs_exist_ok=True, ignore=unneeded)
     return (
         dag.directory()
         .with_directory(folder, module.source())
         .with_directory("kit", module.workdir("kit"))
     )
+
+
+def kit_project() -> Path:
+    """Return the folder that rag-kit was installed from (PEP 610)."""
+    recorded = json.loads(distribution("rag-kit").read_text("direct_url.json") or "{}")
+    return Path(url2pathname(urlsplit(recorded["url"]).path))
 
 
 def build(

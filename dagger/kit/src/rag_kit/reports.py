@@ -22,6 +22,17 @@ class FileWarning(BaseModel):
     message: str = Field(description="What and where, and what was done about it.")
 
 
+class Skipped(BaseModel):
+    """Files of a folder that were not read, counted by ending."""
+
+    reason: str = Field(
+        description="`format`: not one that is read; `hidden`: files and whole folders whose name "
+        "begins with a dot; `no file`; `link out of the folder`."
+    )
+    ending: str = Field(description='Of their names, like `.png`; "" without one.')
+    files: int = Field(description="How many.")
+
+
 class IngestReport(BaseModel):
     """What an ingest did, by document id."""
 
@@ -36,6 +47,9 @@ class IngestReport(BaseModel):
     failed: list[Failure] = Field(default_factory=list)
     warnings: list[FileWarning] = Field(
         default_factory=list, description="Parts of files that were read otherwise, or left out."
+    )
+    skipped: list[Skipped] = Field(
+        default_factory=list, description="Files of the folders that were not read, and why."
     )
     chunks: int = Field(0, description="Passages written.")
     embeddings: int = Field(0, description="Texts embedded.")
@@ -73,11 +87,21 @@ class CollectionInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of an ingest; `total` counts the documents known so far."""
+    """Progress of an ingest; the totals count what is known so far.
+
+    Args:
+        done: Documents stored, or found unchanged.
+        total: Documents.
+        document_id: The last one.
+        passages: Passages embedded.
+        passages_total: Passages cut.
+    """
 
     done: int
     total: int
     document_id: str
+    passages: int = 0
+    passages_total: int = 0
 
 
 @dataclass

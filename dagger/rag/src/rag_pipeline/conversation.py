@@ -218,7 +218,7 @@ def complete(question: str, messages: Sequence[Message]) -> str | None:
     carried = list(_new(_terms(earlier), known, MAX_TERMS))
     if _PRONOUN.search(question) or _POINTING.search(question):
         carried += _new(_names(answers[-1:]), known, MAX_NAMES)
-    return f"{question.strip()} {' '.join(carried)}" if carried else None
+    return f"{question.strip(' ?？')} {' '.join(carried)}?" if carried else None
 
 
 def _terms(questions: Sequence[str]) -> Iterator[str]:

@@ -112,7 +112,7 @@ def check_reply(step: str, model: type[OutputType], data: dict[str, Any]) -> Out
 
 def bad_output(step: str, fault: str, param: str | None = None) -> StepError:
     """Return the error for a response that breaks the contract; `fault` completes the sentence."""
-    text = f"the response of the step {step} {fault}; see its response schema in contract/"
+    text = f"the response of the step {step} {fault}; see its response schema"
     return StepError("module_bad_output", text, param=param, step=step)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import platformdirs
-from pydantic import Field, create_model
+from pydantic import Field, SecretStr, create_model
 
 from rag_kit.errors import StepError
 from rag_kit.settings import PacedSettings
@@ -60,6 +60,10 @@ class RagSettings(StepUrls):
         description="Who completes a follow-up question for the search: model (the configured one, within 3 "
         "seconds; without one, terms), terms (those of the conversation), off.",
     )
+    api_key: SecretStr | None = Field(
+        None, description="Key of the service that `rag index --service` sends documents to."
+    )
+    api_key_file: Path | None = Field(None, description="File that holds this key.")
 
     def step_urls(self) -> dict[str, str]:
         """Return the URLs by step: of all, or none when the steps are local.

@@ -45,6 +45,8 @@ def index(arguments: list[str]) -> int:
         failures = [f"{each.document_id}: {each.code}: {each.message}" for each in report.failed]
         for each in report.warnings:
             print(f"{each.document_id}: warning: {each.message}", file=sys.stderr)
+        for left in report.skipped:
+            print(f"not read: {left.files} {left.ending} ({left.reason})", file=sys.stderr)
     print(text)
     if options.report:
         options.report.write_text(text + "\n", encoding="utf-8")

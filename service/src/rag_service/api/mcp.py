@@ -223,7 +223,7 @@ def _read(model: type[Arguments], arguments: dict[str, Any]) -> Arguments:
     try:
         return model.model_validate(arguments, strict=True)
     except ValidationError as error:
-        raise explain(error) from None
+        raise explain(error, model) from None
 
 
 def _succeeded(model: type[BaseModel], data: dict[str, Any], text: str) -> types.CallToolResult:

@@ -3,8 +3,8 @@
 A model is a collection: `rag` is the service's own, `rag/<collection>` any other. The last message
 is the question, the ones before it are the conversation.
 
-What an answer has besides OpenAI's fields: `citations` (verified, as in `/rag_modules`),
-`contexts`, `search_queries`, `answerable`, `degraded`, `warnings`; a citation whose source is a web address is an
+What an answer has besides OpenAI's fields: `citations` (verified, as in `/rag_modules`), `contexts`,
+`search_queries`, `answerable`, `degraded`, `warnings`; a citation whose source is a web address is an
 annotation, too. A stream is plain chunks. Its first one with text has `search_results`, the passages
 found: nothing is verified before the text is complete. Its last one with a choice has the fields above
 and `answer`, the verified text: numbers that pointed nowhere are in the pieces, but not in it.

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from rag_kit.errors import StepError
+from rag_kit.origins import is_loopback
 
-from ..settings import ServiceSettings, is_loopback, process_environment
+from ..settings import ServiceSettings, process_environment
 from .errors import REMEDY, unavailable
 
 RUNNER_HOST = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"

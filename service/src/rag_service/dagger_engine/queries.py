@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from rag_kit.errors import StepError
+from rag_kit.origins import is_loopback
 
 from ..runners.base import Notify
-from ..settings import is_loopback
 from .options import EngineOptions
 from .session import Session
 

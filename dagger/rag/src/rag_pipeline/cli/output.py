@@ -164,6 +164,12 @@ def write_report(report: dict[str, Any]) -> None:
     console = out()
     console.print(f"{report['collection']}: {counts}")
     console.print(f"passages written: {report['chunks']}, texts embedded: {report['embeddings']}")
+    if report["skipped"]:
+        counts = ", ".join(
+            f"{item['files']} {one_line(item['ending'] or 'without ending')} ({item['reason']})"
+            for item in report["skipped"]
+        )
+        console.print(f"not read: {counts}", soft_wrap=True)
     if report["failed"]:
         console.print()
         rows = [(item["document_id"], item["code"], item["message"]) for item in report["failed"]]

@@ -110,6 +110,19 @@ def open_retriever() -> Iterator[Retriever]:
         yield _enter(stack, "retrieve", _open_retriever)
 
 
+def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return the files that an ingest of these paths reads: document id and path, by id.
+
+    Raises:
+        StepError: `invalid_request`; `misconfigured`, the package is not installed.
+    """
+    try:
+        from rag_retrieve.index.places import find_files
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    return [(file.name, file.path) for file in find_files(paths, {}, []).files]
+
+
 def _enter(
     stack: ExitStack, step: str, opener: Callable[[], AbstractContextManager[Opened]]
 ) -> Opened:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +49,7 @@ INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
 ]  # fmt: skip
 JOURNAL_LEASE_S = 900.0  # a server store's journal older than this belongs to a dead process
+EMBEDDED_AT_ONCE = 64  # passages in one turn at the embedder: about a second of a processor
 READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
 
 
@@ -104,6 +106,25 @@ class _Passages:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How a run shares the embedder, and what it does between two batches of passages.
+
+    Args:
+        turn: Held while a batch is embedded.
+        check: Called often, with nothing held; raises to end the run.
+        embedded: Called after each batch: how many of the passages that were cut are done, how many
+            there are, and how many of the batch had to be computed.
+    """
+
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    check: Callable[[], None] = lambda: None
+    embedded: Callable[[int, int, int], None] = lambda done, total, computed: None
+
+
+ALONE = Pace()
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Passages with their payloads, best first, and the manifest they were found under."""
 
@@ -144,7 +165,7 @@ class Draft:
 
 
 class Collection:
-    """An open collection; searches run side by side, commits one at a time."""
+    """An open collection; searches run side by side, commits of all threads one at a time."""
 
     def __init__(
         self,
@@ -158,6 +179,8 @@ class Collection:
         self._ledger = ledger
         self._store = store
         self._lock = SharedLock()
+        self._changing = threading.RLock()  # taken before `_lock`
+        self._closed = False
         self._on_step = on_step
         self._uncertain: list[Version] = []  # in commits since the last checkpoint
         self._owner = f"process {os.getpid()} on {socket.gethostname()}"
@@ -290,6 +313,12 @@ class Collection:
                 found = self._store.get(ids[at : at + size], with_vectors=True)
             yield [found[id_] for id_ in ids[at : at + size] if id_ in found]
 
+    def document_ids(self) -> list[str]:
+        """Return the ids of the documents, sorted."""
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "document"}, ["document_id"]))
+        return sorted(point.payload["document_id"] for point in points)
+
     def documents(self) -> Iterator[DocumentInfo]:
         """Yield the documents, ordered by id."""
         with self._lock.shared():
@@ -306,22 +335,29 @@ class Collection:
         return StoredDocument.model_validate(self._record_of(document_id).payload)
 
     def _record_of(self, document_id: str) -> Point:
-        point_id = document_point_id(document_id)
-        with self._lock.shared():
-            point = self._store.get([point_id]).get(point_id)
+        point = self._find_record(document_id)
         if point is None:
             raise StepError(
                 "document_not_found",
-                f"collection '{self.manifest.name}' has no document '{document_id}'; "
-                "`rag documents list` shows the ones there are",
+                f"collection '{self.manifest.name}' has no document '{document_id}'",
                 param="document_id",
             )
         return point
 
-    def stored(self) -> Iterator[LoadedDocument]:
-        """Yield every document as it was loaded, to rebuild the collection."""
-        for info in self.documents():
-            yield loaded_document(self._record_of(info.document_id).payload)
+    def _find_record(self, document_id: str) -> Point | None:
+        point_id = document_point_id(document_id)
+        with self._lock.shared():
+            return self._store.get([point_id]).get(point_id)
+
+    def contents(self) -> dict[str, str]:
+        """Return the content hash of each document, by id."""
+        return {info.document_id: info.content_hash for info in self.documents()}
+
+    def stored(self, document_ids: Sequence[str]) -> Iterator[LoadedDocument]:
+        """Yield documents as they were loaded, to rebuild the collection; deleted ones are skipped."""
+        for document_id in document_ids:
+            if (record := self._find_record(document_id)) is not None:
+                yield loaded_document(record.payload)
 
     def versions(self, document_ids: Sequence[str]) -> dict[str, Version]:
         """Return the published version of each document that exists."""
@@ -336,8 +372,11 @@ class Collection:
 
     # -- writing --------------------------------------------------------------------------
 
-    def prepare(self, documents: Sequence[LoadedDocument]) -> list[Change]:
-        """Chunk and embed the documents whose content is new; unchanged ones need no change."""
+    def prepare(self, documents: Sequence[LoadedDocument], pace: Pace = ALONE) -> list[Change]:
+        """Chunk and embed the documents whose content is new; unchanged ones need no change.
+
+        Other threads may commit meanwhile.
+        """
         hashes = {document.document_id: content_hash(document) for document in documents}
         old = self.versions(list(hashes))
         fresh = [
@@ -346,14 +385,14 @@ class Collection:
             if (before := old.get(document.document_id)) is None
             or before.content_hash != hashes[document.document_id]
         ]
-        cuts = [self.analyzer.cut(document) for document in fresh]
+        cuts = [self.analyzer.cut(document, pace.check) for document in fresh]
         self._on_step("cut")
         texts = [
             embedding_text(document, piece)
             for document, pieces in zip(fresh, cuts, strict=True)
             for piece in pieces
         ]
-        vectors = iter(self._embed(texts))
+        vectors = iter(self._embed(texts, pace))
         sparse = map(self.analyzer.sparse_document, texts)
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
@@ -367,11 +406,17 @@ class Collection:
             changes.append(Change(document.document_id, before, new, points, record))
         return changes
 
-    def _embed(self, texts: Sequence[str]) -> Vectors:
+    def _embed(self, texts: Sequence[str], pace: Pace) -> Vectors:
         rows = []
-        for at in range(0, len(texts), 64):
-            rows.append(self.analyzer.embed(texts[at : at + 64]))
+        for at in range(0, len(texts), EMBEDDED_AT_ONCE):
+            pace.check()
+            batch = texts[at : at + EMBEDDED_AT_ONCE]
+            with pace.turn():
+                before = self.analyzer.counters.texts_embedded
+                rows.append(self.analyzer.embed(batch))
+                computed = self.analyzer.counters.texts_embedded - before
             self._on_step("embedded")
+            pace.embedded(at + len(batch), len(texts), computed)
         return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
     def removals(self, document_ids: Sequence[str]) -> list[Change]:
@@ -381,12 +426,44 @@ class Collection:
             for document_id, version in self.versions(document_ids).items()
         ]
 
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Change]) -> list[Change]:
         """Make the changes visible, each document completely; `checkpoint` makes them durable.
+
+        Returns:
+            What was changed: other threads may have committed since the changes were prepared.
 
         Raises:
             StepError: `storage_full` and others from the store; what was visible before stays.
+                `collection_not_found`, it was deleted meanwhile.
         """
+        with self.changing():
+            current = self._current(changes)
+            self._commit(current)
+        return current
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep other threads from changing this collection; reentrant.
+
+        Raises:
+            StepError: `collection_not_found`, it was deleted meanwhile.
+        """
+        with self._changing:
+            if self._closed:
+                raise StepError(
+                    "collection_not_found",
+                    f"collection '{self.manifest.name}' was deleted meanwhile",
+                    param="collection",
+                )
+            yield
+
+    def _current(self, changes: Sequence[Change]) -> list[Change]:
+        """Return the changes over the versions published now, without those already made."""
+        published = self.versions([change.document_id for change in changes])
+        current = [replace(each, old=published.get(each.document_id)) for each in changes]
+        return [each for each in current if each.old != each.new]
+
+    def _commit(self, changes: Sequence[Change]) -> None:
         if not changes:
             return
         if not self._uncertain:
@@ -404,8 +481,11 @@ class Collection:
 
     def checkpoint(self) -> None:
         """Make all commits so far durable; they are acknowledged when this returns."""
-        if not self._uncertain:
-            return
+        with self._changing:
+            if self._uncertain and not self._closed:
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
         self._store.flush()
         self._on_step("flushed")
         self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
@@ -424,8 +504,9 @@ class Collection:
         Raises:
             StepError: `in_progress`, another process commits.
         """
-        if not self._uncertain:
-            self._take_over()
+        with self.changing():
+            if not self._uncertain:
+                self._take_over()
         try:
             yield
         except BaseException:
@@ -433,6 +514,21 @@ class Collection:
                 self.checkpoint()
             raise
         self.checkpoint()
+
+    def keep_roots(self, roots: Mapping[str, str]) -> None:
+        """Remember durably from which folders and files the documents come.
+
+        Raises:
+            StepError: `in_progress`, another process commits.
+        """
+        if roots == self.manifest.roots:
+            return
+        with self.changing():
+            if not self._uncertain:
+                self._take_over()
+            self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
+            if not self._uncertain:  # otherwise the next checkpoint writes it
+                self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
 
     def _apply(self, changes: Sequence[Change]) -> None:
         with self._lock.exclusive():
@@ -475,7 +571,7 @@ class Collection:
         with self._lock.exclusive():
             self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
             self._store.flush()
-        manifest = Manifest(name=self.manifest.name, recipe=self.manifest.recipe)
+        manifest = self.manifest.emptied(self.manifest.recipe)
         for info in self.documents():
             manifest.add(info.document_id, info.content_hash, info.chunks)
         self._ledger.write_manifest(manifest.name, manifest.model_dump())
@@ -512,18 +608,24 @@ class Collection:
 
     def refresh(self) -> None:
         """Read the manifest again if other processes may have changed it."""
-        if not self._store.exclusive and not self._uncertain:
-            raw = self._ledger.read_manifest(self.manifest.name)
-            self.manifest = read_manifest(raw or {}, self.manifest.name)
+        if self._store.exclusive or not self._changing.acquire(blocking=False):
+            return  # another thread commits, and keeps the manifest up to date
+        try:
+            if not self._uncertain:
+                raw = self._ledger.read_manifest(self.manifest.name)
+                self.manifest = read_manifest(raw or {}, self.manifest.name)
+        finally:
+            self._changing.release()
 
     def replace(self, draft: Collection, publish: Callable[[], None]) -> None:
         """Replace this collection's content by a draft's, between two searches."""
-        with self._lock.exclusive():
+        with self.changing(), self._lock.exclusive():
             self._store.close()
             publish()
             self._store, self.manifest, self.analyzer = draft._store, draft.manifest, draft.analyzer
 
     def close(self) -> None:
-        """Wait for running searches, then close the store."""
-        with self._lock.exclusive():
+        """Wait for running searches and a commit, then close the store."""
+        with self._changing, self._lock.exclusive():
+            self._closed = True
             self._store.close()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 from rag_kit.errors import StepError
 from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
-from ..documents import MAX_DOCUMENT_BYTES, SUPPORTED_SUFFIXES, LoadedDocument, load
-from .collection import Collection
+from ..documents import MAX_DOCUMENT_BYTES, LoadedDocument, load
+from .collection import ALONE, Collection, Pace
+from .places import File, Places, covers
+from .points import Change, Version
 
 COMMIT_DOCUMENTS = 32  # documents in one commit
 CHECKPOINT_COMMITS = 16  # syncing costs 0.1 s and more
@@ -19,72 +20,50 @@ COMMIT_CHARACTERS = 64_000  # text in one commit: about 100 passages, seconds of
 OnProgress = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class File:
-    """A file to ingest and the document id it gets."""
+class StopIngest(Exception):  # noqa: N818, a request and no failure
+    """Raised by a run's `check` to end it and take back the documents it has added.
 
-    path: Path
-    name: str
-
-
-def find_files(paths: Sequence[Path]) -> tuple[list[File], list[str]]:
-    """List the files to ingest, ordered by id, and the id prefixes their folders cover.
-
-    A folder `docs` gives ids `docs/…`, a file gives its name. Folders are walked without hidden
-    and unsupported files and without following links out; a file named directly is always taken.
-
-    Raises:
-        StepError: `invalid_request`, a path does not exist or two files get the same id.
+    `report` then tells what had been done; None when the run had not begun.
     """
-    files: dict[str, File] = {}
-    prefixes = []
-    for given in paths:
-        path = Path(given).resolve()
-        if not path.exists():
-            raise StepError(
-                "invalid_request", f"there is no file or folder '{given}'", param="paths"
-            )
-        if path.is_dir():
-            prefixes.append(f"{path.name}/")
-            found = [
-                File(item, f"{path.name}/{item.relative_to(path).as_posix()}")
-                for item in _walk(path)
-            ]
-        else:
-            prefixes.append(f"{path.name}#")
-            found = [File(path, path.name)]
-        for file in found:
-            known = files.setdefault(file.name, file)
-            if known.path != file.path:
-                raise StepError(
-                    "invalid_request",
-                    f"'{known.path}' and '{file.path}' would both be document '{file.name}'; "
-                    "index them into different collections, or their common folder",
-                    param="paths",
-                )
-    return [files[name] for name in sorted(files)], prefixes
 
-
-def _walk(root: Path) -> Iterator[Path]:
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if hidden or path.suffix.lower() not in SUPPORTED_SUFFIXES or not path.is_file():
-            continue
-        if path.resolve().is_relative_to(root):
-            yield path
+    report: IngestReport | None = None
 
 
 class Ingest:
-    """One run of ingest into a collection; gathers the report as commits succeed."""
+    """One run of ingest into a collection; gathers the report as commits succeed.
 
-    def __init__(self, collection: Collection, on_progress: OnProgress | None = None) -> None:
+    Args:
+        collection: Where to.
+        on_progress: Called after each batch of passages and each commit.
+        pace: Its turns at the embedder, and its end before all is done.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        on_progress: OnProgress | None = None,
+        pace: Pace = ALONE,
+    ) -> None:
         self._collection = collection
+        self._pace = replace(pace, embedded=self._embedded)
         self._on_progress = on_progress or (lambda progress: None)
         self.report = IngestReport(collection=collection.manifest.name)
         self._seen: set[str] = set()
         self._total = 0  # documents of the files read so far
         self._left = 0  # files not read yet
         self._commits = 0
+        self._done = 0  # documents committed or found unchanged
+        self._passages = 0  # of them, those that were embedded
+        self._last = ""
+        self._added: dict[str, Version] = {}
+
+    def places(self, found: Places, *, prune: bool) -> None:
+        """Ingest what paths hold, then report or delete what is gone from them."""
+        self.report.skipped = found.skipped
+        self.files(found.files)
+        sure = [prefix for prefix in found.prefixes if prefix not in found.adopted]
+        self.missing(found.adopted, prune=False)
+        self.missing(sure, prune=prune)
 
     def files(self, files: Sequence[File]) -> None:
         """Ingest files; an unreadable one is reported, and its stored version stays."""
@@ -107,6 +86,7 @@ class Ingest:
         batch: list[LoadedDocument] = []
         size = 0
         for document in documents:
+            self._pace.check()
             self.report.warnings += [
                 FileWarning(document_id=document.source, message=message)
                 for message in document.warnings
@@ -124,6 +104,20 @@ class Ingest:
         if batch:
             self._commit(batch)
 
+    def take_back(self) -> None:
+        """Delete the documents that this run has added and nobody has replaced since."""
+        with self._collection.checkpointed(), self._collection.changing():
+            for at in range(0, len(self._added), COMMIT_DOCUMENTS):
+                mine = list(self._added.values())[at : at + COMMIT_DOCUMENTS]
+                published = self._collection.versions([version.document_id for version in mine])
+                self._collection.commit(
+                    [
+                        Change(version.document_id, version, None)
+                        for version in mine
+                        if published.get(version.document_id) == version
+                    ]
+                )
+
     def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
         """Report, or with `prune` delete, documents under the prefixes that were not seen.
 
@@ -132,14 +126,14 @@ class Ingest:
         failed = {failure.document_id for failure in self.report.failed}
         failed |= {warning.document_id for warning in self.report.warnings}
         missing = [
-            info.document_id
-            for info in self._collection.documents()
-            if info.document_id.startswith(tuple(prefixes))
-            and info.document_id not in self._seen
-            and info.document_id.partition("#")[0] not in failed
+            document_id
+            for document_id in self._collection.document_ids()
+            if any(covers(prefix, document_id) for prefix in prefixes)
+            and document_id not in self._seen
+            and document_id.partition("#")[0] not in failed
         ]
         if not prune:
-            self.report.missing = missing
+            self.report.missing += missing
             return
         with self._collection.checkpointed():
             for at in range(0, len(missing), COMMIT_DOCUMENTS):
@@ -170,25 +164,43 @@ class Ingest:
         )
 
     def _commit(self, batch: Sequence[LoadedDocument]) -> None:
-        counters = self._collection.analyzer.counters
-        before = counters.texts_embedded
-        changes = self._collection.prepare(batch)
-        self._collection.commit(changes)
+        self._last = batch[-1].document_id
+        prepared = self._collection.prepare(batch, self._pace)
+        self._pace.check()
+        changes = {change.document_id: change for change in self._collection.commit(prepared)}
         self._commits += 1
         if self._commits % CHECKPOINT_COMMITS == 0:
             self._collection.checkpoint()
-        self.report.embeddings += counters.texts_embedded - before
-        changed = {change.document_id: change for change in changes}
         for document in batch:
-            change = changed.get(document.document_id)
-            if change is None:
-                self.report.unchanged.append(document.document_id)
-            else:
-                (self.report.updated if change.old else self.report.added).append(
-                    change.document_id
-                )
-                self.report.chunks += len(change.points)
-        done = len(self._seen)
+            self._note(document.document_id, changes.get(document.document_id))
+        self._done = len(self._seen)
+        self._passages += sum(len(change.points) for change in prepared)
+        self._advance(0, 0)
+
+    def _note(self, document_id: str, change: Change | None) -> None:
+        if change is None:
+            self.report.unchanged.append(document_id)
+            return
+        assert change.new is not None
+        self.report.chunks += len(change.points)
+        if change.old is None:
+            self.report.added.append(document_id)
+            self._added[document_id] = change.new
+        else:
+            self.report.updated.append(document_id)
+
+    def _embedded(self, done: int, total: int, computed: int) -> None:
+        self.report.embeddings += computed
+        self._advance(done, total)
+
+    def _advance(self, embedded: int, cut: int) -> None:
+        """Report progress; the passages are those since the last commit."""
         self._on_progress(
-            Progress(done, max(done, self._total + self._left), batch[-1].document_id)
+            Progress(
+                self._done,
+                max(self._done, self._total + self._left),
+                self._last,
+                self._passages + embedded,
+                self._passages + cut,
+            )
         )

@@ -58,6 +58,14 @@ class Manifest(BaseModel):
     corpus_sum: str = Field("0", description="Sum of document hashes modulo 2^256, hexadecimal.")
     documents: int = 0
     chunks: int = 0
+    roots: dict[str, str] = Field(
+        default_factory=dict,
+        description="By id of a file, or by `folder/`, where it was on disk when it was last indexed.",
+    )
+
+    def emptied(self, recipe: Recipe) -> Manifest:
+        """Return the manifest of the same collection without content."""
+        return Manifest(name=self.name, recipe=recipe, roots=self.roots)
 
     @property
     def corpus_digest(self) -> str:

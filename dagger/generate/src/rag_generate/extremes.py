@@ -1,0 +1,91 @@
+"""Which row holds the highest or the lowest value that a question asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rag_kit.text import comparable
+
+from .questions import extreme
+from .terms import stem, words
+
+VALUE = re.compile(
+    r"\W{0,4}(?:[A-Za-z]{1,3}\s?)?(-?[0-9]+(?:\.[0-9]+)?)\s?(?:[%\w€$£/°²³]{0,12})\W*$"
+)
+DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\b")
+# what a superlative measures, when it does not name it: stems of column names
+MEASURED = (
+    (
+        re.compile(r"\b(?:cheap|expensive|costly|dear|pric)\w*", re.I),
+        "price cost fee eur usd amount",
+    ),
+    (re.compile(r"\b(?:heav|light)(?:iest|est)\b", re.I), "weight mass kg"),
+    (re.compile(r"\b(?:tall|high|low)est\b", re.I), "height elevation altitude"),
+    (re.compile(r"\b(?:long|short)est\b", re.I), "length duration distance km"),
+    (re.compile(r"\b(?:old|young)est\b", re.I), "age born birth founded built year"),
+    (
+        re.compile(r"\b(?:new|late|earli)(?:e?st)\b", re.I),
+        "date year day time created updated released",
+    ),
+    (re.compile(r"\b(?:fast|slow)est\b", re.I), "speed time duration"),
+    (re.compile(r"\b(?:larg|bigg|small)(?:est)\b", re.I), "size area population volume"),
+)
+
+AGES = re.compile(r"\b(?:oldest|youngest)\b", re.I)
+SPEEDS = re.compile(r"\b(?:fastest|slowest)\b", re.I)
+TIMES = frozenset({"time", "durat", "second", "minut", "ms", "s"})
+
+
+class Measure(NamedTuple):
+    """A number in a passage: in which row, of what, and how much."""
+
+    row: int
+    name: tuple[str, ...]  # stems of the column's or the key's name
+    value: float
+
+
+def measure(row: int, name: str, cell: str) -> Measure | None:
+    """Return the measure in a cell; None when it holds no single number or day."""
+    day = DAY.match(cell.strip())
+    number = VALUE.match(comparable(cell.strip()))
+    if not day and not number:
+        return None
+    value = float("".join(day.groups())) if day else float(number[1]) if number else 0.0
+    spaced = re.sub(r"_+|(?<=[a-z])(?=[A-Z])", " ", name)
+    return Measure(row, tuple(stem(word) for word in words(spaced)), value)
+
+
+def extreme_rows(query: str, measures: Iterable[Measure]) -> tuple[set[int], set[int]]:
+    """Return the rows with the highest or lowest value asked for, and all rows compared.
+
+    The measure is the one whose name shares a word with the question, else the one that the
+    superlative measures by itself, such as the price for the cheapest, else the only one.
+    """
+    sign = extreme(query)
+    found = list(measures) if sign else []
+    asked = {stem(word) for word in words(query)}
+    usual = {stem(w) for pattern, names in MEASURED if pattern.search(query) for w in names.split()}
+    names = dict.fromkeys(one.name for one in found)
+    chosen = (
+        [name for name in names if asked.intersection(name)]
+        or [name for name in names if usual.intersection(name)]
+        or (list(names) if len(names) == 1 else [])
+    )
+    if not chosen:
+        return set(), set()
+    best = max(chosen, key=lambda name: len(asked.intersection(name)))
+    compared = [one for one in found if one.name == best]
+    if len(compared) < 2:
+        return set(), set()
+    sign = -sign if _is_turned(query, best) else sign
+    top = max(one.value * sign for one in compared)
+    return {one.row for one in compared if one.value * sign == top}, {one.row for one in compared}
+
+
+def _is_turned(query: str, name: tuple[str, ...]) -> bool:
+    """Whether the highest is the lowest number: the oldest by year, the fastest by time."""
+    by_year = bool(AGES.search(query)) and "age" not in name
+    by_time = bool(SPEEDS.search(query)) and not TIMES.isdisjoint(name)
+    return by_year or by_time

@@ -1,0 +1,196 @@
+"""What a question asks for: its terms, its parts, and what an answer must hold."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from rag_kit.text import comparable
+
+from .terms import question_terms, stem
+
+_DATE = re.compile(
+    r"\b(?:1[0-9]{3}|20[0-9]{2}|january|february|march|april|may|june|july|august|september|october"
+    r"|november|december|century|today|monday|tuesday|wednesday|thursday|friday|saturday|sunday)\b",
+    re.IGNORECASE,
+)
+NUMBER = re.compile(
+    r"[0-9]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty"
+    r"|fifty|sixty|hundred|thousand|million|dozen|half|once|twice|no limit|unlimited)\b",
+    re.IGNORECASE,
+)
+_OFTEN = re.compile(
+    r"\b(?:every|each|once|twice|times|daily|weekly|monthly|yearly|annual(?:ly)?|quarterly|hourly"
+    r"|per|an? (?:day|week|month|year))\b",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"(?<=[\w,;(] )[A-Z][a-z]+")
+_PLACE = re.compile(r"\b(?:in|at|near|on|under|from|to|of) (?:the )?[A-Z`$/~]")
+ASKED_KINDS = (  # what the question says, what the answer then holds
+    (re.compile(r"\b(?:when|what (?:year|date|day|month)|how old)\b", re.IGNORECASE), _DATE),
+    (re.compile(r"\bhow (?:often|frequently)\b", re.IGNORECASE), _OFTEN),
+    (
+        re.compile(
+            r"\bhow (?:many|much|long|far|tall|big|high|old|fast|deep|wide|large|heavy)\b",
+            re.IGNORECASE,
+        ),
+        NUMBER,
+    ),
+    (re.compile(r"\bwho(?:se|m)?\b", re.IGNORECASE), _NAME),
+    (re.compile(r"\bwhere\b", re.IGNORECASE), _PLACE),
+)
+NEGATION = re.compile(
+    r"\b(?:not|no|never|none|nobody|nothing|neither|nor|without|except|excluding|excludes?|excluded"
+    r"|exclusions?|exempt\w*|cannot|forbidden|prohibited|banned|unless|uncovered|uninsured|refus\w+"
+    r"|ineligible|unsupported|unavailable|disallowed)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_REASON = re.compile(r"\s*(?:why|what (?:if|happens|should i do|can i do|to do))\b", re.IGNORECASE)
+_DOUBLE = re.compile(
+    r"\b(?:not only|no longer than|no later than|no more than|no fewer than|if not)\b", re.I
+)
+_CLOSED = re.compile(
+    r"\s*(?:is|are|was|were|do|does|did|can|could|may|must|should|will|would|has|have|had|am)\b",
+    re.IGNORECASE,
+)
+_LIST = re.compile(
+    r"^\W*(?:list|name|enumerate|give|show|tell)\b|\b(?:all|every) (?:the |of the )?\w+s\b"
+    r"|\b(?:what|which)(?: \w+){0,3} are\b"
+    r"|\b(?:what|which) (?:\w+ ){0,2}(?!(?:does|is|was|has|its|this|us|always)\b)\w+s\b",
+    re.IGNORECASE,
+)
+_STEPS = re.compile(
+    r"^\W*how (?:do|can|should|could|would|must|may|to|does one|is|are)\b|\bhow to\b"
+    r"|\b(?:steps|procedure|instructions)\b",
+    re.IGNORECASE,
+)
+_ANCHOR = re.compile(
+    r"[^\W_]*[0-9][\w]*(?:[-./:][\w]*[0-9A-Za-z][\w]*)*|\b[A-Z][\w]*(?:[-/.][\w]*[0-9][\w]*)+"
+)
+_AND = r"(?:,? and |, |; |,? or |,? but )"
+_PART = re.compile(
+    rf"(?:\?\s+|;\s+|{_AND})(?:also )?(?=(?:who|whom|whose|what|when|where|which|why|how"
+    r"|(?:is|are|does|do|can|must|may) (?:it|they|there|i|we|you|the|this|that|he|she))\b)",
+    re.IGNORECASE,
+)
+_ASKS = re.compile(
+    r"\b(?:who|whom|whose|what|when|where|which|why|how|is|are|was|were|do|does|did|can|may|must"
+    r"|should|will|has|have)\b",
+    re.IGNORECASE,
+)
+_SOURCE = re.compile(
+    r"\b(?:references?|sources?|links?|urls?|websites?|address|citations?|cited?|papers?|books?|articles?"
+    r"|publications?|published|isbn|doi|archived|retrieved|web ?page)\b",
+    re.IGNORECASE,
+)
+EXTREME = re.compile(
+    r"\b(?:(?P<most>highest|most|largest|biggest|greatest|maximum|max|longest|tallest|heaviest|oldest"
+    r"|newest|latest|fastest|top|priciest|dearest|(?:most (?:expensive|costly)))"
+    r"|(?P<least>lowest|least|smallest|fewest|minimum|min|shortest|lightest|cheapest|youngest"
+    r"|earliest|slowest|least expensive))\b",
+    re.IGNORECASE,
+)
+
+
+NUMBER_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve",
+)  # fmt: skip
+DIGITS = frozenset(map(str, range(1, 13)))
+_COUNTED = re.compile(
+    r"\bhow many (?:of (?:the )?)?([\w'’ -]+?)(?= (?:do|does|did|is|are|was|were|can|could|have|has|had|will"
+    r"|would|should|may|must|in|of|on|at|per|for|with|from|to|there|that|who|which|each|an?|the|by)\b|\?|$)",
+    re.IGNORECASE,
+)
+_WEIGHED = re.compile(r"\bhow (?:much|heavy)\b.*\b(?:weighs?|heavy)\b|\bweight of\b", re.IGNORECASE)
+_WEIGHT = re.compile(
+    r"\b(?:weigh\w*|heavy|mass)\b|[0-9] ?(?:kg|g|lbs?|t|kilograms?|grams?|pounds?|tonnes?|tons?)\b(?! of)",
+    re.IGNORECASE,
+)
+_PEOPLE = re.compile(
+    r"\b(?:people|persons?|population|inhabitants?|residents?|members?|passengers?|visitors?|guests?"
+    r"|employees?|staff|spectators?|seats?|men|women|children|players?|died|killed|live)\b",
+    re.IGNORECASE,
+)
+
+
+class Question(NamedTuple):
+    """What a question asks, ready to be compared."""
+
+    terms: dict[str, int]  # stem -> number of the term, in order
+    prefixes: frozenset[str]  # first letters of the terms; words without them are not stemmed
+    asked: tuple[re.Pattern[str], ...] = ()  # what a sentence that answers holds
+    text: str = ""  # the question as asked
+    anchors: tuple[re.Pattern[str], ...] = ()  # numbers, years, versions, part numbers asked for
+    negated: bool = False  # it asks for what is not
+    open: bool = False  # it asks who, what, which, where, when or how, not yes or no
+    wants_items: bool = False  # it asks for a list or for steps
+    wants_source: bool = False  # it asks for a reference or an address
+    counted: re.Pattern[str] | None = None  # what stands beside the number that answers
+
+
+def read_question(query: str) -> Question:
+    """Return the terms of the question and what its answer must hold."""
+    terms = {term: number for number, term in enumerate(question_terms(query))}
+    return Question(
+        terms,
+        frozenset(term[:2] for term in terms),
+        tuple(kind for question, kind in ASKED_KINDS if question.search(query)),
+        query,
+        tuple(map(_exactly, dict.fromkeys(_ANCHOR.findall(comparable(query))))),
+        is_negated(query) and not _REASON.match(query),
+        not _CLOSED.match(query) and not (_REASON.match(query) and is_negated(query)),
+        bool(_LIST.search(query) or _STEPS.search(query)),
+        bool(_SOURCE.search(query)),
+        _counted(query),
+    )
+
+
+def _counted(query: str) -> re.Pattern[str] | None:
+    """Return how the thing counted is named, as in `how many claws`; None when nothing is counted."""
+    if _WEIGHED.search(query):
+        return _WEIGHT
+    match = _COUNTED.search(query)
+    thing = match[1].split()[-1:] if match else []
+    if not thing:
+        return None
+    if _PEOPLE.fullmatch(thing[0]):
+        return _PEOPLE
+    return re.compile(rf"\b{re.escape(stem(thing[0].lower()))}", re.IGNORECASE)
+
+
+def is_negated(text: str) -> bool:
+    """Whether a text says what is not, or is excluded."""
+    return bool(NEGATION.search(_DOUBLE.sub(" ", text)))
+
+
+def question_parts(query: str) -> list[str]:
+    """Return the questions a query asks, in order: one, or several joined by `and` or `?`.
+
+    A part counts when what stands before it is a question of its own.
+    """
+    cuts, start = [], 0
+    for match in _PART.finditer(query):
+        before = query[start : match.start()]
+        if (
+            _ASKS.search(before)
+            and len(before.split()) > 2
+            and len(query[match.end() :].split()) > 1
+        ):
+            cuts.append(before)
+            start = match.end()
+    parts = [*cuts, query[start:]]
+    return [part.strip(" ,;") for part in parts if part.strip(" ,;?")] or [query]
+
+
+def extreme(query: str) -> int:
+    """Return 1 when the query asks for the most, -1 for the least, 0 for neither."""
+    match = EXTREME.search(query)
+    return 0 if match is None else 1 if match["most"] else -1
+
+
+def _exactly(anchor: str) -> re.Pattern[str]:
+    """Return a pattern of the anchor that is not a part of a longer one: P-17/3 is not P-17/13."""
+    forms = [anchor, *NUMBER_WORDS[int(anchor) :][:1]] if anchor in DIGITS else [anchor]
+    either = "|".join(map(re.escape, forms))
+    return re.compile(rf"(?<!\w)(?<!\w[-./])(?:{either})(?!\w)(?![-./]\w)", re.IGNORECASE)
