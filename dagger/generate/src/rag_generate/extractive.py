@@ -17,7 +17,7 @@ from .questions import question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
 from .sentences import Kind, Sentence, row_cells
 from .table_rows import named_less, table_rows, written
-from .terms import words
+from .terms import question_terms, stem, words
 
 SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
 SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
@@ -52,6 +52,8 @@ class Extractive:
             yield Draft("", "no_context", support=support)
             return
         chosen = _chosen(answered, request.contexts, options.max_sentences)
+        if request.standalone_query:
+            chosen = _of_the_follow_up(request.query, chosen, request.contexts)
         pieces: list[str] = []
         for candidate in chosen:
             piece = _write(candidate, request.contexts[candidate.context])
@@ -72,6 +74,22 @@ class _Answer:
         candidates, evidence = score_sentences(self.question, contexts)
         self.candidates = _asked_for(query, answering(self.question, candidates), contexts)
         self.support = support_of(evidence) if self.candidates else 0.0
+
+
+def _of_the_follow_up(
+    query: str, chosen: Sequence[Candidate], contexts: Sequence[Context]
+) -> list[Candidate]:
+    """Return the sentences with a word of the follow-up's own, all of them when none has one.
+
+    The others answer what it leans on, which was answered before.
+    """
+    own = set(question_terms(query))
+    said = [
+        {stem(word) for word in words(contexts[one.context].text[one.start : one.end])}
+        for one in chosen
+    ]
+    kept = [one for one, terms in zip(chosen, said, strict=True) if own & terms]
+    return kept or list(chosen)
 
 
 def _chosen(answers: Sequence[_Answer], contexts: Sequence[Context], most: int) -> list[Candidate]:
