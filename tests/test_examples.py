@@ -22,11 +22,13 @@ from rag_augment.module import Augment
 from rag_generate.module import Generate
 from rag_pipeline.module import Rag
 from rag_pipeline.quality.conformance import check_step
+from rag_rerank.module import Rerank
 from rag_retrieve.module import Retrieve
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES: dict[str, type] = {
     "retrieve": Retrieve,
+    "rerank": Rerank,
     "augment": Augment,
     "generate": Generate,
     "rag": Rag,

@@ -33,8 +33,10 @@ os.environ["DAGGER_DEFAULT_PYTHON_PACKAGE"] = re.sub(r"[- ]", "_", os.environ["D
 import anyio  # noqa: E402
 import dagger  # noqa: E402, reads the environment
 import dagger.client._session as session  # noqa: E402
+from dagger.client._core import Context  # noqa: E402
 from dagger.mod.cli import app, load_module  # noqa: E402
 from gql.client import Client as GraphQLClient  # noqa: E402
+from gql.dsl import DSLSelectable  # noqa: E402
 from graphql import build_client_schema  # noqa: E402
 
 gc.freeze()
@@ -49,7 +51,18 @@ class Client(GraphQLClient):
         super().__init__(schema=build_client_schema(schema), **options)
 
 
+async def build(self: Context) -> DSLSelectable:
+    """Build a query; where it names a type of the module itself, which is not in the file, ask the engine."""
+    connection = self.conn.session
+    known = (await connection.get_schema()).type_map
+    used = {name for each in self.selections for name in (each.type_name, each.inline_type)}
+    if used - {None} - known.keys():
+        await (await connection.get_session()).fetch_schema()
+    return await build_by_schema(self)
+
+
 session.GraphQLClient = Client  # type: ignore[attr-defined,assignment]
+build_by_schema, Context.build = Context.build, build  # type: ignore[method-assign]
 
 
 async def register() -> None:

@@ -6,6 +6,7 @@ It has a few of the engine's own types, and a dependency `store` with every shap
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,6 @@ SCHEMA = """
 scalar JSON
 scalar Void
 enum StoreColour { DARK_RED BLUE }
-interface StoreShelf { id: ID! label(text: String!): String! }
 type Query {
   version: String!
   node(id: ID!): Node
@@ -44,6 +44,11 @@ type TypeDef implements Node {
 type Function implements Node { id: ID! withDescription(description: String!): Function! }
 type Error implements Node { id: ID! withValue(name: String!, value: JSON!): Error! }
 type FunctionCall implements Node { id: ID! parentName: String! returnError(error: ID!): Void }
+# of the module itself: not in the file that the SDK is given
+# own {
+interface OwnShelf { id: ID! label(text: String!): String! }
+type Shelf implements Node & OwnShelf { id: ID! label(text: String!): String! }
+# }
 type Item implements Node { id: ID! name: String! }
 type Store implements Node {
   id: ID!
@@ -79,8 +84,9 @@ class SchemaServer:
 
     @property
     def introspection(self) -> str:
-        """Return the schema as the engine hands it to an SDK."""
-        return json.dumps(graphql.introspection_from_schema(self.schema))
+        """Return the schema as the engine hands it to an SDK, without the module's own types."""
+        others = re.sub(r"# own {.*?# }", "", SCHEMA, flags=re.DOTALL)
+        return json.dumps(graphql.introspection_from_schema(graphql.build_schema(others)))
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run a query over the values of `VALUES`."""
@@ -120,6 +126,7 @@ VALUES: dict[str, Any] = {
 NODES = {
     "item-1": {"__typename": "Item", "id": "item-1", "name": "one"},
     "item-2": {"__typename": "Item", "id": "item-2", "name": "two"},
+    "shelf-1": {"__typename": "Shelf", "id": "shelf-1"},
 }
 
 

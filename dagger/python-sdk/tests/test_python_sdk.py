@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,23 @@ def test_the_schema_is_not_asked_for(engine: SchemaServer, container: Path) -> N
     assert (ran.stdout, engine.asked) == ("[]\n", []), ran.stderr
 
 
+def test_for_a_type_of_the_module_itself_the_engine_is_asked_once(
+    engine: SchemaServer, container: Path
+) -> None:
+    """Another module's object, given for an interface of this one, is called as the interface."""
+    call = (
+        "dag._ctx.select_id('OwnShelf', 'shelf-1').select('OwnShelf', 'label', "
+        "[__import__('dagger.client._core').client._core.Arg('text', 'x')]).execute(str)"
+    )
+    (container / "script.py").write_text(SCRIPT)
+
+    ran = run(engine, container, "script.py", stdin=json.dumps([call, call]))
+
+    assert json.loads(ran.stdout) == ['label {"text": "x"}'] * 2, ran.stderr
+    assert sum("__schema" in each for each in engine.asked) == 1
+    assert ran.stderr == ""
+
+
 def module(folder: Path, text: str) -> str:
     """Write an installed project with one package; return the path of both."""
     (folder / "my_module").mkdir(parents=True)
@@ -240,7 +258,9 @@ def test_the_private_names_of_dagger_io_are_there() -> None:
     assert callable(cli.app) and callable(cli.load_module)
     assert callable(_guards.typecheck)
     assert list(_core.Arg._fields)[:2] == ["name", "value"]
-    for name in ("execute", "execute_object_list"):
+    assert {"type_name", "inline_type"} <= {each.name for each in fields(_core.Field)}
+    assert {"conn", "selections"} <= {each.name for each in fields(_core.Context)}
+    for name in ("execute", "execute_object_list", "build"):
         assert inspect.iscoroutinefunction(getattr(_core.Context, name))
     assert callable(base.Type._select) and issubclass(base.Enum, object)
     assert issubclass(gen.Client, gen.Query) and gen.__all__

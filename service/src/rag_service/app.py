@@ -18,7 +18,15 @@ from starlette.responses import Response
 
 from rag_kit.errors import CODES, StepError
 
-from .api import dify, documents, health, openai_chat, openai_vector_stores, questions
+from .api import (
+    dify,
+    documents,
+    health,
+    openai_chat,
+    openai_vector_stores,
+    questions,
+    rerank,
+)
 from .api.api_docs import add_api_docs
 from .api.mcp import add_mcp
 from .api.page import add_page
@@ -112,7 +120,7 @@ def create_app(
     )
     app.state.service = service
     app.state.routes = []
-    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores):
+    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores, rerank):
         app.include_router(part.router)
         app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)

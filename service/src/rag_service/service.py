@@ -18,6 +18,7 @@ from rag_kit.handler import Event
 from rag_kit.server import while_connected
 from rag_pipeline.models import RagRequest
 
+from .access import as_asked, check_passages, restricted
 from .http.context import Context, context_of
 from .http.fair_queue import Admission
 from .http.metrics import Metrics
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 # `/readyz` fails with these, but questions are still tried: the dependency may be back.
 TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
+CHECKED = ("search_results", "final_answer")  # events that hold passages
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -97,6 +99,14 @@ class Service:
         self._note(context_of(http.scope), text)
         return text
 
+    async def rerank(self, http: Request, text: str) -> dict[str, Any]:
+        """Return the response of the step `rerank` to a request; errors as for `answer`."""
+        context = context_of(http.scope)
+        self._require_ready(self.runner)
+        reply = await self._in_slot(http, context, lambda: self.runner.rerank(text))
+        data: dict[str, Any] = pydantic_core.from_json(reply)
+        return data
+
     async def events(
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -104,8 +114,11 @@ class Service:
         runner = runner or self.runner
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
+        groups = context.principal.groups
         async with self._slot(context), aclosing(runner.stream(text)) as events:
             async for event in events:
+                if event.name in CHECKED:
+                    check_passages(groups, event.data)
                 if event.name == "final_answer":
                     self._note(context, event.data)
                 yield event
@@ -119,12 +132,23 @@ class Service:
     ) -> str:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
+        return await self._in_slot(http, context, lambda: ask(text))
+
+    async def _in_slot(
+        self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
+    ) -> str:
+        """Work in a slot; when the client goes away, the work is cancelled."""
 
         async def answer() -> str:
             async with self._slot(context):
-                return await ask(text)
+                return await work()
 
-        return await while_connected(http, answer())
+        try:
+            found = await while_connected(http, answer())
+        except StepError as error:
+            raise as_asked(error) from None
+        check_passages(context.principal.groups, found)
+        return found
 
     @asynccontextmanager
     async def _slot(self, context: Context) -> AsyncIterator[None]:
@@ -143,9 +167,8 @@ class Service:
     def _prepare(self, context: Context, request: RagRequest, runner: Runner) -> str:
         """Check that the question may be asked now, and return it as the runner's request text."""
         self.authorize(context, request.collection)
-        missing = self.missing
-        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
-            raise missing
+        self._require_ready(runner)
+        request.filters = restricted(request.filters, context.principal.groups)
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
@@ -155,6 +178,11 @@ class Service:
         if self.settings.log_queries:
             LOG.info("request %s asks: %s", context.request_id, request.query)
         return pydantic_core.to_json(request).decode()
+
+    def _require_ready(self, runner: Runner) -> None:
+        missing = self.missing
+        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
+            raise missing
 
     def authorize(self, context: Context, collection: str, *, write: bool = False) -> None:
         """Check what a key may do; a collection it may not use looks as if it did not exist.
@@ -293,7 +321,8 @@ class Service:
             query=self.settings.probe_query,
             collection=self.settings.collection,
             request_id="probe",
-            generate={"target": "extractive"},  # a probe is not worth a model's call
+            rerank={"enabled": False},  # a probe is not worth a model's call
+            generate={"target": "extractive"},
         )
         try:
             await self.runner.answer(pydantic_core.to_json(probe).decode())

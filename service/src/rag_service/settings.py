@@ -23,6 +23,8 @@ from rag_kit.origins import AllowedOrigins, is_loopback
 from rag_kit.settings import PacedSettings, misconfigured
 from rag_pipeline.settings import URL
 
+from .access import MAX_GROUPS
+
 ROOT_PATH = r"(?:/[A-Za-z0-9._~-]+)+"
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 
@@ -42,6 +44,12 @@ class ApiKey(BaseModel):
     write: bool = Field(False, description="Whether it may add and delete documents.")
     per_minute: int | None = Field(
         None, ge=1, description="Requests a minute; null: as RAG_RATE_PER_MINUTE says."
+    )
+    groups: tuple[str, ...] | None = Field(
+        None,
+        max_length=MAX_GROUPS,
+        description="Groups whose documents it may read, besides those without `allowed_groups`; "
+        "null: every document.",
     )
 
     @field_validator("key", mode="after")
@@ -75,7 +83,7 @@ class ServiceSettings(PacedSettings):
     collection: str = Field("default", description="Collection of a request that names none.")
     api_keys: SecretStr | None = Field(
         None,
-        description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute"}]`.',
+        description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute", "groups"}]`.',
     )
     api_keys_file: Path | None = Field(None, description="The same in a file.")
     allowed_hosts: tuple[str, ...] = Field(
@@ -98,6 +106,12 @@ class ServiceSettings(PacedSettings):
         ("127.0.0.1", "::1"),
         description='Addresses and networks of reverse proxies, as JSON: `["10.0.0.0/8"]`. '
         "Their `X-Forwarded-For`, `-Proto` and `-Prefix` are believed.",
+    )
+    groups_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which a trusted proxy lists the groups of its user, separated by "
+        "commas; without the header a request sees documents for everybody alone.",
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
@@ -183,6 +197,14 @@ class ServiceSettings(PacedSettings):
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
     llm_api_key_file: Path | None = Field(None, description="File that holds it instead.")
 
+    reranker_url: str | None = Field(
+        None, description="As for `rerank`; passed to the Dagger runners, too."
+    )
+    reranker: str | None = Field(None, description="What that server speaks: cohere or tei.")
+    reranker_model: str | None = Field(None, description="Name of the model there.")
+    reranker_api_key: SecretStr | None = Field(None, description="Its key.")
+    reranker_api_key_file: Path | None = Field(None, description="File that holds it instead.")
+
     @field_validator("trusted_proxies", mode="after")
     @classmethod
     def _networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -196,7 +218,9 @@ class ServiceSettings(PacedSettings):
                 ) from None
         return values
 
-    def runner_secret(self, name: Literal["qdrant_api_key", "llm_api_key"]) -> SecretStr | None:
+    def runner_secret(
+        self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
+    ) -> SecretStr | None:
         """Return a key for the Dagger runners from its variable or its file, or None.
 
         Raises:

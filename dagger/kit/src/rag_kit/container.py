@@ -39,7 +39,8 @@ INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in it
 # module's source and every argument. FRESH is for whatever reads a store, a model or a registry.
 PURE, FRESH = "168h", "never"
 
-# Arguments of several modules: a Qdrant server, a language model, and a registry that takes an image.
+# Arguments of several modules: a Qdrant server, a language model, a reranking server, and a registry
+# that takes an image.
 Qdrant = Annotated[
     dagger.Service | None,
     Doc("A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."),
@@ -57,6 +58,24 @@ LlmApiKey = Annotated[
 Llm = Annotated[
     dagger.Service | None,
     Doc("The server as a service, reached as host llm, e.g. tcp://localhost:8000."),
+]
+RerankerUrl = Annotated[
+    str, Doc("Reranking server, e.g. http://reranker:80; none: passages keep their order.")
+]
+RerankerKind = Annotated[
+    str, Doc("What it speaks: cohere (also Jina, vLLM, LiteLLM) or tei; none: cohere.")
+]
+RerankerModel = Annotated[str, Doc("Name of the model on that server.")]
+RerankerApiKey = Annotated[
+    dagger.Secret | None, Doc("Its key, where it wants one, e.g. env:COHERE_API_KEY.")
+]
+Reranker = Annotated[
+    dagger.Service | None,
+    Doc("The server as a service, reached as host reranker, e.g. tcp://localhost:8080."),
+]
+Strict = Annotated[
+    bool,
+    Doc("Fail the call on an error, with its code and message, instead of returning it as JSON."),
 ]
 Tag = Annotated[str, Doc("Tag to give the image.")]
 Username = Annotated[str, Doc("Who pushes; leave out for a registry without login.")]
@@ -199,17 +218,35 @@ async def read(step: str, response: dagger.File) -> str:
         return failure(step, error)
 
 
-async def ask(step: str, container: dagger.Container, text: str, file: dagger.File | None) -> str:
+async def ask(
+    step: str, container: dagger.Container, text: str, file: dagger.File | None, strict: bool
+) -> str:
     """Answer one request, given as text or as a file, in the step's container.
 
     Returns:
         The response, or the error envelope.
+
+    Raises:
+        ValueError: There is an error, and `strict`.
     """
     if bool(text) == (file is not None):
-        return envelope_of(
-            step, "invalid_request", "give the request as --input-json or as --input, one of both"
-        )
-    return await read(step, file_of(container, file or as_file(text)))
+        told = "give the request as --input-json or as --input, one of both"
+        answer = envelope_of(step, "invalid_request", told)
+    else:
+        answer = await read(step, file_of(container, file or as_file(text)))
+    return checked(answer, strict)
+
+
+def checked(answer: str, strict: bool) -> str:
+    """Return an answer; with `strict`, fail where it is an error envelope.
+
+    Raises:
+        ValueError: Code, step and message of the envelope.
+    """
+    error = json.loads(answer).get("error") if strict else None
+    if error:
+        raise ValueError(f"{error['code']} in {error['step']}: {error['message']}")
+    return answer
 
 
 def failure(step: str, error: dagger.QueryError) -> str:

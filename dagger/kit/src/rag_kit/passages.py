@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"  # name of a collection
+ALLOWED_GROUPS = "allowed_groups"  # field of a document's metadata: who may read it
 
 
 class Message(BaseModel):
@@ -51,12 +53,21 @@ class Result(BaseModel):
         description="Start and end in the document's text, in characters.",
     )
     page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
-    score: float = Field(description="Rank score of the chosen mode; higher is better.")
+    score: float = Field(
+        description="Rank score of the chosen mode, or of the reranker; higher is better."
+    )
     scores: dict[str, float] = Field(
         default_factory=dict,
-        description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
+        description="Scores by stage: dense (cosine, -1 to 1), sparse (BM25, from 0); of a reranked "
+        "passage also retrieve (its score before) and rerank (0 to 1).",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+    date: str | None = Field(
+        None,
+        exclude_if=lambda date: date is None,
+        description="Date of the document as precise as it is known, `2024` or `2024-03-15`; absent "
+        "where none is known.",
+    )
     headings: list[str] = Field(
         default_factory=list,
         exclude_if=lambda headings: not headings,
@@ -92,9 +103,24 @@ class Citation(BaseModel):
     title: str = Field(description="Title of the document.")
     source: str = Field(description="Where the document came from.")
     page: int | None = Field(description="First page of the passage, from 1, or null.")
+    date: str | None = Field(
+        None,
+        exclude_if=lambda date: date is None,
+        description="Date of the document, ISO 8601; absent where none is known.",
+    )
     score: float = Field(description="Rank score of the passage.")
     spans: list[list[int]] = Field(
         description="Start and end of what supports the answer, in the document's text, in "
         "characters."
     )
     quote: str = Field(description="The document's text at the first span.")
+    quotes: list[str] = Field(
+        default_factory=list,
+        description="The document's text at each span, in the order of `spans`.",
+    )
+
+
+def quotes_of(citation: Mapping[str, Any]) -> list[str]:
+    """Return all that a citation quotes; `quotes` is missing where another team's step answered."""
+    quotes: list[str] = citation.get("quotes") or [citation["quote"]]
+    return quotes

@@ -17,9 +17,11 @@ from rag_kit.request import explain
 
 
 class Output(BaseModel):
-    """What every step gives: its warnings, and who made what so far."""
+    """What every step gives: its warnings, whether it is degraded, and who made what so far."""
 
     model_config = ConfigDict(extra="allow")
+
+    degraded: bool = False
 
     warnings: list[str] = Field(default_factory=list)
     provenance: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
@@ -53,7 +55,6 @@ class GenerateOutput(Output):
     answerable: bool
     finish_reason: Literal["stop", "length", "no_context", "filtered"]
     llm_generated: bool
-    degraded: bool = False
     support: float | None
     citations: list[Citation]
     citation_check: dict[str, JsonValue]

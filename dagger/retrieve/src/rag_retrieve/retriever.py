@@ -286,7 +286,7 @@ class Retriever:
         """
         with self._rebuilding(collection):
             old = self._collection(collection, any_recipe=True)
-            manifest = old.manifest.emptied(self._recipe)
+            manifest = Manifest.new(collection, self._recipe, old.manifest.roots)
             generation, store = self._stores.begin_generation(collection, self._recipe.dim)
             try:
                 draft = Collection(
@@ -388,7 +388,7 @@ class Retriever:
 
     def _open(self, name: str, *, create: bool) -> Collection:
         if create and not self._stores.exists(name):
-            manifest = Manifest(name=name, recipe=self._recipe)
+            manifest = Manifest.new(name, self._recipe)
             store = self._stores.create(name, dim=self._recipe.dim, manifest=manifest.model_dump())
         else:
             manifest = self._manifest(name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import JsonValue
 
 from rag_kit.errors import StepError
 from rag_kit.passages import Result, TablePart
+from rag_kit.ranking import CLOSE, cap
 
 from .index.collection import Collection, DocumentsOf, Found, Ranked
 from .index.manifest import Manifest
@@ -20,11 +20,6 @@ from .search.fusion import fuse_dbsf, fuse_queries, fuse_rrf
 from .stores.base import Leg
 
 __version__ = version("rag-retrieve")
-
-# Dense cosine from which a passage takes the place of one of a document that has half of them. On
-# the chunking set, five long documents, recall of 5 passages is 0.886 without this rule, 0.884 with
-# it, and 0.807 if every passage counted as close.
-CLOSE = 0.4
 
 
 def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) -> RetrieveResponse:
@@ -52,15 +47,25 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
                 param=f"retrieve.{name}",
             )
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
+    condition = parse_filters(request.filters)
     queries = [request.query, *request.search_queries]
     snapshot = collection.search(
         [_leg(name, query, request, collection) for query in queries for name in names],
-        parse_filters(request.filters),
+        condition,
         lambda found, documents_of: _rank(list(_by_query(names, found)), request, documents_of),
         complete=len(queries) * len(names) > 1,
     )
     results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
-    return respond(request, results, snapshot.manifest, {"version": version})
+    warnings = _unknown(collection.unknown_fields(condition)) if condition else []
+    return respond(request, results, snapshot.manifest, {"version": version}, warnings)
+
+
+def _unknown(fields: Sequence[str]) -> list[str]:
+    return [
+        f"filter_field_unknown: no passage of the collection has the metadata field '{name}'; "
+        "`rag documents list --json` shows the fields there are"
+        for name in fields
+    ]
 
 
 def respond(
@@ -68,6 +73,7 @@ def respond(
     results: list[Result],
     manifest: Manifest,
     provenance: dict[str, JsonValue],
+    warnings: Sequence[str] = (),
 ) -> RetrieveResponse:
     """Return the response: the request's fields, the results, and where they come from."""
     provenance |= {
@@ -79,7 +85,7 @@ def respond(
             **request.model_dump(exclude_unset=True),
             "query": request.query,
             "collection": request.collection,
-            "warnings": request.warnings,
+            "warnings": [*request.warnings, *warnings, *filter(None, [manifest.outdated])],
             "results": results,
             "provenance": {**request.provenance, "retrieve": provenance},
         }
@@ -144,34 +150,6 @@ def _rank(
     ]
 
 
-def cap(ranked: Iterable[tuple[object, bool]], most: int | None, top_k: int) -> list[int]:
-    """Choose `top_k` passages so that no document displaces others that are as relevant.
-
-    Args:
-        ranked: Document of each passage and whether it is close to the question, best first; read
-            only as far as needed.
-        most: Passages of one document; None: half of `top_k`, and more where no other document
-            has a passage that is close.
-        top_k: How many to choose.
-
-    Returns:
-        Positions of the chosen passages, best first.
-    """
-    taken: Counter[object] = Counter()
-    kept: list[int] = []
-    spare: list[int] = []
-    limit = most or (top_k + 1) // 2
-    for at, (document, is_close) in enumerate(ranked):
-        taken[document] += 1
-        fits = is_close or at < top_k or most is not None
-        (kept if fits and taken[document] <= limit else spare).append(at)
-        if len(kept) == top_k:
-            break
-    if most is None:
-        kept += spare[: top_k - len(kept)]
-    return sorted(kept)
-
-
 def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
     """Return a passage as a result; raises `retriever_bad_response` for an incomplete payload."""
     try:
@@ -186,6 +164,7 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
             score=ranked.score,
             scores=ranked.scores,
             metadata=payload["metadata"],
+            date=payload.get("date"),
             headings=payload.get("headings", []),
             in_code=payload.get("in_code", False),
             tables=[

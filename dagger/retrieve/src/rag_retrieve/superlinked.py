@@ -19,13 +19,14 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from rag_kit.errors import CODES, StepError, error_of
+from rag_kit.ranking import cap
 
 from .index.collection import Collection, Ranked
 from .index.embedders import Vectors
 from .models import RetrieveRequest, RetrieveResponse
 from .search.fusion import fuse_queries
 from .settings import RetrieveSettings
-from .step import cap, respond, result_of
+from .step import respond, result_of
 from .stores.base import Point
 
 BATCH = 64  # chunks read and sent at once

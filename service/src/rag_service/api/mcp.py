@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from rag_kit.errors import StepError
-from rag_kit.passages import Citation, Message, Result
+from rag_kit.passages import Citation, Message, Result, quotes_of
 from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
@@ -83,7 +83,7 @@ class AskResult(BaseModel):
     search_queries: list[str] = Field(description="What was searched besides the query.")
     answer: str = Field(description="The answer; numbers in brackets point to citations.")
     answerable: bool = Field(description="False: the documents do not tell.")
-    degraded: bool = Field(description="Whether the model failed and the documents' words answer.")
+    degraded: bool = Field(description="Whether a model failed and the answer does without.")
     citations: list[Citation] = Field(description="By number.")
     warnings: list[str] = Field(description="What to know about the answer.")
 
@@ -244,7 +244,8 @@ def _failed(error: StepError, http: Request) -> types.CallToolResult:
 def _cited(citation: dict[str, Any]) -> str:
     page = f", page {citation['page']}" if citation["page"] else ""
     place = f"{citation['title']} ({citation['source']}{page})"
-    return f"[{citation['marker']}] {place}: “{citation['quote']}”"
+    quoted = " … ".join(f"“{quote}”" for quote in quotes_of(citation))
+    return f"[{citation['marker']}] {place}: {quoted}"
 
 
 def _passage(at: int, result: dict[str, Any]) -> str:

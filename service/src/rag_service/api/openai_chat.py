@@ -151,6 +151,7 @@ class ChatRequest(BaseModel):
     search_queries: list[str] | None = None
     no_context: Literal["abstain", "answer", "error"] | None = None
     retrieve: dict[str, JsonValue] | None = None
+    rerank: dict[str, JsonValue] | None = None
     augment: dict[str, JsonValue] | None = None
     generate: dict[str, JsonValue] | None = None
 
@@ -300,6 +301,7 @@ def to_question(body: ChatRequest, default: str) -> RagRequest:
         "search_queries",
         "no_context",
         "retrieve",
+        "rerank",
         "augment",
     ):
         if (value := getattr(body, name)) is not None:

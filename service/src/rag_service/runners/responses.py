@@ -50,6 +50,7 @@ def response_events(response: str) -> list[Event]:
         search_queries=answer.search_queries,
         collection=answer.collection,
         results=[Result.model_validate(each.model_dump()) for each in answer.contexts],
+        degraded=answer.degraded,
         timings_ms=answer.timings_ms,
         warnings=answer.warnings,
         provenance=answer.provenance,

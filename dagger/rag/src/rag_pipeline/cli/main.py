@@ -32,6 +32,7 @@ from .options import (
     Collection,
     Filter,
     Mode,
+    Rerank,
     RetrieverName,
     RetrieverOption,
     SearchMode,
@@ -181,12 +182,13 @@ def ask(
     retriever: RetrieverOption = None,
     weights: Weights = None,
     category: Category = None,
+    rerank: Rerank = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question with numbered citations: document, page, characters, quote."""
     if question is None and (as_json or not _on_terminal()):
         raise typer.BadParameter('no question given; try: rag ask "Who may sign?"')
-    request = _request(collection, top_k, filters, mode, weights, category)
+    request = _request(collection, top_k, filters, mode, weights, category, rerank)
     with failures(as_json), loaded(_open(retriever)) as pipeline:
         if question is None:
             converse(pipeline, request)
@@ -204,10 +206,11 @@ def search(
     retriever: RetrieverOption = None,
     weights: Weights = None,
     category: Category = None,
+    rerank: Rerank = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the passages found for a question with their scores, without an answer."""
-    options = _request(collection, top_k, filters, mode, weights, category)
+    options = _request(collection, top_k, filters, mode, weights, category, rerank)
     request = {"query": question, **options}
     with failures(as_json), loaded(_open(retriever)) as pipeline:
         finish(pipeline.search(request), as_json, screen.write_results)
@@ -220,10 +223,13 @@ def _request(
     mode: Mode | None,
     weights: str | None,
     category: str | None,
+    rerank: bool | None,
 ) -> dict[str, Any]:
     request: dict[str, Any] = {"collection": collection, "top_k": top_k}
     if filters is not None:
         request["filters"] = _json("--filter", filters)
+    if rerank is not None:
+        request["rerank"] = {"enabled": rerank}
     options: dict[str, Any] = {}
     if mode is not None:
         options["mode"] = mode.value
@@ -254,7 +260,7 @@ def _open(retriever: RetrieverName | None) -> AbstractContextManager[Pipeline]:
             "--retriever chooses how this process searches, but RAG_RETRIEVE_URL names a running "
             "step; set RAG_RETRIEVER where that one runs"
         )
-    return open_local(retriever=retriever.value)
+    return open_local(retriever=retriever.value, stages=read_settings().stages())
 
 
 def _on_terminal() -> bool:

@@ -101,6 +101,8 @@ def write_search_queries(response: dict[str, Any]) -> None:
 
 
 def _source(citation: dict[str, Any]) -> Text:
+    from rag_kit.passages import quotes_of
+
     start, end = citation["spans"][0]
     name, title = (
         one_line(citation["source"] or citation["document_id"]),
@@ -109,10 +111,13 @@ def _source(citation: dict[str, Any]) -> Text:
     text = Text.assemble((f"[{citation['marker']}] ", "bold green"), (name, "bold"))
     if title and title != name:
         text.append(f", “{title}”")
+    if citation.get("date"):
+        text.append(f", {one_line(citation['date'])}")
     if citation["page"] is not None:
         text.append(f", page {citation['page']}")
     text.append(f", characters {start}–{end}")
-    text.append(f"\n    “{one_line(citation['quote'])}”", "italic")
+    for quote in quotes_of(citation):
+        text.append(f"\n    “{one_line(quote)}”", "italic")
     return text
 
 
@@ -123,7 +128,9 @@ def write_results(response: dict[str, Any]) -> None:
     if not results:
         out().print("nothing found")
         return
-    legs = [leg for leg in ("dense", "sparse") if any(leg in r["scores"] for r in results)]
+    legs = [
+        leg for leg in ("dense", "sparse", "rerank") if any(leg in r["scores"] for r in results)
+    ]
     rows = [
         [
             str(rank),

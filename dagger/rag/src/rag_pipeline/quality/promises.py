@@ -227,6 +227,22 @@ def _keeps_passages(exchange: Exchange) -> None:
                 raise Finding(got, f"contexts.{rank}.{name}")
 
 
+def _reranks_passages(exchange: Exchange) -> None:
+    sent = {passage["chunk_id"]: passage for passage in exchange.passages}
+    for rank, item in enumerate(exchange.items("results")):
+        given = sent.get(str(item.get("chunk_id")))
+        if given is None:
+            raise Finding(f"{item.get('chunk_id')!r} was not sent", f"results.{rank}.chunk_id")
+        scores = item.get("scores")
+        kept = {**item, "score": given["score"]}
+        if isinstance(scores, dict):
+            kept["scores"] = {name: scores.get(name) for name in given["scores"]}
+        for name, value in given.items():
+            if kept.get(name) != value:
+                got = f"changed to {kept[name]!r:.80}" if name in kept else "missing"
+                raise Finding(got, f"results.{rank}.{name}")
+
+
 def _accounts(exchange: Exchange) -> None:
     listed = [*exchange.items("contexts"), *exchange.items("left_out")]
     known = {str(item.get("chunk_id")) for item in listed}
@@ -280,6 +296,16 @@ def _quotes(exchange: Exchange) -> None:
         start, end = (at - passage["span"][0] for at in spans[0])
         if start < 0 or citation.get("quote") != passage["text"][start:end]:
             raise Finding(f"{citation.get('quote')!r:.80}", f"citations.{index}.quote")
+        texts = [_cut(passage, span) for span in spans if _is_span(span)]
+        if (quotes := citation.get("quotes")) and quotes != texts:
+            raise Finding(f"{quotes!r:.80}", f"citations.{index}.quotes")
+
+
+def _cut(passage: dict[str, Any], span: list[int]) -> str:
+    """Return a passage's text at a span of its document."""
+    start, end = (at - passage["span"][0] for at in span)
+    text: str = passage["text"][max(start, 0) : max(end, 0)]
+    return text
 
 
 def _abstains(exchange: Exchange) -> None:
@@ -308,6 +334,17 @@ RULES: dict[str, Sequence[Rule]] = {
         Rule("top-k", "at most top_k passages", _keeps_top_k),
         *RANKING,
         Rule("no-results", "an empty list when no score reaches min_score", _finds_nothing),
+        CARRIES,
+    ],
+    "rerank": [
+        Rule(
+            "keeps-passages",
+            "passages that were sent, every field as it was but score, and scores added",
+            _reranks_passages,
+        ),
+        Rule("top-n", "at most rerank.top_n passages", _keeps_top_k),
+        *RANKING,
+        Rule("no-results", "an empty list when there are no passages", _finds_nothing),
         CARRIES,
     ],
     "augment": [

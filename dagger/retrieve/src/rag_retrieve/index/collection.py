@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +29,16 @@ from rag_kit.reports import DocumentInfo, StoredDocument
 
 from ..documents import LoadedDocument
 from ..documents.chunker import embedding_text
-from ..search.filters import Condition, matches
+from ..documents.names import with_name
+from ..search.filters import (
+    Compare,
+    Condition,
+    fields_of,
+    matches,
+    text_fields,
+    values_at,
+    without_text,
+)
 from ..stores.base import Hit, Leg, Point, Store, batches
 from ..stores.embedded.locks import SharedLock, has_ended, this_process
 from .analyzer import Analyzer
@@ -103,6 +112,21 @@ class _Passages:
         if missing := [id_ for id_ in ids if id_ not in self._points]:
             self._points |= self._store.get(missing)
         return {id_: self._points[id_] for id_ in ids if id_ in self._points}
+
+
+@dataclass
+class _Facts:
+    """What is known of the metadata of one content of a collection, as far as filters asked."""
+
+    digest: str = ""
+    texts: dict[str, set[str]] = field(default_factory=dict)
+    known: dict[str, bool] = field(default_factory=dict)
+
+    def of(self, digest: str) -> _Facts:
+        """Return what is known of this content; of another one, nothing."""
+        if digest != self.digest:
+            self.digest, self.texts, self.known = digest, {}, {}
+        return self
 
 
 @dataclass(frozen=True)
@@ -185,6 +209,7 @@ class Collection:
         self._uncertain: list[Version] = []  # in commits since the last checkpoint
         self._owner = f"process {os.getpid()} on {socket.gethostname()}"
         self._process = this_process()
+        self._facts = _Facts()
         self.manifest = manifest
         self.analyzer = analyzer
         if store.exclusive:
@@ -215,7 +240,7 @@ class Collection:
         fields = [] if self._store.exclusive else ["document_id", "version"]
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
-                hits = self._store.search(list(legs), condition, fields)
+                hits = self._store.search(list(legs), self._native(condition), fields)
                 completed = self._complete(legs, hits) if complete else [{} for _ in legs]
                 kept = hits if self._store.exclusive else self._published_only(hits)
                 passages = _Passages(self._store, kept)
@@ -227,6 +252,30 @@ class Collection:
         self._check(points, kept, condition)
         found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
         return Snapshot(found, manifest)
+
+    def unknown_fields(self, condition: Condition) -> list[str]:
+        """Return the fields of a filter that no passage has, sorted."""
+        anywhere: Leg = ("dense", np.eye(1, self.manifest.recipe.dim, dtype=np.float32)[0], 1)
+        with self._lock.shared():
+            known = self._facts.of(self.manifest.corpus_digest).known
+            for field in fields_of(condition) - known.keys():
+                (hits,) = self._store.search([anywhere], Compare(field, "exists", True), [])
+                known[field] = bool(hits)
+        return sorted(field for field in fields_of(condition) if not known[field])
+
+    def _native(self, condition: Condition | None) -> Condition | None:
+        """Return the filter as stores can test it; a field's texts are read once a content."""
+        if condition is None or not (fields := text_fields(condition)):
+            return condition
+        texts = self._facts.of(self.manifest.corpus_digest).texts
+        if new := fields - texts.keys():
+            found: dict[str, set[str]] = {field: set() for field in new}
+            for point in self._store.scroll({"kind": "chunk"}, ["metadata"]):
+                for field, values in found.items():
+                    there = values_at(point.payload["metadata"], field)
+                    values.update(value for value in there if isinstance(value, str))
+            texts.update(found)
+        return without_text(condition, texts)
 
     def _complete(self, legs: Sequence[Leg], found: list[list[Hit]]) -> list[dict[str, float]]:
         everything = {hit.id for leg in found for hit in leg}
@@ -393,7 +442,10 @@ class Collection:
             for piece in pieces
         ]
         vectors = iter(self._embed(texts, pace))
-        sparse = map(self.analyzer.sparse_document, texts)
+        sources = (
+            document.source for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces
+        )
+        sparse = map(self.analyzer.sparse_document, map(with_name, sources, texts))
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
@@ -571,7 +623,7 @@ class Collection:
         with self._lock.exclusive():
             self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
             self._store.flush()
-        manifest = self.manifest.emptied(self.manifest.recipe)
+        manifest = self.manifest.model_copy(update={"corpus_sum": "0", "documents": 0, "chunks": 0})
         for info in self.documents():
             manifest.add(info.document_id, info.content_hash, info.chunks)
         self._ledger.write_manifest(manifest.name, manifest.model_dump())
