@@ -7,7 +7,8 @@ whatever runner answers; what comes back is checked again here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pydantic_core
@@ -55,12 +56,15 @@ def restricted(
     return {"$and": [filters, access]} if filters else access
 
 
-def as_asked(error: StepError) -> StepError:
-    """Return an error about a restricted filter as one about the caller's own."""
-    error.message = error.message.replace(OWN, "filters")
-    error.param = error.param and error.param.replace(OWN, "filters")
-    error.args = (error.message,)
-    return error
+@contextmanager
+def as_asked() -> Iterator[None]:
+    """Have an error about a restricted filter name the caller's own."""
+    try:
+        yield
+    except StepError as error:
+        error.message = error.message.replace(OWN, "filters")
+        error.param = error.param and error.param.replace(OWN, "filters")
+        raise
 
 
 def check_passages(groups: Groups | None, text: str) -> None:

@@ -115,7 +115,7 @@ class Service:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
         groups = context.principal.groups
-        async with self._slot(context), aclosing(runner.stream(text)) as events:
+        async with self._slot(context), aclosing(_as_asked(runner.stream(text))) as events:
             async for event in events:
                 if event.name in CHECKED:
                     check_passages(groups, event.data)
@@ -132,7 +132,10 @@ class Service:
     ) -> str:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
-        return await self._in_slot(http, context, lambda: ask(text))
+        with as_asked():
+            found = await self._in_slot(http, context, lambda: ask(text))
+        check_passages(context.principal.groups, found)
+        return found
 
     async def _in_slot(
         self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
@@ -143,12 +146,7 @@ class Service:
             async with self._slot(context):
                 return await work()
 
-        try:
-            found = await while_connected(http, answer())
-        except StepError as error:
-            raise as_asked(error) from None
-        check_passages(context.principal.groups, found)
-        return found
+        return await while_connected(http, answer())
 
     @asynccontextmanager
     async def _slot(self, context: Context) -> AsyncIterator[None]:
@@ -332,6 +330,14 @@ class Service:
                 raise
             # a new installation must be reachable to take its first documents
             self.note = f"no collection '{probe.collection}' yet; add documents to make it"
+
+
+async def _as_asked(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield events; an error about their filter is about the caller's own."""
+    async with aclosing(events):
+        with as_asked():
+            async for event in events:
+                yield event
 
 
 def _rule_of(warnings: list[str]) -> str:

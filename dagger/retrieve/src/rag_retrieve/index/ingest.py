@@ -124,7 +124,7 @@ class Ingest:
                 published = self._collection.versions([version.document_id for version in mine])
                 self._collection.commit(
                     [
-                        Change(version.document_id, version, None)
+                        Change(version.document_id, version, None, exactly=True)
                         for version in mine
                         if published.get(version.document_id) == version
                     ]
