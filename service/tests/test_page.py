@@ -81,7 +81,11 @@ def written_site(
     browser: Browser, writer: LLMStub, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A service where a language model writes the answers."""
-    env = {"RAG_LLM_BASE_URL": writer.url, "RAG_LLM_MODEL": "stub-1"}
+    env = {
+        "RAG_LLM_BASE_URL": writer.url,
+        "RAG_LLM_MODEL": "stub-1",
+        "RAG_ON_NO_CITATIONS": "warn",  # nothing is held back until it cites
+    }
     home = fill(tmp_path_factory.mktemp("written"), DOCUMENTS)
     with serving(home=home, env=env) as url:
         yield url

@@ -161,6 +161,22 @@ def test_the_prompt_answers_until_an_empty_line(indexed: Path) -> None:
     assert child.exitstatus == 0
 
 
+def test_the_prompt_understands_a_follow_up(indexed: Path) -> None:
+    """What was said before completes it, and what was searched is shown."""
+    with terminal("ask", home=indexed) as child:
+        child.expect_exact("? ")
+        child.sendline("Who keeps the accounts?")
+        child.expect_exact("The treasurer keeps the accounts [1].")
+        child.expect_exact("\r\n? ")
+        child.sendline("When are they audited?")
+        child.expect_exact("The accounts are audited every year in March [1].")
+        child.expect_exact("also searched: When are they audited keeps accounts?")
+        child.expect_exact("\r\n? ")
+        child.sendline("")
+        child.expect(pexpect.EOF)
+    assert child.exitstatus == 0
+
+
 def test_the_prompt_ends_at_ctrl_d(indexed: Path) -> None:
     """End of input is a normal end."""
     with terminal("ask", home=indexed) as child:

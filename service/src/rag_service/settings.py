@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,11 +16,11 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from rag_kit.errors import StepError
 from rag_kit.origins import AllowedOrigins, is_loopback
-from rag_kit.settings import misconfigured
+from rag_kit.settings import PacedSettings, misconfigured
 from rag_pipeline.settings import URL
 
 from .access import MAX_GROUPS
@@ -60,11 +60,13 @@ class ApiKey(BaseModel):
         return value
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(PacedSettings):
     """Settings of the service, from arguments or `RAG_…` environment variables.
 
     With the runner `local` the steps read their own settings from the same environment.
     """
+
+    PACES: ClassVar = {pace: {"deadline_s": 330.0} for pace in ("local", "reasoning")}
 
     model_config = SettingsConfigDict(
         env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
@@ -113,7 +115,9 @@ class ServiceSettings(BaseSettings):
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
-    deadline_s: float = Field(30.0, gt=0, description="Seconds one request may take in all.")
+    deadline_s: float = Field(
+        30.0, gt=0, description="Seconds one request may take in all; 330 by RAG_LLM_PACE."
+    )
     max_concurrency: int = Field(
         8,
         ge=1,
@@ -214,7 +218,7 @@ class ServiceSettings(BaseSettings):
                 ) from None
         return values
 
-    def secret(
+    def runner_secret(
         self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
     ) -> SecretStr | None:
         """Return a key for the Dagger runners from its variable or its file, or None.

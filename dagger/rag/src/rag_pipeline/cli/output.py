@@ -90,8 +90,15 @@ def write_answer(response: dict[str, Any]) -> None:
     for citation in response["citations"]:
         console.print()
         console.print(_source(citation), soft_wrap=not console.is_terminal)
+    write_search_queries(response)
     for warning in response["warnings"]:
         err().print(Text.assemble(("warning: ", "yellow"), printable(warning)), soft_wrap=True)
+
+
+def write_search_queries(response: dict[str, Any]) -> None:
+    """Write to stderr what was searched besides the question as asked."""
+    for query in response["search_queries"]:
+        err().print(Text(f"also searched: {one_line(query)}", "dim"), soft_wrap=True)
 
 
 def _source(citation: dict[str, Any]) -> Text:
@@ -117,6 +124,7 @@ def _source(citation: dict[str, Any]) -> Text:
 
 def write_results(response: dict[str, Any]) -> None:
     """Print the passages found as a table with their scores."""
+    write_search_queries(response)
     results = response["results"]
     if not results:
         out().print("nothing found")
