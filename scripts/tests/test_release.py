@@ -18,6 +18,7 @@ TAGS = [
     f"dagger/generate/v{VERSION}",
     f"dagger/python-sdk/v{VERSION}",
     f"dagger/rag/v{VERSION}",
+    f"dagger/rerank/v{VERSION}",
     f"dagger/retrieve/v{VERSION}",
     f"v{VERSION}",
 ]
