@@ -8,7 +8,7 @@ EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.js
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench lab
 
-.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-service bench-overload bench-ingest scaling bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-followups bench-service bench-overload bench-ingest scaling bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -30,8 +30,8 @@ test-full: setup ## the full lane: more random cases, and the tests that take mi
 	$(PYTHON) -m pytest --lane full -m alone || failed=1; \
 	exit $$failed
 
-crash-soak: setup ## kill an ingest 10,000 times and check the store (KILLS=, SEED=, MINUTES=)
-	@$(PYTHON) tests/faults/crash_lane.py --kills $(or $(KILLS),10000) --minutes $(or $(MINUTES),600) \
+crash-soak: setup ## kill an ingest 10,000 times and check the store (KILLS=, SEED=, MINUTES=, WRITERS= side by side)
+	@$(PYTHON) tests/faults/$(if $(WRITERS),writers_lane.py --writers $(WRITERS),crash_lane.py) --kills $(or $(KILLS),10000) --minutes $(or $(MINUTES),600) \
 		$(if $(SEED),--seed $(SEED))
 
 fuzz: setup ## fuzz the queries sent to a Dagger engine, ten minutes (SECONDS=)
@@ -79,6 +79,9 @@ release: setup ## check a release and tag it, one tag per module; CHECK=1: dry r
 
 bench-quality: setup-bench ## retrieval and answer quality on public data sets
 	@$(PYTHON) bench/quality.py
+
+bench-followups: setup-bench ## what follow-up questions find, beside the same questions in full
+	@$(PYTHON) bench/followups.py
 
 quality-gate: setup-bench ## fail when retrieval quality on a subset is below bench/quality_floor.json
 	@$(PYTHON) bench/quality.py --subset --gate bench/quality_floor.json --without-data skip

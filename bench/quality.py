@@ -6,6 +6,9 @@
 Everything goes through the library as a user has it: documents are ingested into an embedded store
 (kept in bench/.cache, where unchanged documents cost no embedding), questions go through the
 retriever or the whole pipeline with its defaults. A document ranks by its best passage.
+
+Where a reranker is configured (RAG_RERANKER_URL, RAG_RERANKER_PATH), each table of retrieval has a row
+`reranked`: the first 30 of `hybrid` in the reranker's order, then its difference from `hybrid`.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ import argparse
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from data import (
@@ -51,6 +56,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from rag_kit.passages import Result
+from rag_pipeline.quality.metrics import compare
+from rag_pipeline.stages import CANDIDATES
 from rag_pipeline.steps.local import LocalPipeline, open_local
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, StepError
 
@@ -108,18 +116,59 @@ class Ranked:
         return {name: estimate(values) for name, values in self.scores.items()}
 
 
-def measure_retrieval(retriever: Retriever, task: RetrievalSet) -> dict[str, Ranked]:
+class Reranker:
+    """The pipeline's reranker, and what it took.
+
+    Args:
+        pipeline: It has the step `rerank`.
+
+    Attributes:
+        pair_ms: For each question, milliseconds per passage.
+    """
+
+    def __init__(self, pipeline: LocalPipeline) -> None:
+        self._pipeline = pipeline
+        self.pair_ms: list[float] = []
+
+    def __call__(
+        self, query: str, found: Sequence[Result], top_n: int | None = None
+    ) -> list[Result]:
+        """Return the passages, the first CANDIDATES in the reranker's order; all, or the best `top_n`."""
+        head, rest = found[:CANDIDATES], found[CANDIDATES:]
+        request = {
+            "query": query,
+            "results": [each.model_dump(mode="json") for each in head],
+            "rerank": {"required": True, "top_n": top_n},
+        }
+        began = time.perf_counter()
+        text = self._pipeline.portal.call(self._pipeline.steps["rerank"], json.dumps(request))
+        reply = json.loads(text)
+        if "error" in reply:
+            raise SystemExit(f"bench-quality: {query!r}: {reply['error']['message']}")
+        self.pair_ms.append((time.perf_counter() - began) * 1000 / max(1, len(head)))
+        ranked = [Result.model_validate(each) for each in reply["results"]]
+        return ranked if top_n else [*ranked, *rest]
+
+
+def measure_retrieval(
+    retriever: Retriever, task: RetrievalSet, reranker: Reranker | None = None
+) -> dict[str, Ranked]:
     """Rank the documents of a set for each of its questions, in each mode."""
     ingest(retriever, task.name, task.documents)
-    return {mode: _ranked(retriever, task, mode) for mode in MODES}
+    found = {mode: _ranked(retriever, task, mode) for mode in MODES}
+    if reranker is not None:
+        found["reranked"] = _ranked(retriever, task, "hybrid", reranker)
+    return found
 
 
-def _ranked(retriever: Retriever, task: RetrievalSet, mode: str) -> Ranked:
+def _ranked(
+    retriever: Retriever, task: RetrievalSet, mode: str, reranker: Reranker | None = None
+) -> Ranked:
     options: dict[str, Any] = {"mode": mode, "max_per_document": 1}
     if mode != "hybrid":
         options["candidates"] = LEG_CANDIDATES
     rankings = {
-        query_id: _documents(retriever, task.name, task.queries[query_id], options)
+        query_id: _documents(retriever, task.name, task.queries[query_id], options, reranker)
         for query_id in task.relevant
     }
     scores = rank_scores(rankings, task.relevant)
@@ -134,17 +183,24 @@ def _ranked(retriever: Retriever, task: RetrievalSet, mode: str) -> Ranked:
 
 
 def _documents(
-    retriever: Retriever, collection: str, query: str, options: Mapping[str, Any]
+    retriever: Retriever,
+    collection: str,
+    query: str,
+    options: Mapping[str, Any],
+    reranker: Reranker | None,
 ) -> list[str]:
     response = retriever.retrieve(
         RetrieveRequest.model_validate(
             {"query": query, "collection": collection, "top_k": DEPTH, "retrieve": options}
         )
     )
-    return [result.document_id for result in response.results]
+    results = reranker(query, response.results) if reranker else response.results
+    return [result.document_id for result in results]
 
 
-def measure_chunking(retriever: Retriever, task: ChunkingSet) -> dict[str, dict[str, list[float]]]:
+def measure_chunking(
+    retriever: Retriever, task: ChunkingSet, reranker: Reranker | None = None
+) -> dict[str, dict[str, list[float]]]:
     """Compare the characters of the first passages with the gold spans, in each mode.
 
     Returns:
@@ -152,19 +208,23 @@ def measure_chunking(retriever: Retriever, task: ChunkingSet) -> dict[str, dict[
     """
     ingest(retriever, "chunking", task.documents)
     found = {}
-    for mode in MODES:
+    for mode in (*MODES, *(["reranked"] if reranker else [])):
+        reranked = reranker if mode == "reranked" else None
         rows = []
         for question in task.questions:
             request = RetrieveRequest.model_validate(
                 {
                     "query": question.text,
                     "collection": "chunking",
-                    "top_k": CONTEXTS,
-                    "retrieve": {"mode": mode},
+                    "top_k": CANDIDATES if reranked else CONTEXTS,
+                    "retrieve": {"mode": "hybrid" if reranked else mode},
                 }
             )
             spans: dict[str, list[Span]] = {}
-            for result in retriever.retrieve(request).results:
+            results = retriever.retrieve(request).results
+            if reranked:
+                results = reranked(question.text, results, CONTEXTS)
+            for result in results:
                 spans.setdefault(result.document_id, []).append((result.span[0], result.span[1]))
             rows.append(span_overlap(spans, question.document_id, question.spans))
         found[mode] = {name: [getattr(row, name) for row in rows] for name in rows[0]._fields}
@@ -319,6 +379,31 @@ class Results:
     chunking: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     corpora: list[str] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
+    pair_ms: list[float] = field(default_factory=list)
+
+    def reranking(self) -> list[Section]:
+        """Return the table of what the reranker changes and costs; none without one."""
+        if not self.pair_ms:
+            return []
+        pairs = {
+            f"{name}, {measure}": (ranked["reranked"].scores[measure], values)
+            for name, ranked in self.retrieval.items()
+            for measure, values in ranked["hybrid"].scores.items()
+        }
+        for measure, values in self.chunking.get("hybrid", {}).items():
+            pairs[f"chunking set, {measure}"] = (self.chunking["reranked"][measure], values)
+        rows = []
+        for name, (after, before) in pairs.items():
+            found = compare(after, before)
+            rows.append(
+                [
+                    name,
+                    f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+                    f"{found.p:.3f}",
+                ]
+            )
+        cost = f"median {median(self.pair_ms):.1f} ms for each of {CANDIDATES} candidates"
+        return [Section(f"Reranked against hybrid; {cost}", ["measure", "difference", "p"], rows)]
 
     def sections(self) -> list[Section]:
         """Return the tables, in order."""
@@ -342,6 +427,7 @@ class Results:
                     ],
                 )
             )
+        sections += self.reranking()
         if self.asked:
             held_out = answer_rows([one for one in self.asked if one.question.held_out])
             sections.append(
@@ -362,9 +448,11 @@ class Results:
 def measure(pipeline: LocalPipeline) -> Results:
     """Run everything."""
     results, answers, passages = Results(), clapnq(), chunking()
+    reranker = Reranker(pipeline) if "rerank" in pipeline.steps else None
     for task in (scifact(), answers.retrieval):
-        results.retrieval[task.name] = measure_retrieval(pipeline.retriever, task)
-    results.chunking = measure_chunking(pipeline.retriever, passages)
+        results.retrieval[task.name] = measure_retrieval(pipeline.retriever, task, reranker)
+    results.chunking = measure_chunking(pipeline.retriever, passages, reranker)
+    results.pair_ms = reranker.pair_ms if reranker else []
     results.corpora = [question.document_id for question in passages.questions]
     results.asked = measure_answers(pipeline, answers)
     return results
@@ -436,7 +524,9 @@ def run_subset(pipeline: LocalPipeline) -> tuple[Results, dict[str, float]]:
     """Measure retrieval on a part of SciFact."""
     results = Results()
     task = subset(scifact(), **SUBSET)
-    results.retrieval[task.name] = measure_retrieval(pipeline.retriever, task)
+    reranker = Reranker(pipeline) if "rerank" in pipeline.steps else None
+    results.retrieval[task.name] = measure_retrieval(pipeline.retriever, task, reranker)
+    results.pair_ms = reranker.pair_ms if reranker else []
     found = {
         f"{task.name} {mode} {name}": round(value.mean, 4)
         for mode, ranked in results.retrieval[task.name].items()

@@ -22,7 +22,7 @@ PUBLISHED = {  # nDCG@10 on SciFact; docs/benchmarks.md
     "bge-small": 0.713,
     "bge-base": 0.741,
 }
-COLOURS = {"dense": "#4c78a8", "sparse": "#f58518", "hybrid": "#54a24b"}
+COLOURS = {"dense": "#4c78a8", "sparse": "#f58518", "hybrid": "#54a24b", "reranked": "#b279a2"}
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0 2rem}td,th{border:1px solid #ccc;padding:.3rem .7rem}
 th{background:#f2f2f2;text-align:left}img{max-width:100%}"""

@@ -22,7 +22,7 @@ from rag_service.http.fair_queue import Rates
 from rag_service.runners.base import Runner
 
 BEGINNING = (
-    "The finance director signs travel requests above that amount. The "  # part is held back
+    "The finance director signs travel requests above that amount [1]. The "  # part is held back
 )
 ANSWER = "The finance director signs as well [1]."
 

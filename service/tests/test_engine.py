@@ -981,5 +981,48 @@ def test_threat_stale_cached_answer_containers_run_anew_each_time(
     asyncio.run(main())
 
 
+def test_containers_rerank_where_a_server_is_named(double: EngineDouble, cli: Cli) -> None:
+    """The step has its server and key in its own container alone; a question can go without."""
+
+    def rerank(text: str) -> str:
+        asked = json.loads(text)
+        return json.dumps({**asked, "results": asked["results"][::-1]})
+
+    def with_rerank(verb: str, text: str) -> str:
+        return rerank(text) if verb == "rerank" else composite(verb, text)
+
+    async def main() -> None:
+        double.composite = with_rerank
+        named = {"reranker_url": "http://tei.test:80", "reranker": "tei"}
+        async with running(
+            cli, ContainersRunner, reranker_api_key=SecretStr("a-key-of-a-reranker"), **named
+        ) as (runner, _):
+            before = len(double.asked)
+            await runner.answer(request("with"))
+            await runner.answer(request("without", rerank={"enabled": False}))
+            await runner.search(request("with"))
+            sent = [each for each in double.asked[before:] if each.query != PING]
+        assert [each.query for each in sent] == [
+            containers.RUN_RERANKED,
+            containers.RUN,
+            containers.SEARCH_RERANKED,
+        ]
+        given = sent[0].variables
+        assert (given["rerankUrl"], given["rerankKind"]) == ("http://tei.test:80", "tei")
+        assert "a-key-of-a-reranker" not in json.dumps(given)
+        assert not {"rerank", "rerankUrl", "rerankApiKey"} & sent[1].variables.keys()
+        assert json.loads(given["request"])["rerank"]["top_n"] == 5
+
+    asyncio.run(main())
+
+
+def test_a_reranker_key_leaves_its_container_with_its_step() -> None:
+    """The next steps run in the same container: the key is taken out before them."""
+    query = containers.RUN_RERANKED
+    left = query.index('withoutSecretVariable(name: "RAG_RERANKER_API_KEY")')
+
+    assert query.index("rag_rerank") < left < query.index("rag_augment")
+
+
 def test_the_double_has_the_shapes_of_the_command_line(cli: Cli) -> None:
     assert shutil.which(str(cli.path)) == str(cli.path)

@@ -219,7 +219,7 @@ def test_a_web_address_is_an_annotation(tmp_path: Path) -> None:
 
 
 def test_a_models_stream(answering: openai.OpenAI, model: LLMStub) -> None:
-    model.script = [model.text("The finance ", "director [1]", " signs, too [9].")]
+    model.script = [model.text("The finance [1] ", "director", " signs, ", "too [9].")]
 
     with answering.chat.completions.create(
         model="rag",
@@ -234,9 +234,9 @@ def test_a_models_stream(answering: openai.OpenAI, model: LLMStub) -> None:
 
     pieces = [chunk.choices[0].delta.content for chunk in chunks]
     assert len(pieces) > 2  # word by word: a word is sent when it is whole
-    assert "".join(filter(None, pieces)) == "The finance director [1] signs, too [9]."
+    assert "".join(filter(None, pieces)) == "The finance [1] director signs, too [9]."
     extra = last.model_extra or {}
-    assert extra["answer"] == "The finance director [1] signs, too."
+    assert extra["answer"] == "The finance [1] director signs, too."
     assert [citation["marker"] for citation in extra["citations"]] == [1]
     assert last.choices[0].finish_reason == "stop"
     assert last.usage is None
@@ -266,7 +266,7 @@ def test_a_stream_that_cannot_begin_has_a_status(answering: openai.OpenAI, model
 
 
 def test_a_stream_that_breaks_ends_in_an_error(answering: openai.OpenAI, model: LLMStub) -> None:
-    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "The finance"}}]})
+    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "The [1] finance"}}]})
 
     def hang_up(handler: Any) -> None:
         handler.close_connection = True
@@ -280,7 +280,7 @@ def test_a_stream_that_breaks_ends_in_an_error(answering: openai.OpenAI, model: 
     ):
         pieces.extend(chunk.choices[0].delta.content for chunk in stream)
 
-    assert pieces == ["The "]  # a word is sent when it is whole
+    assert pieces == ["The [1] "]  # a word is sent when it is whole
     assert failed.value.code == "llm_stream_broken"
 
     body = {"messages": ASKED, "stream": True}

@@ -18,7 +18,14 @@ from service_kit import DOCUMENTS, QUESTION, LLMStub, serving, settings
 
 from rag_retrieve import Retriever, RetrieveSettings
 
-ANSWER = ["The finance director signs them [1]. ", *["It is so said in the rules. " * 8] * 32]
+ANSWER = [
+    "The finance director signs them [1]. ",
+    *(
+        f"Rule {n} says so, in {n * n} words of its own, which nobody wants to read from end to end. "
+        * 2
+        for n in range(40)
+    ),
+]
 """Pieces of a model's answer, 7 KB in all: too much for a connection that trickles."""
 NUMBERS = itertools.count()  # of the requests of all services
 NEVER = 10**6  # calls; a breaker that counts so many never opens

@@ -82,10 +82,11 @@ FORMS: dict[str, tuple[bytes, str]] = {
     "too much text": (line(chunk("x" * 1_000_001)), "llm_bad_response"),
     "an error": (line({"error": {"message": SECRET}}), "error"),
 }
+NUMBERS = "".join(f" {number}" for number in range(80_000))
 TEXTS: dict[str, tuple[bytes, str]] = {
     # more of the answer, where it has begun and not ended, and its text
     "duplicate": (line(TEXT), "Only the board [1]."),
-    "huge line": (line(chunk("y" * 500_000)), "y" * 500_000),
+    "huge line": (line(chunk(NUMBERS)), NUMBERS),
     "split in bytes": (line(chunk("é€😀")), "é€😀"),
 }
 

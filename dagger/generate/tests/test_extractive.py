@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rag_generate import generate
 from rag_generate.extractive import Extractive
+from rag_generate.generator import Draft
 from rag_generate.markers import find_markers
 from rag_generate.models import GenerateRequest, GenerateResponse
 from rag_generate.settings import MIN_SUPPORT
@@ -235,3 +236,22 @@ def test_every_sentence_of_any_answer_is_quoted_exactly(passages: list[str], que
         start, end = citation.spans[0]
         assert citation.quote == passages[citation.marker - 1][start - 7 : end - 7]
     assert response == answer(GenerateRequest(query=query, contexts=contexts))
+
+
+def test_a_follow_up_is_not_answered_with_what_it_leans_on(make_request: Build) -> None:
+    """The passages are judged by the question in full; sentences without a word of its own stay out."""
+    text = "The treasurer keeps the accounts. The accounts are audited every year in March."
+    passage = make_request().contexts[0].model_copy(update={"text": text, "span": [0, len(text)]})
+
+    def answered(query: str, full: str) -> str:
+        request = make_request(query=query, standalone_query=full, contexts=[passage.model_dump()])
+        *_, draft = Extractive(min_support=0.0).stream(request)
+        assert isinstance(draft, Draft)
+        return draft.text
+
+    full = "When are they audited keeps accounts?"
+    assert (
+        answered("When are they audited?", full)
+        == "The accounts are audited every year in March [1]."
+    )
+    assert answered("Why?", "Why treasurer keeps accounts?").startswith("The treasurer keeps")

@@ -89,9 +89,11 @@ def unreachable() -> openai.APIConnectionError:
         (openai.APIError("x", REQUEST, body=None), "llm_upstream_error",
          "the model's server failed in its stream", None, False, True),
         (openai.APITimeoutError(REQUEST), "llm_timeout",
-         "the model did not answer in time (connect: 2.5 s)", None, True, True),
+         "the model did not answer in time (connect: 2.5 s); RAG_LLM_CONNECT_S is the limit",
+         None, True, True),
         (httpx2.ConnectTimeout("slow", request=httpx2.Request("GET", "http://x")), "llm_timeout",
-         "the model did not answer in time (connect: 0 s)", None, True, True),
+         "the model did not answer in time (connect: 0 s); RAG_LLM_CONNECT_S is the limit",
+         None, True, True),
         (json.JSONDecodeError("x", "", 0), "llm_bad_response",
          "the model's server answered, but its stream is not valid JSON", None, False, False),
         (ValueError("secret words"), "llm_bad_response",
@@ -137,12 +139,15 @@ def test_a_failure_stays_itself() -> None:
     )
 
 
-def test_a_timeout_names_its_phase() -> None:
-    """A caller may shorten the total, so it says nothing about the server."""
-    first = timed_out("first token", 5.0)
+def test_a_timeout_names_its_phase_and_its_setting() -> None:
+    """What was too slow, and what to set; a deadline of the caller is no fault of the server."""
+    first = timed_out("first token", 5.0, "RAG_LLM_FIRST_TOKEN_S")
     total = out_of_time(2.5, "generate.deadline_s")
 
-    message = "the model did not answer in time (first token: 5 s)"
+    message = (
+        "the model did not answer in time (first token: 5 s); RAG_LLM_FIRST_TOKEN_S is the limit; "
+        "RAG_LLM_PACE=local, or reasoning, gives a slow model more time"
+    )
     assert told(first) == ("llm_timeout", message, None, False, True)
     assert first.retry is False
     assert (total.down, total.error.message) == (

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from llm_stub import chunk
 from pydantic import SecretStr
 
 from rag_generate.budget import estimate_tokens
-from rag_generate.generator import Draft
-from rag_generate.llm_faults import Failure
+from rag_generate.generator import RESTART, Draft
+from rag_generate.llm_faults import SLOW, Failure
 from rag_generate.models import GenerateRequest
 from rag_generate.openai_chat import OpenAIChat
 from rag_generate.settings import Settings
@@ -242,8 +243,10 @@ def test_fault_llm_timeout_in_every_phase(
     assert llm.client_gone.wait(10)  # the server has taken notice of all that was sent
     assert (error.code, llm.calls) == ("llm_timeout", 1)
     seconds = limits[f"llm_{phase.replace(' ', '_')}_s"]
-    source = "; RAG_LLM_TOTAL_S is the limit" if phase == "total" else ""
-    assert error.message == f"the model did not answer in time ({phase}: {seconds:g} s){source}"
+    setting = f"RAG_LLM_{phase.replace(' ', '_').upper()}_S"
+    assert error.message == (
+        f"the model did not answer in time ({phase}: {seconds:g} s); {setting} is the limit; {SLOW}"
+    )
 
 
 def test_fault_llm_timeout_while_connecting(make_request: Build) -> None:
@@ -269,7 +272,7 @@ def test_fault_llm_timeout_while_connecting(make_request: Build) -> None:
 
     assert (error.code, error.message) == (
         "llm_timeout",
-        f"the model did not answer in time (connect: {SOON} s)",
+        f"the model did not answer in time (connect: {SOON} s); RAG_LLM_CONNECT_S is the limit",
     )
 
 
@@ -300,8 +303,9 @@ def test_the_shorter_of_setting_and_request_is_the_limit(
 
     error = failure(chat, make_request(generate={"deadline_s": deadline_s}))
 
+    way_out = f"; {SLOW}" if limit == "RAG_LLM_TOTAL_S" else ""
     assert error.message == (
-        f"the model did not answer in time (total: {SOON} s); {limit} is the limit"
+        f"the model did not answer in time (total: {SOON} s); {limit} is the limit{way_out}"
     )
 
 
@@ -533,3 +537,103 @@ def test_answers_at_the_same_time_do_not_mix(
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, names)) == names
+
+
+def reasoning(text: str, *, field: str) -> str:
+    """A chunk whose text is in the field some servers have for reasoning."""
+    return json.dumps({"choices": [{"index": 0, "delta": {field: text}}]})
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_in_a_field_of_its_own_counts_as_a_first_token_and_is_not_shown(
+    llm: Any, make_chat: Make, make_request: Build, field: str
+) -> None:
+    """The wait for the first token ends with it; the answer is the content alone."""
+    end = json.dumps(chunk(finish="stop"))
+    llm.script = [
+        llm.events(
+            reasoning("The by-laws …", field=field), json.dumps(chunk("Yes [1].")), end, "[DONE]"
+        )
+    ]
+
+    pieces, draft = drain(make_chat(), make_request())
+
+    assert (pieces, draft.text) == (["Yes [1]."], "Yes [1].")
+
+
+def test_reasoning_in_the_text_is_neither_streamed_nor_in_the_answer(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Tags that arrive in pieces are tags."""
+    llm.script = [llm.text("<thi", "nk>The boa", "rd?</th", "ink>", "\n\nThe board [1].")]
+
+    pieces, draft = drain(make_chat(), make_request())
+
+    assert "".join(pieces) == draft.text == "\n\nThe board [1]."
+
+
+def test_reasoning_that_the_template_opens_is_learned_from_the_first_answer(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Its end withdraws what was said; the next answer shows nothing before it."""
+    llm.script = [llm.text("Hm [2]. ", "So:", "</think>", "The board [1].")]
+    chat = make_chat()
+
+    first, second = list(chat.stream(make_request())), list(chat.stream(make_request()))
+
+    assert first[:-1] == ["Hm [2]. ", "So:", RESTART, "The board [1]."]
+    assert [piece for piece in second[:-1] if isinstance(piece, str)] == ["The board [1]."]
+    assert [answer[-1].text for answer in (first, second)] == ["The board [1]."] * 2
+
+
+def test_a_model_known_to_start_in_reasoning_may_answer_without(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """Text without a closing tag is the answer when it ended by itself, else unfinished thought."""
+    chat = make_chat(llm_starts_in_reasoning=True)
+    llm.script = [llm.text("The board [1].")]
+    assert drain(chat, make_request())[1].text == "The board [1]."
+
+    llm.script = [llm.text("Let me think about", finish="length")]
+    assert "before any text" in failure(chat, make_request()).message
+
+
+@pytest.mark.parametrize(
+    ("pieces", "finish", "why"),
+    [
+        (("<think>The board",), "stop", "it wrote reasoning and no answer"),
+        (("<think>The board",), "length", "the limit of tokens was used up before any text"),
+        (("<think>", *["Wait, no. "] * 40), "stop", "it repeats itself without an answer"),
+    ],
+)
+def test_fault_llm_bad_response_of_a_model_that_only_thinks(
+    llm: Any, make_chat: Make, make_request: Build, pieces: Any, finish: str, why: str
+) -> None:
+    """There is no answer to show, and the error says what came instead."""
+    llm.script = [llm.text(*pieces, finish=finish)]
+
+    error = failure(make_chat(), make_request())
+
+    assert (error.code, why in error.message) == ("llm_bad_response", True)
+
+
+def test_a_model_that_repeats_itself_is_cut_off(
+    llm: Any, make_chat: Make, make_request: Build
+) -> None:
+    """The call ends although the server would go on; the answer keeps the first of the repeats."""
+    said = [json.dumps(chunk("The board signs all contracts [1]. "))] * 9
+    llm.script = [llm.events(json.dumps(chunk("Yes. ")), *said, then=llm.hang)]
+
+    _, draft = drain(make_chat(), make_request())
+
+    assert llm.client_gone.wait(10)
+    assert draft.text == "Yes. The board signs all contracts [1]."
+    assert (draft.finish_reason, draft.warnings) == ("length", ("repetition",))
+
+
+def test_a_pace_sets_the_deadlines_that_are_unset() -> None:
+    """One setting for a slow model; a deadline of its own still counts."""
+    slow = Settings(llm_pace="local", llm_idle_s=7)
+
+    assert (slow.llm_first_token_s, slow.llm_idle_s, slow.llm_total_s) == (120, 7, 300)
+    assert Settings().llm_first_token_s == 10

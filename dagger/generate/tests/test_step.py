@@ -11,7 +11,7 @@ import pytest
 import rag_generate
 from rag_generate import StepError, generate, stream
 from rag_generate.extractive import Extractive
-from rag_generate.generator import Draft
+from rag_generate.generator import RESTART, Draft, Restart
 from rag_generate.models import GenerateRequest, GenerateResponse, Usage
 from rag_kit.errors import CODES
 
@@ -41,8 +41,10 @@ class Parrot:
             self.closed = True
 
 
-def answer(request: GenerateRequest, parrot: Parrot) -> GenerateResponse:
-    return generate(request, generators={"parrot": parrot}, default="parrot", no_context_text=NONE)
+def answer(request: GenerateRequest, parrot: Parrot, **more: Any) -> GenerateResponse:
+    return generate(
+        request, generators={"parrot": parrot}, default="parrot", no_context_text=NONE, **more
+    )
 
 
 def test_the_public_names_are_these() -> None:
@@ -139,15 +141,70 @@ def test_a_model_that_declines_counts_as_no_context(make_request: Build, text: s
 )
 def test_an_answer_is_not_taken_for_a_refusal(make_request: Build, text: str) -> None:
     """With a citation, or without words of refusal, it is an answer."""
-    assert answer(make_request(), Parrot(text)).finish_reason == "stop"
+    request = make_request(generate={"on_no_citations": "warn"})
+    assert answer(request, Parrot(text)).finish_reason == "stop"
 
 
-def test_an_uncited_answer_is_marked(make_request: Build) -> None:
-    """The caller is told that the answer names no passage."""
-    response = answer(make_request(), Parrot("The board signs. Always."))
+@pytest.mark.parametrize(
+    "text",
+    ["The board signs. Always.", "The board signs [9].", "`[1]` is the board.", "See [7]."],
+)
+def test_an_answer_without_a_valid_citation_is_an_abstention(
+    make_request: Build, text: str
+) -> None:
+    """Nothing holds it up, so it is withheld; the warning tells why, the usage what it cost."""
+    response = answer(make_request(), Parrot(text))
 
-    assert response.warnings == ["no_citations"]
-    assert response.citation_check.uncited_sentences == 2
+    assert (response.answer, response.finish_reason) == (NONE, "no_context")
+    assert (response.answerable, response.llm_generated) == (False, False)
+    assert "no_citations" in response.warnings
+    assert response.usage.llm_calls == 1
+
+
+def test_an_uncited_answer_may_be_wanted_with_a_warning(make_request: Build) -> None:
+    """By the request or the setting; the request counts."""
+    parrot = Parrot("The board signs. Always.")
+    request = make_request(generate={"on_no_citations": "warn"})
+
+    for response in (
+        answer(request, parrot),
+        answer(make_request(), parrot, on_no_citations="warn"),
+    ):
+        assert (response.answer, response.answerable) == ("The board signs. Always.", True)
+        assert response.warnings == ["no_citations"]
+        assert response.citation_check.uncited_sentences == 2
+    strict = make_request(generate={"on_no_citations": "abstain"})
+    assert answer(strict, parrot, on_no_citations="warn").answer == NONE
+
+
+def test_an_uncited_answer_may_be_an_error(make_request: Build) -> None:
+    """As any other question that nothing found supports."""
+    with pytest.raises(StepError, match="The model's answer cites no passage") as caught:
+        answer(make_request(no_context="error"), Parrot("The board signs."))
+    assert caught.value.code == "no_context"
+
+
+def test_a_stream_shows_nothing_of_an_answer_that_is_withheld(make_request: Build) -> None:
+    """Text waits for the first number that points to a passage; an invalid one is none."""
+    assert pieces_and_answer(make_request(), Parrot("It is [9] so. Truly."))[0] == ""
+    text, response = pieces_and_answer(make_request(), Parrot("It is [9] so. Truly [1]. Yes."))
+    assert text == "It is [9] so. Truly [1]. Yes."
+    assert response.answer == "It is so. Truly [1]. Yes."
+
+
+class Thinking(Parrot):
+    """A toy model that withdraws what it said at first."""
+
+    def stream(self, request: GenerateRequest) -> abc.Generator[str | Restart | Draft, None, None]:
+        yield from ["The key is ", "abc [9]"]
+        yield RESTART
+        yield from super().stream(request)
+
+
+def test_what_a_model_withdraws_is_not_shown(make_request: Build) -> None:
+    """Held text of its reasoning is dropped, and is not what the filter checks."""
+    text, response = pieces_and_answer(make_request(), Thinking("The board [1]."))
+    assert text == response.answer == "The board [1]."
 
 
 def test_a_threshold_in_the_request_saves_the_model_call(make_request: Build) -> None:
@@ -189,8 +246,7 @@ def test_a_stream_gives_the_text_first_and_the_verified_response_last(
         )
     )
 
-    assert events[0] == "Signed "
-    assert "".join(event for event in events if isinstance(event, str)) == "Signed [1][9]."
+    assert events[0] == "Signed [1][9]."
     assert isinstance(events[-1], GenerateResponse)
     assert events[-1].answer == "Signed [1]."
 
@@ -269,10 +325,10 @@ def test_fault_llm_down_degraded_not_after_the_first_text(make_request: Build) -
     """A stream that has begun is not begun anew; what was held back has not begun."""
     request = make_request(generate={"allow_degraded": True})
     with pytest.raises(StepError) as caught:
-        pieces_and_answer(request, Failing("llm_stream_broken", after="Only the board "))
+        pieces_and_answer(request, Failing("llm_stream_broken", after="Only the board [1] "))
     assert caught.value.code == "llm_stream_broken"
 
-    _, response = pieces_and_answer(request, Failing("llm_stream_broken", after="Onl"))
+    _, response = pieces_and_answer(request, Failing("llm_stream_broken", after="Only the board "))
     assert response.degraded
 
 

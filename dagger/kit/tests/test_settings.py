@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import Field, SecretStr
 
 from rag_kit.errors import StepError
-from rag_kit.settings import BreakerSettings, StepSettings
+from rag_kit.settings import BreakerSettings, PacedSettings, StepSettings
 
 
 class Settings(StepSettings):
@@ -63,3 +64,30 @@ def test_a_key_comes_from_its_variable_or_its_file(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"^RAG_DB_KEY_FILE=.*no cannot be read: ") as caught:
         Settings(db_key_file=tmp_path / "no").secret("db_key", code="retriever_misconfigured")
     assert caught.value.code == "retriever_misconfigured"
+
+
+class Paced(PacedSettings):
+    """Settings with a deadline that follows from the model."""
+
+    PACES: ClassVar = {"local": {"deadline_s": 300.0}}
+
+    deadline_s: float = 30.0
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({}, 30.0),
+        ({"RAG_LLM_PACE": "local"}, 300.0),
+        ({"RAG_LLM_PACE": "reasoning"}, 30.0),
+        ({"RAG_LLM_PACE": "local", "RAG_DEADLINE_S": "45"}, 45.0),
+    ],
+)
+def test_a_pace_sets_the_deadlines_that_are_unset(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], seconds: float
+) -> None:
+    """A deadline of its own counts more; a pace may leave one as it is."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert Paced.read().deadline_s == seconds

@@ -17,6 +17,7 @@ from pathlib import Path
 import pexpect
 import pytest
 from rag_command import BYLAWS, RAG, environment, run, write_documents
+from reranker_double import reranker_double
 
 from rag_pipeline.models import RagResponse, SearchResponse
 
@@ -154,6 +155,22 @@ def test_the_prompt_answers_until_an_empty_line(indexed: Path) -> None:
         child.expect_exact("\r\n? ")
         child.sendline("x" * 3000 * 3)
         child.expect("error: ")
+        child.expect_exact("\r\n? ")
+        child.sendline("")
+        child.expect(pexpect.EOF)
+    assert child.exitstatus == 0
+
+
+def test_the_prompt_understands_a_follow_up(indexed: Path) -> None:
+    """What was said before completes it, and what was searched is shown."""
+    with terminal("ask", home=indexed) as child:
+        child.expect_exact("? ")
+        child.sendline("Who keeps the accounts?")
+        child.expect_exact("The treasurer keeps the accounts [1].")
+        child.expect_exact("\r\n? ")
+        child.sendline("When are they audited?")
+        child.expect_exact("The accounts are audited every year in March [1].")
+        child.expect_exact("also searched: When are they audited keeps accounts?")
         child.expect_exact("\r\n? ")
         child.sendline("")
         child.expect(pexpect.EOF)
@@ -315,3 +332,42 @@ def test_a_home_that_cannot_be_written_is_an_error() -> None:
 
     assert ran.code == 1
     assert ran.err.startswith("error: ")
+
+
+def test_the_command_ranks_again_or_not(indexed: Path) -> None:
+    """With a reranker each passage has its score, unless --no-rerank; without one --rerank is refused."""
+    with reranker_double() as double:
+        on = run("search", "contracts", "--json", home=indexed, RAG_RERANKER_URL=double.url)
+        told = run("search", "contracts", home=indexed, RAG_RERANKER_URL=double.url)
+        off = run(
+            *("search", "contracts", "--no-rerank", "--json"),
+            home=indexed,
+            RAG_RERANKER_URL=double.url,
+        )
+        asked = len(double.bodies)
+    without = run("search", "contracts", "--rerank", home=indexed)
+
+    assert all("rerank" in each["scores"] for each in on.json["results"])
+    assert told.out.splitlines()[0].split()[:5] == ["#", "score", "dense", "sparse", "rerank"]
+    assert all("rerank" not in each["scores"] for each in off.json["results"])
+    assert (asked, without.code) == (2, 1)
+    assert "docs/reranking.md" in without.err
+
+
+def test_doctor_tries_the_reranker(indexed: Path) -> None:
+    """It works, it fails with the reason and how to mend it, or it is off."""
+    with reranker_double() as double:
+        works = run("doctor", "--json", home=indexed, RAG_RERANKER_URL=double.url)
+    fails = run("doctor", home=indexed, RAG_RERANKER_URL=double.url)
+    off = run("doctor", "--json", home=indexed)
+    checks = [
+        next(check for check in ran.json["checks"] if check["name"] == "reranker")
+        for ran in (works, off)
+    ]
+
+    assert [(check["status"], check["detail"][:15]) for check in checks] == [
+        ("works", "cohere: words-1"),
+        ("off", "not configured "),
+    ]
+    assert fails.code == 1
+    assert "reranker_unavailable" in fails.out and "RAG_RERANKER_URL" in fails.out

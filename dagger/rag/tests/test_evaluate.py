@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -329,6 +330,24 @@ def test_the_command_prints_metrics_and_holds_a_gate(indexed: Path) -> None:
     assert broken.err == "too low: answer_rate is 0.6667, below 0.9\n"
 
 
+def test_two_ways_are_compared_question_by_question(indexed: Path) -> None:
+    """One command: the second run's figures, each difference, and whether it is real."""
+    dataset = str(indexed.with_name("questions.jsonl"))
+    other = {"retrieve": {"mode": "sparse"}, "min_score": 1e9}
+    told = run("eval", dataset, "--compare", json.dumps(other), home=indexed)
+    ran = run("eval", dataset, "--json", "--compare", json.dumps(other), home=indexed)
+    report = EvalReport.model_validate(ran.json)
+    comparison = report.comparison
+
+    assert comparison is not None and (told.code, ran.code) == (0, 0)
+    assert comparison.request == {"collection": "default", **other}
+    assert comparison.metrics["ndcg@10"].value == 0.0
+    difference = comparison.differences["ndcg@10"]
+    assert (difference.value, difference.n, difference.real) == (1.0, 2, False)
+    assert "compared with" in told.out
+    assert re.search(r"^ndcg@10 +0\.000 +1\.000", told.out, re.MULTILINE)
+
+
 def test_json_is_the_report(indexed: Path) -> None:
     """`--json` prints an `EvalReport`, from standard input too."""
     rows = "\n".join(map(json.dumps, ROWS))
@@ -346,6 +365,8 @@ def test_json_is_the_report(indexed: Path) -> None:
     [
         (["missing.jsonl"], 2, "cannot read missing.jsonl"),
         (["-", "--min", "ndcg=1"], 2, "no metric 'ndcg'"),
+        (["-", "--compare", "{"], 2, "--compare: not valid JSON"),
+        (["-", "--compare", "[1]"], 2, "--compare: give fields of a request"),
         (["-"], 1, "line 1: not valid JSON"),
     ],
 )

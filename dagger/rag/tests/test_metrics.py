@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from rag_pipeline.quality.metrics import (
     RESAMPLES,
+    compare,
     measure,
     ndcg,
     percentile,
@@ -96,3 +98,40 @@ def test_the_formulae_are_those_of_ir_measures(ranking: list[str], gains: dict[s
         recall(ranking, gains),
         reciprocal_rank(ranking, gains),
     ] == pytest.approx(expected)
+
+
+def test_a_difference_is_taken_question_by_question() -> None:
+    """The mean, the interval of the mean, and p; the other way round it has the other sign."""
+    first, second = [1.0] * 20 + [0.5], [0.5] * 20 + [0.5]
+    found, turned = compare(first, second), compare(second, first)
+
+    assert found.value == pytest.approx(10 / 21)
+    assert (found.n, found.real) == (21, True)
+    assert found.low is not None and found.high is not None and found.low < 10 / 21 < found.high
+    assert turned.value == pytest.approx(-10 / 21)
+    assert turned.p == found.p == pytest.approx(1 / (RESAMPLES + 1))
+
+
+def test_the_p_of_a_small_dataset_is_that_of_all_signs() -> None:
+    """Of four equal differences, 2 of 16 sign patterns are as extreme: p is near 1/8, so not real."""
+    found = compare([1.0] * 4, [0.0] * 4)
+
+    assert found.p == pytest.approx(2 / 16, abs=0.03)
+    assert not found.real
+
+
+def test_equal_runs_do_not_differ() -> None:
+    """p is 1; without a question there is no figure."""
+    equal, none = compare([0.3, 0.7], [0.3, 0.7]), compare([], [])
+
+    assert (equal.value, equal.p, equal.real) == (0.0, 1.0, False)
+    assert (none.value, none.p, none.real, none.n) == (None, None, False, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chance_is_rarely_taken_for_a_difference(seed: int) -> None:
+    """Of 60 pairs of runs that differ by chance alone, about 5 % count as real."""
+    rng = random.Random(seed)
+    runs = [[[rng.random() for _ in range(30)] for _ in "ab"] for _ in range(60)]
+
+    assert sum(compare(*pair).real for pair in runs) <= 9

@@ -69,7 +69,13 @@ def test_provenance_and_warnings_of_all_steps_are_merged() -> None:
         "generate": {"version": "0.1.0"},
         "rag": {
             "version": __version__,
-            "request": {"top_k": 5, "filters": None, "min_score": None, "retrieve": {}},
+            "request": {
+                "top_k": 5,
+                "filters": None,
+                "min_score": None,
+                "retrieve": {},
+                "search_queries": [],
+            },
             "results_digest": digest_results([Result.model_validate(doubles.PASSAGE)]),
         },
     }
@@ -249,6 +255,7 @@ def test_search_calls_retrieve_alone() -> None:
     assert json.loads(found.model_dump_json()) == {
         "id": "rag_new",
         "query": "Who may sign?",
+        "search_queries": [],
         "collection": "default",
         "results": [doubles.PASSAGE],
         "degraded": False,
@@ -258,7 +265,13 @@ def test_search_calls_retrieve_alone() -> None:
             "retrieve": {"version": "0.1.0", "corpus_digest": "sha256:1"},
             "rag": {
                 "version": __version__,
-                "request": {"top_k": 2, "filters": None, "min_score": None, "retrieve": {}},
+                "request": {
+                    "top_k": 2,
+                    "filters": None,
+                    "min_score": None,
+                    "retrieve": {},
+                    "search_queries": [],
+                },
                 "results_digest": digest_results([Result.model_validate(doubles.PASSAGE)]),
             },
         },

@@ -217,3 +217,27 @@ def test_a_result_names_its_headings(tmp_path: Path, name: str, text: str) -> No
 
     assert found[0].headings == ["Pumps", "Service", "Filter"]
     assert all(result.headings[:2] == ["Pumps", "Service"] for result in found)
+
+
+@pytest.mark.parametrize("options", [{}, {"fusion": "rrf"}, {"mode": "dense"}, {"mode": "sparse"}])
+def test_further_queries_bring_their_own_passages(
+    retriever: Retriever, options: dict[str, str]
+) -> None:
+    """The best of each query leads; a passage has its best score, and the order stays fixed."""
+    fields = {"query": "astronauts on the Moon in 1969", "top_k": 4, "retrieve": options}
+    alone = search(retriever, **fields).results
+    both = search(retriever, **fields, search_queries=["how sourdough bread rises"]).results
+
+    assert alone[0].document_id == "apollo"
+    assert {both[0].document_id, both[1].document_id} == {"apollo", "bread"}
+    assert [-r.score for r in both] == sorted(-r.score for r in both)
+    assert both == search(retriever, **fields, search_queries=["how sourdough bread rises"]).results
+    same = search(retriever, **fields, search_queries=[fields["query"]]).results
+    assert [(r.chunk_id, r.score) for r in same] == [(r.chunk_id, r.score) for r in alone]
+
+
+def test_a_further_query_is_checked_like_the_question() -> None:
+    """Blank ones are refused, and more than eight."""
+    for queries in ([" "], ["x"] * 9):
+        with pytest.raises(ValueError, match="search_queries"):
+            RetrieveRequest.model_validate({"query": "x", "search_queries": queries})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,12 +16,14 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from rag_kit.errors import StepError
 from rag_kit.origins import AllowedOrigins, is_loopback
-from rag_kit.settings import misconfigured
+from rag_kit.settings import PacedSettings, misconfigured
 from rag_pipeline.settings import URL
+
+from .access import MAX_GROUPS
 
 ROOT_PATH = r"(?:/[A-Za-z0-9._~-]+)+"
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
@@ -43,6 +45,12 @@ class ApiKey(BaseModel):
     per_minute: int | None = Field(
         None, ge=1, description="Requests a minute; null: as RAG_RATE_PER_MINUTE says."
     )
+    groups: tuple[str, ...] | None = Field(
+        None,
+        max_length=MAX_GROUPS,
+        description="Groups whose documents it may read, besides those without `allowed_groups`; "
+        "null: every document.",
+    )
 
     @field_validator("key", mode="after")
     @classmethod
@@ -52,11 +60,13 @@ class ApiKey(BaseModel):
         return value
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(PacedSettings):
     """Settings of the service, from arguments or `RAG_…` environment variables.
 
     With the runner `local` the steps read their own settings from the same environment.
     """
+
+    PACES: ClassVar = {pace: {"deadline_s": 330.0} for pace in ("local", "reasoning")}
 
     model_config = SettingsConfigDict(
         env_prefix="RAG_", frozen=True, extra="ignore", env_ignore_empty=True
@@ -73,7 +83,7 @@ class ServiceSettings(BaseSettings):
     collection: str = Field("default", description="Collection of a request that names none.")
     api_keys: SecretStr | None = Field(
         None,
-        description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute"}]`.',
+        description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute", "groups"}]`.',
     )
     api_keys_file: Path | None = Field(None, description="The same in a file.")
     allowed_hosts: tuple[str, ...] = Field(
@@ -97,9 +107,17 @@ class ServiceSettings(BaseSettings):
         description='Addresses and networks of reverse proxies, as JSON: `["10.0.0.0/8"]`. '
         "Their `X-Forwarded-For`, `-Proto` and `-Prefix` are believed.",
     )
+    groups_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which a trusted proxy lists the groups of its user, separated by "
+        "commas; without the header a request sees documents for everybody alone.",
+    )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
-    deadline_s: float = Field(30.0, gt=0, description="Seconds one request may take in all.")
+    deadline_s: float = Field(
+        30.0, gt=0, description="Seconds one request may take in all; 330 by RAG_LLM_PACE."
+    )
     max_concurrency: int = Field(
         8,
         ge=1,
@@ -200,7 +218,7 @@ class ServiceSettings(BaseSettings):
                 ) from None
         return values
 
-    def secret(
+    def runner_secret(
         self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
     ) -> SecretStr | None:
         """Return a key for the Dagger runners from its variable or its file, or None.

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from rag_kit.passages import Citation, Context
 
 from .generator import Quote
-from .markers import find_markers
+from .markers import Marker, find_markers
 from .models import CitationCheck
+from .removal import Cut, removal
 from .sentences import split_sentences
 from .table_rows import passage_sentences, table_rows
 from .terms import content_terms, words
@@ -72,13 +73,22 @@ def _normalise(text: str, known: frozenset[int]) -> tuple[str, list[int]]:
         for marker in find_markers(text, known):
             good = [number for number in marker.numbers if number in known]
             removed.update(number for number in marker.numbers if number not in known)
-            shown = marker.blank * bool(good) + "".join(f"[{number}]" for number in good)
-            changed |= shown != text[marker.start : marker.end]
-            pieces += [text[last : marker.start], shown]
-            last = marker.end
+            cut = _rewritten(text, marker, good)
+            if cut.start < last:
+                continue  # an earlier cut has its place: the next round
+            changed |= cut.text != text[cut.start : cut.end]
+            pieces += [text[last : cut.start], cut.text]
+            last = cut.end
         if not changed:
             return text.strip(), sorted(removed)
         text = "".join([*pieces, text[last:]])
+
+
+def _rewritten(text: str, marker: Marker, good: Sequence[int]) -> Cut:
+    """Return how a marker is written with its good numbers alone."""
+    if not good:
+        return removal(text, marker.start + len(marker.blank), marker.end)
+    return Cut(marker.start, marker.end, marker.blank + "".join(f"[{number}]" for number in good))
 
 
 def _claims(text: str, known: frozenset[int]) -> list[_Claim]:
@@ -131,7 +141,7 @@ def _citation(context: Context, quotes: Sequence[Quote]) -> Citation:
     """Return the citation of a passage; it quotes all of the passage when no sentence matches."""
     ranges = [(quote.start, quote.end) for quote in quotes] if _exact(context) else []
     origin = context.span[0]
-    start, end = ranges[0] if ranges else (0, len(context.text))
+    quoted = [context.text[start:end] for start, end in ranges] or [context.text]
     return Citation(
         marker=context.marker,
         chunk_id=context.chunk_id,
@@ -142,5 +152,6 @@ def _citation(context: Context, quotes: Sequence[Quote]) -> Citation:
         date=context.date,
         score=context.score,
         spans=[[origin + first, origin + last] for first, last in ranges] or [list(context.span)],
-        quote=context.text[start:end],
+        quote=quoted[0],
+        quotes=quoted,
     )

@@ -18,7 +18,7 @@ from .questions import question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
 from .sentences import Kind, Sentence, row_cells
 from .table_rows import named_less, table_rows, written
-from .terms import words
+from .terms import question_terms, stem, words
 
 SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
 SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
@@ -43,15 +43,18 @@ class Extractive:
         """Yield the answer sentence by sentence, then the draft."""
         options = request.generate
         least = self._min_support if options.min_support is None else options.min_support
-        answers = [_Answer(part, request.contexts) for part in question_parts(request.query)]
+        question = request.question()
+        answers = [_Answer(part, request.contexts) for part in question_parts(question)]
         if len(answers) > 1 and not any(one.support >= least for one in answers):
-            answers = [_Answer(request.query, request.contexts)]
+            answers = [_Answer(question, request.contexts)]
         support = max(one.support for one in answers)
         answered = [one for one in answers if one.support >= least and one.candidates]
         if not answered:
             yield Draft("", "no_context", support=support)
             return
         chosen = _chosen(answered, request.contexts, options.max_sentences)
+        if request.standalone_query:
+            chosen = _of_the_follow_up(request.query, chosen, request.contexts)
         pieces: list[str] = []
         for candidate in chosen:
             piece = _write(candidate, request.contexts[candidate.context])
@@ -73,6 +76,22 @@ class _Answer:
         candidates = of_asked_year(query, answering(self.question, candidates), contexts)
         self.candidates = _asked_for(query, candidates, contexts)
         self.support = support_of(evidence) if self.candidates else 0.0
+
+
+def _of_the_follow_up(
+    query: str, chosen: Sequence[Candidate], contexts: Sequence[Context]
+) -> list[Candidate]:
+    """Return the sentences with a word of the follow-up's own, all of them when none has one.
+
+    The others answer what it leans on, which was answered before.
+    """
+    own = set(question_terms(query))
+    said = [
+        {stem(word) for word in words(contexts[one.context].text[one.start : one.end])}
+        for one in chosen
+    ]
+    kept = [one for one, terms in zip(chosen, said, strict=True) if own & terms]
+    return kept or list(chosen)
 
 
 def _chosen(answers: Sequence[_Answer], contexts: Sequence[Context], most: int) -> list[Candidate]:

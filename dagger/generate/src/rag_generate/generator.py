@@ -28,6 +28,10 @@ class Draft:
         support: How well the passages support an answer, 0 to 1, or None when not scored.
         quotes: The passages' own words the answer is made of; None when it was written freely.
         warnings: What the caller should know.
+        first_token_s: Seconds until a model's first token, of its reasoning or its answer.
+        seconds: Seconds until the answer was complete.
+        reasoning: Where the model's reasoning came: nowhere, in a field of its own, between tags, or
+            in text whose beginning no tag marked.
     """
 
     text: str
@@ -36,6 +40,16 @@ class Draft:
     support: float | None = None
     quotes: tuple[Quote, ...] | None = None
     warnings: tuple[str, ...] = ()
+    first_token_s: float | None = None
+    seconds: float | None = None
+    reasoning: Literal["none", "field", "tags", "unopened"] = "none"
+
+
+class Restart:
+    """Says that what a generator wrote so far is no part of the answer, which begins now."""
+
+
+RESTART = Restart()
 
 
 class Generator(Protocol):
@@ -49,7 +63,7 @@ class Generator(Protocol):
     def model(self) -> str | None:
         """Name of the language model behind it; None when there is none."""
 
-    def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
+    def stream(self, request: GenerateRequest) -> abc.Generator[str | Restart | Draft, None, None]:
         """Yield pieces of the answer's text as they come, then the draft, last.
 
         Closing the iterator early cancels the answer and frees its resources.

@@ -14,6 +14,8 @@ import openai
 from rag_kit.errors import StepError
 from rag_kit.retry_after import MAX_RETRY_AFTER_S, retry_after
 
+CONNECT, TOTAL = "RAG_LLM_CONNECT_S", "RAG_LLM_TOTAL_S"
+SLOW = "RAG_LLM_PACE=local, or reasoning, gives a slow model more time"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -34,9 +36,11 @@ class Failure(Exception):  # noqa: N818 - an outcome of one attempt, never seen 
         self.down = down
 
 
-def timed_out(phase: str, seconds: float, *, retry: bool = False) -> Failure:
-    """Return the failure of a phase that took longer than it may."""
-    message = f"the model did not answer in time ({phase}: {seconds:g} s)"
+def timed_out(phase: str, seconds: float, setting: str, *, retry: bool = False) -> Failure:
+    """Return the failure of a phase that took longer than it may, and the setting of its limit."""
+    message = f"the model did not answer in time ({phase}: {seconds:g} s); {setting} is the limit"
+    if setting != CONNECT:
+        message += f"; {SLOW}"
     return Failure(StepError("llm_timeout", message), retry=retry, down=True)
 
 
@@ -46,6 +50,8 @@ def out_of_time(seconds: float, source: str) -> Failure:
     A caller may choose a short deadline, so it says nothing about the server.
     """
     message = f"the model did not answer in time (total: {seconds:g} s); {source} is the limit"
+    if source == TOTAL:
+        message += f"; {SLOW}"
     return Failure(StepError("llm_timeout", message))
 
 
@@ -79,7 +85,7 @@ def explain_failure(error: Exception, *, started: bool) -> Failure:
     ):
         return bad_response("its stream is not valid JSON")
     if isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException)) and not started:
-        return timed_out("connect", _connect_seconds(error), retry=True)
+        return timed_out("connect", _connect_seconds(error), CONNECT, retry=True)
     if isinstance(error, (openai.APIError, httpx2.HTTPError)):
         if started:
             broken = StepError(

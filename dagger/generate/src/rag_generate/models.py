@@ -28,7 +28,12 @@ class GenerateOptions(BaseModel):
         None,
         description="Name of a configured generator, e.g. extractive or openai; null: the default.",
     )
-    max_answer_tokens: int = Field(512, ge=1, le=32768, description="Longest answer of a model.")
+    max_answer_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=32768,
+        description="Longest answer of a model, its reasoning included; null: the step's setting.",
+    )
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature of a model.")
     seed: int | None = Field(None, description="Sampling seed of a model, where it has one.")
     max_sentences: int = Field(
@@ -46,6 +51,11 @@ class GenerateOptions(BaseModel):
         le=600,
         description="Seconds the answer may take; RAG_LLM_TOTAL_S when that is shorter, or for null.",
     )
+    on_no_citations: Literal["abstain", "warn"] | None = Field(
+        None,
+        description="An answer of a model that cites no passage: give the no-context text instead, "
+        "or pass it on with the warning `no_citations`; null: the step's setting.",
+    )
     allow_degraded: bool = Field(
         False,
         description="When the model fails before its first word: answer with the passages' own "
@@ -58,6 +68,12 @@ class GenerateRequest(StepRequest):
 
     step = "generate"
 
+    standalone_query: str | None = Field(
+        None,
+        min_length=1,
+        description="The question completed from the conversation, when it was a follow-up; the "
+        "passages are judged by it. null: the question stands alone.",
+    )
     contexts: list[Context] = Field(max_length=1000, description="Passages an answer may cite.")
     prompt: list[Message] = Field(default_factory=list, description="What a model is asked.")
     decision: Decision = Field(default_factory=lambda: Decision())
@@ -71,6 +87,10 @@ class GenerateRequest(StepRequest):
         max_length=100,
         description="Texts no answer of a model may hold, such as the mark of the prompt.",
     )
+
+    def question(self) -> str:
+        """Return the question in full: as asked, or completed from the conversation."""
+        return self.standalone_query or self.query
 
     @field_validator("contexts")
     @classmethod

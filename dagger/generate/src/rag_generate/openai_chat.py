@@ -27,10 +27,18 @@ from rag_kit.errors import StepError
 from rag_kit.handler import on_cancel
 
 from .budget import Fitted, fit_window
-from .generator import Draft
-from .llm_faults import Failure, explain_failure, out_of_time, refused_for_now, timed_out
+from .generator import RESTART, Draft, Restart
+from .llm_faults import (
+    TOTAL,
+    Failure,
+    explain_failure,
+    out_of_time,
+    refused_for_now,
+    timed_out,
+)
 from .llm_reply import Reply
 from .models import GenerateRequest, Usage
+from .reasoning import ReasoningFilter
 from .settings import Settings
 
 NO_KEY = "none"  # the client insists on a key; servers without one ignore it
@@ -85,12 +93,14 @@ class OpenAIChat:
             http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         )
         self._background = BackgroundLoop("rag-generate-openai")
+        # whether the server's template opens the model's reasoning, so that its text only ends it
+        self._starts_inside = settings.llm_starts_in_reasoning
 
     def close(self) -> None:
         """Cancel running calls and close the connections."""
         self._background.close(self._client.close)
 
-    def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
+    def stream(self, request: GenerateRequest) -> abc.Generator[str | Restart | Draft, None, None]:
         """Yield the model's text as it arrives, then the draft; closing early aborts the call."""
         if not request.prompt:
             raise StepError(
@@ -102,22 +112,22 @@ class OpenAIChat:
         fitted = fit_window(
             request.prompt,
             request.contexts,
-            request.generate.max_answer_tokens,
+            request.generate.max_answer_tokens or self._settings.llm_max_answer_tokens,
             self._settings.llm_context_window,
         )
-        pieces: SimpleQueue[str | Future[Draft]] = SimpleQueue()
+        pieces: SimpleQueue[str | Restart | Future[Draft]] = SimpleQueue()
         future = self._background.submit(self._answer(request, fitted, pieces.put))
         future.add_done_callback(pieces.put)
         on_cancel(future.cancel)
         try:
-            while isinstance(piece := pieces.get(), str):
+            while isinstance(piece := pieces.get(), (str, Restart)):
                 yield piece
             yield piece.result()
         finally:
             future.cancel()
 
     async def _answer(
-        self, request: GenerateRequest, fitted: Fitted, emit: Callable[[str], None]
+        self, request: GenerateRequest, fitted: Fitted, emit: Callable[[str | Restart], None]
     ) -> Draft:
         """Try until there is an answer, no attempt is left, or the deadline is reached."""
         clock = asyncio.get_running_loop().time
@@ -127,12 +137,13 @@ class OpenAIChat:
         for attempt in range(1, attempts + 1):
             if seconds := self.breaker.refused_for():
                 raise refused_for_now(seconds)
-            reply = Reply()
+            began = clock()
+            reply = Reply(ReasoningFilter(starts_inside=self._starts_inside))
             with self.breaker.timed():
                 failure = await self._attempt(body, reply, emit, deadline)
             self.breaker.record(failed=failure is not None and failure.down)
             if failure is None:
-                return _draft(reply, attempt, fitted)
+                return _draft(reply, attempt, fitted, clock() - began)
             LOG.warning(
                 "model call %d of %d failed: %s",
                 attempt, attempts, failure.error.code,
@@ -149,7 +160,7 @@ class OpenAIChat:
         total_s = self._settings.llm_total_s
         if deadline_s is not None and deadline_s < total_s:
             return Deadline(now + deadline_s, deadline_s, "generate.deadline_s")
-        return Deadline(now + total_s, total_s, "RAG_LLM_TOTAL_S")
+        return Deadline(now + total_s, total_s, TOTAL)
 
     def _wait(self, failure: Failure) -> float:
         """Return the seconds before the next attempt: what the server asks, else random."""
@@ -161,7 +172,7 @@ class OpenAIChat:
         self,
         body: dict[str, Any],
         reply: Reply,
-        emit: Callable[[str], None],
+        emit: Callable[[str | Restart], None],
         deadline: Deadline,
     ) -> Failure | None:
         """Read one streamed answer into `reply`; returns what failed.
@@ -171,7 +182,8 @@ class OpenAIChat:
         """
         loop = asyncio.get_running_loop()
         phase, seconds = "first token", self._settings.llm_first_token_s
-        first = min(loop.time() + seconds, deadline.at)
+        began = loop.time()
+        first = min(began + seconds, deadline.at)
         try:
             async with asyncio.timeout_at(first):
                 stream = await self._client.chat.completions.create(**body)
@@ -185,18 +197,35 @@ class OpenAIChat:
                         chunk = await anext(stream, None)
                     if chunk is None:
                         break
-                    if text := reply.add(chunk):
-                        emit(text)
+                    self._pass_on(reply, chunk, emit)
+                    if reply.started and reply.first_token_s is None:
+                        reply.first_token_s = loop.time() - began
+                    if reply.repeats:
+                        break
+            if rest := reply.finish():
+                emit(rest)
             reply.check()
         except TimeoutError:
             if reply.finish_reason is not None:
+                if rest := reply.finish():
+                    emit(rest)
                 return None  # only the usage or the end marker is late
             if loop.time() >= deadline.at:
                 return out_of_time(deadline.seconds, deadline.source)
-            return timed_out(phase, seconds)
+            return timed_out(phase, seconds, f"RAG_LLM_{phase.replace(' ', '_').upper()}_S")
         except Exception as error:
             return explain_failure(error, started=reply.started).with_traceback(None)
         return None
+
+    def _pass_on(self, reply: Reply, chunk: Any, emit: Callable[[str | Restart], None]) -> None:
+        """Add a chunk to the reply, and emit what it adds to the answer."""
+        unopened = reply.reasoning.unopened
+        text = reply.add(chunk)
+        if reply.reasoning.unopened > unopened:
+            self._starts_inside = True  # of the next answer, too
+            emit(RESTART)
+        if text:
+            emit(text)
 
     def _body(self, request: GenerateRequest, fitted: Fitted) -> dict[str, Any]:
         options = request.generate
@@ -217,11 +246,20 @@ class OpenAIChat:
         return body
 
 
-def _draft(reply: Reply, calls: int, fitted: Fitted) -> Draft:
+def _draft(reply: Reply, calls: int, fitted: Fitted, seconds: float) -> Draft:
     usage = Usage(
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         total_tokens=reply.prompt_tokens + reply.completion_tokens,
         llm_calls=calls,
     )
-    return Draft(reply.text, reply.reason(), usage, warnings=fitted.warnings)
+    warnings = (*fitted.warnings, *(["repetition"] if reply.repeats else []))
+    return Draft(
+        reply.text,
+        reply.reason(),
+        usage,
+        warnings=warnings,
+        first_token_s=reply.first_token_s,
+        seconds=seconds,
+        reasoning=reply.where_reasoning(),
+    )

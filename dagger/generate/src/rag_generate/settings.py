@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
 from rag_kit.errors import StepError
-from rag_kit.settings import BreakerSettings
+from rag_kit.settings import BreakerSettings, PacedSettings
 
 from .step import FILTERED_TEXT
 
@@ -19,8 +19,19 @@ from .step import FILTERED_TEXT
 MIN_SUPPORT = 0.3
 
 
-class Settings(BreakerSettings):
+class Settings(BreakerSettings, PacedSettings):
     """Settings of `generate`; each field is the environment variable RAG_<FIELD>."""
+
+    # local: a processor that reads 20 tokens a second needs 100 s for a prompt of 2,000
+    PACES: ClassVar = {
+        "local": {"llm_first_token_s": 120.0, "llm_idle_s": 30.0, "llm_total_s": 300.0},
+        "reasoning": {
+            "llm_first_token_s": 60.0,
+            "llm_idle_s": 60.0,
+            "llm_total_s": 300.0,
+            "llm_max_answer_tokens": 4096,
+        },
+    }
 
     generator: Literal["extractive", "openai"] | None = Field(
         None,
@@ -55,13 +66,35 @@ class Settings(BreakerSettings):
         ge=256,
         description="Tokens the model takes, prompt and answer together; unset: unknown.",
     )
+    on_no_citations: Literal["abstain", "warn"] = Field(
+        "abstain",
+        description="An answer of a model that cites no passage: abstain gives RAG_NO_CONTEXT_TEXT "
+        "instead, warn passes it on with the warning `no_citations`; a request may differ.",
+    )
+    llm_max_answer_tokens: int = Field(
+        512,
+        ge=1,
+        le=32768,
+        description="Longest answer in tokens, with its reasoning, where a request does not say; 4096 by "
+        "RAG_LLM_PACE=reasoning.",
+    )
+    llm_starts_in_reasoning: bool = Field(
+        False,
+        description="The server's chat template opens the model's reasoning, so its text begins "
+        "inside it and only `</think>` ends it; unset, it is found out with the first answer.",
+    )
     llm_connect_s: float = Field(2.0, gt=0, description="Seconds to connect.")
-    llm_first_token_s: float = Field(10.0, gt=0, description="Seconds until the first token.")
-    llm_idle_s: float = Field(5.0, gt=0, description="Seconds between two tokens.")
+    llm_first_token_s: float = Field(
+        10.0, gt=0, description="Seconds until the first token; 120 or 60 by RAG_LLM_PACE."
+    )
+    llm_idle_s: float = Field(
+        5.0, gt=0, description="Seconds between two tokens; 30 or 60 by RAG_LLM_PACE."
+    )
     llm_total_s: float = Field(
         30.0,
         gt=0,
-        description="Seconds for an answer, retries included; a request may allow fewer.",
+        description="Seconds for an answer, retries included; a request may allow fewer; 300 by "
+        "RAG_LLM_PACE.",
     )
     llm_attempts: int = Field(3, ge=1, le=10, description="Requests for one answer at most.")
     llm_retry_min_s: float = Field(0.2, ge=0, description="Shortest wait before a retry, seconds.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,8 @@ from rag_kit.errors import StepError
 from rag_kit.request import clean
 
 from .citations import verify
-from .generator import Draft, Generator
+from .generator import Draft, Generator, Restart
+from .markers import find_markers
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
 from .output_filter import OutputFilter
 from .questions import read_question
@@ -24,6 +26,7 @@ from .scoring import score_sentences, support_of
 
 __version__ = version("rag-generate")
 
+OnNoCitations = Literal["abstain", "warn"]
 FILTERED_TEXT = "The answer was withheld because it held something that may not be passed on."
 FALLBACK = "extractive"  # answers when the model fails
 MODEL_SHARE = 0.8  # of a deadline; the rest is for answering without the model
@@ -38,6 +41,7 @@ def generate(
     filtered_text: str = FILTERED_TEXT,
     secrets: Sequence[str] = (),
     canaries: Sequence[str] = (),
+    on_no_citations: OnNoCitations = "abstain",
 ) -> GenerateResponse:
     """Answer a prompt.
 
@@ -50,6 +54,8 @@ def generate(
         filtered_text: The answer when a model's own holds what may not leave.
         secrets: Keys no answer of a model may hold.
         canaries: Further texts it may not hold, in addition to those of the request.
+        on_no_citations: What becomes of a model's answer that cites no passage, unless the request
+            says so.
 
     Raises:
         StepError: Nothing supports an answer and the caller asked for an error, the generator is
@@ -63,6 +69,7 @@ def generate(
         filtered_text=filtered_text,
         secrets=secrets,
         canaries=canaries,
+        on_no_citations=on_no_citations,
     ):
         if isinstance(event, GenerateResponse):
             return event
@@ -78,14 +85,19 @@ def stream(
     filtered_text: str = FILTERED_TEXT,
     secrets: Sequence[str] = (),
     canaries: Sequence[str] = (),
+    on_no_citations: OnNoCitations = "abstain",
 ) -> abc.Generator[str | GenerateResponse, None, None]:
     """Answer a prompt piece by piece: text as it is written, then the response of `generate`.
 
     Citations are verified in the response only. The pieces are filtered: none holds what may not
-    leave, and the first such find ends them. Refusals come before the first piece; closing early
-    aborts the model's call.
+    leave, and the first such find ends them. Where an answer must cite, they begin with the first
+    number that points to a passage, so none is shown of an answer that is then withheld. Refusals
+    come before the first piece; closing early aborts the model's call.
     """
     generator = _choose(request, generators, default)
+    if request.generate.on_no_citations is None:
+        chosen = request.generate.model_copy(update={"on_no_citations": on_no_citations})
+        request = request.model_copy(update={"generate": chosen})
     texts = _Texts(no_context_text, filtered_text, secrets, canaries)
     fallback = generators.get(FALLBACK) if request.generate.allow_degraded else None
     if generator.model is None or fallback is None:
@@ -150,39 +162,93 @@ def _answer_filtered(
     request: GenerateRequest, generator: Generator, texts: _Texts, support: float | None
 ) -> abc.Generator[str | GenerateResponse, None, None]:
     """Answer with a model until its text holds something that may not leave."""
-    output = OutputFilter(
-        request, secrets=texts.secrets, canaries=texts.canaries, allowed=texts.no_context
+    new_filter = partial(
+        OutputFilter,
+        request,
+        secrets=texts.secrets,
+        canaries=texts.canaries,
+        allowed=texts.no_context,
     )
-    draft = yield from _write(request, generator, output)
+    outlet = _Outlet(new_filter, request)
+    draft = yield from _write(request, generator, outlet)
+    output = outlet.filter
     if output.hit:
         yield _withheld(request, generator, texts.filtered, output.hit, draft.usage)
         return
     draft = replace(draft, text=clean(draft.text))
     response = _respond(request, generator, draft, texts.no_context, support)
-    rest = output.finish()
+    rest = outlet.finish()
     # without the numbers that the check removes, the words around them are adjacent
     if rule := output.hit or output.find(response.answer):
         yield _withheld(request, generator, texts.filtered, rule, draft.usage)
         return
-    if rest:
+    if rest and (response.answerable or not _must_cite(request)):
         yield rest
     yield response
 
 
+class _Outlet:
+    """Lets a model's text pass to the reader: filtered, and not before it cites where it must.
+
+    Attributes:
+        filter: The filter of the present text.
+    """
+
+    def __init__(self, new_filter: Callable[[], OutputFilter], request: GenerateRequest) -> None:
+        self._new_filter = new_filter
+        self._known = frozenset(context.marker for context in request.contexts)
+        self._must_cite = _must_cite(request)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was written so far."""
+        self.filter = self._new_filter()
+        self._held, self._holds = "", self._must_cite
+
+    def feed(self, piece: str) -> str:
+        """Take in the next piece; returns what may be sent now."""
+        return self._pass(self.filter.feed(piece))
+
+    def finish(self) -> str:
+        """Return what is still held back, when the answer is complete."""
+        rest, self._holds = self._held + self.filter.finish(), False
+        return rest
+
+    def _pass(self, text: str) -> str:
+        if not self._holds:
+            return text
+        self._held += text
+        if not self._cites():
+            return ""
+        text, self._held, self._holds = self._held, "", False
+        return text
+
+    def _cites(self) -> bool:
+        found = find_markers(self._held, self._known)
+        return any(number in self._known for marker in found for number in marker.numbers)
+
+
+def _must_cite(request: GenerateRequest) -> bool:
+    """Whether a model's answer is withheld when it cites no passage."""
+    return request.generate.on_no_citations != "warn" and request.no_context != "answer"
+
+
 def _write(
-    request: GenerateRequest, generator: Generator, output: OutputFilter | None = None
+    request: GenerateRequest, generator: Generator, outlet: _Outlet | None = None
 ) -> abc.Generator[str, None, Draft]:
-    """Yield what a generator writes, as far as the filter lets it pass, and return its draft."""
+    """Yield what a generator writes, as far as it may pass, and return its draft."""
     draft = None
     with closing(generator.stream(request)) as pieces:
         for piece in pieces:
-            if not isinstance(piece, str):
+            if isinstance(piece, Draft):
                 draft = piece
-            elif output is None:
-                yield piece
-            elif text := output.feed(piece):
+            elif outlet is None:
+                yield str(piece)
+            elif isinstance(piece, Restart):
+                outlet.restart()
+            elif text := outlet.feed(piece):
                 yield text
-            elif output.hit:
+            elif outlet.filter.hit:
                 return Draft("", "stop", Usage(llm_calls=1))
     if draft is None:
         raise StepError("module_bad_output", f"the generator '{generator.name}' gave no draft")
@@ -212,7 +278,9 @@ def _missing(request: GenerateRequest, generator: Generator) -> tuple[str, float
     least = request.generate.min_support
     support = None
     if generator.model is not None and least is not None and request.contexts:
-        support = support_of(score_sentences(read_question(request.query), request.contexts)[1])
+        support = support_of(
+            score_sentences(read_question(request.question()), request.contexts)[1]
+        )
     if generator.model is not None and request.no_context == "answer":
         return "", support
     if not request.decision.answerable:
@@ -244,9 +312,15 @@ def _respond(
             request, generator, no_context_text, "The model finds no answer.",
             draft=draft, support=support,
         )  # fmt: skip
+    uncited = not verified.citations
+    if uncited and generator.model and draft.finish_reason != "filtered" and _must_cite(request):
+        draft = replace(draft, warnings=(*draft.warnings, "no_citations"))
+        return _no_context(
+            request, generator, no_context_text, "The model's answer cites no passage.",
+            draft=draft, support=support,
+        )  # fmt: skip
     warnings = [*request.warnings, *draft.warnings, *verified.warnings]
-    if not verified.citations and verified.text:
-        warnings.append("no_citations")
+    warnings += ["no_citations"] * (uncited and bool(verified.text))
     grounded = bool(verified.citations) or not (free and generator.model)
     return GenerateResponse(
         query=request.query,

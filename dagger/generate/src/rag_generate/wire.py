@@ -40,6 +40,7 @@ def open_step(settings: Settings | None = None) -> Iterator[Handler]:
             "filtered_text": chosen.filtered_text,
             "secrets": [key.get_secret_value()] if key else [],
             "canaries": chosen.canaries,
+            "on_no_citations": chosen.on_no_citations,
         }
         run = partial(generate, **parts)
         found = [getattr(generator, "breaker", None) for generator in generators.values()]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import StepError
@@ -68,6 +68,27 @@ class BreakerSettings(StepSettings):
     breaker_probe_s: float = Field(
         2.0, gt=0, description="Seconds between two calls that are let through meanwhile."
     )
+
+
+class PacedSettings(StepSettings):
+    """Settings with deadlines that follow from how fast the language model is.
+
+    Attributes:
+        PACES: By pace, the defaults that differ from the fields' own.
+    """
+
+    PACES: ClassVar[dict[str, dict[str, float]]] = {}
+
+    llm_pace: Literal["hosted", "local", "reasoning"] = Field(
+        "hosted",
+        description="How fast the language model is; sets the deadlines of this table that are unset. "
+        "local: a model on a processor; reasoning: one that thinks before its first word.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pace(cls, data: Any) -> Any:
+        return {**cls.PACES.get(str(data.get("llm_pace")), {}), **data}
 
 
 def misconfigured(error: ValidationError) -> StepError:

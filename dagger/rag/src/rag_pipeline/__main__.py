@@ -25,7 +25,7 @@ COLLECTION = "where the documents are; default: %(default)s"
 def evaluate_command(arguments: list[str]) -> int:
     """Measure the answers to a dataset and write the report."""
     from .quality.blocking import evaluate_pipeline
-    from .quality.evaluate import below, parse_floor, read_dataset
+    from .quality.evaluate import below, parse_fields, parse_floor, read_dataset
     from .wire import open_pipeline
 
     parser = _parser("eval", "Measure answers on questions whose answers are known.")
@@ -46,11 +46,18 @@ def evaluate_command(arguments: list[str]) -> int:
         help="exit code 1 when the metric is below, or was not measured, e.g. ndcg@10=0.7; "
         "may be given again for another one",
     )
+    parser.add_argument(
+        "--compare", metavar="JSON", help="ask again with these fields and test the difference"
+    )
     options = parser.parse_args(arguments)
     try:
         floors = dict(parse_floor(text, options.top_k) for text in options.minimum)
     except ValueError as error:
         parser.error(f"--min: {error}")
+    try:
+        compare = parse_fields(options.compare) if options.compare else None
+    except ValueError as error:
+        parser.error(f"--compare: {error}")
     missed: list[str] = []
 
     def report() -> str:
@@ -63,6 +70,7 @@ def evaluate_command(arguments: list[str]) -> int:
                 request={"collection": options.collection},
                 concurrency=options.concurrency,
                 progress=lambda at: print(f"{at.done}/{at.total}", file=sys.stderr),
+                compare=compare,
             )
         missed.extend(below(measured, floors))
         return measured.model_dump_json()

@@ -36,6 +36,12 @@ class RagRequest(BaseModel):
     messages: list[Message] = Field(
         default_factory=list, max_length=1000, description="The conversation so far, oldest first."
     )
+    search_queries: list[str] | None = Field(
+        None,
+        max_length=8,
+        description="What is searched besides the question as asked; null: a follow-up is completed from "
+        "`messages`, and a question with several parts is split; []: nothing.",
+    )
     no_context: Literal["abstain", "answer", "error"] = Field(
         "abstain",
         description="When nothing supports an answer: say so, let a model answer anyway, or fail.",
@@ -71,6 +77,11 @@ class RagRequest(BaseModel):
     def _query(cls, value: str) -> str:
         return check_query(value)
 
+    @field_validator("search_queries")
+    @classmethod
+    def _search_queries(cls, value: list[str] | None) -> list[str] | None:
+        return value and [check_query(query) for query in value]
+
 
 class RagResponse(BaseModel):
     """An answer with verified citations, its passages, its cost, and its provenance."""
@@ -79,6 +90,9 @@ class RagResponse(BaseModel):
 
     id: str = Field(description="Id of this request: the caller's request_id, or a new one.")
     query: str = Field(description="The question as asked.")
+    search_queries: list[str] = Field(
+        description="What was searched besides it: the question completed from the conversation, its parts."
+    )
     collection: str = Field(description="The collection searched.")
     answer: str = Field(
         description="The answer with numbers in brackets, or the no-context or filtered text."
@@ -124,6 +138,9 @@ class SearchResponse(BaseModel):
 
     id: str = Field(description="Id of this request: the caller's request_id, or a new one.")
     query: str = Field(description="The question as asked.")
+    search_queries: list[str] = Field(
+        description="What was searched besides it: the question completed from the conversation, its parts."
+    )
     collection: str = Field(description="The collection searched.")
     results: list[Result] = Field(description="Best first.")
     degraded: bool = Field(

@@ -246,6 +246,12 @@ class Rag:
             dagger.File, Doc('One JSON object a line: {"query": "…", "relevant": ["docs/a.md"]}.')
         ],
         top_k: Annotated[int, Doc("Passages at most, and the k of recall@k.")] = 10,
+        compare: Annotated[
+            str,
+            Doc(
+                'Ask again with these fields and test the difference, e.g. {"rerank": {"enabled": false}}.'
+            ),
+        ] = "",
         strict: image.Strict = False,
     ) -> str:
         """Measure answers and retrieval on your own questions; returns metrics with intervals as JSON."""
@@ -256,6 +262,7 @@ class Rag:
                 [
                     *("eval", "--dataset", image.INPUT, "--output", image.OUTPUT),
                     *("--collection", self.collection, "--top-k", str(top_k)),
+                    *(("--compare", compare) if compare else ()),
                 ],
                 use_entrypoint=True,
                 expect=dagger.ReturnType.ANY,

@@ -16,6 +16,7 @@ from rag_kit.handler import Event, Handler
 
 from .models import RagRequest, RagResponse, SearchResponse
 from .outputs import RetrieveOutput, check_reply, read_reply
+from .rewriting import Rewriting
 from .stages import PIPELINE, Stage
 from .step import Step, StreamingStep, answer, search, stream
 
@@ -35,12 +36,14 @@ class Pipeline:
         streaming: What runs the last stage piece by piece.
         portal: The event loop that blocking calls run on, so they work inside a notebook too.
         stages: The stages in their order.
+        rewriting: Who completes a follow-up question for the search.
     """
 
     steps: Mapping[str, Step]
     streaming: StreamingStep
     portal: BlockingPortal
     stages: Sequence[Stage] = PIPELINE
+    rewriting: Rewriting = "model"
 
     @property
     def handler(self) -> Handler:
@@ -72,16 +75,18 @@ class Pipeline:
         return response
 
     async def _answer(self, request: RagRequest) -> RagResponse:
-        return await answer(request, self.steps, stages=self.stages)
+        return await answer(request, self.steps, stages=self.stages, rewriting=self.rewriting)
 
     async def _stream(self, request: RagRequest) -> AsyncGenerator[Event, None]:
-        answering = stream(request, self.steps, self.streaming, stages=self.stages)
+        answering = stream(
+            request, self.steps, self.streaming, stages=self.stages, rewriting=self.rewriting
+        )
         async with aclosing(answering) as events:
             async for event in events:
                 yield event
 
     async def _search(self, request: RagRequest) -> SearchResponse:
-        return await search(request, self.steps, stages=self.stages)
+        return await search(request, self.steps, stages=self.stages, rewriting=self.rewriting)
 
     async def _rerank(self, request: Passages) -> Passages:
         step = self.steps.get("rerank")

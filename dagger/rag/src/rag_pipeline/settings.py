@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import platformdirs
 from pydantic import Field, SecretStr, create_model
 
 from rag_kit.errors import StepError
-from rag_kit.settings import StepSettings
+from rag_kit.settings import PacedSettings
 
+from .rewriting import Rewriting
 from .stages import CANDIDATES, PIPELINE, Stage, listing
 
 URL = r"^https?://[^\s/]+"
@@ -19,11 +20,11 @@ _NOT_A_STEP = " (the URL of a reranking server, for the local step, is RAG_RERAN
 
 
 if TYPE_CHECKING:
-    StepUrls = StepSettings
+    StepUrls = PacedSettings
 else:
     StepUrls = create_model(
         "StepUrls",
-        __base__=StepSettings,
+        __base__=PacedSettings,
         **{
             f"{stage.name}_url": (
                 str | None,
@@ -49,12 +50,22 @@ class RagSettings(StepUrls):
     The steps have settings of their own; in one process they read the same environment.
     """
 
+    PACES: ClassVar = {pace: {"step_deadline_s": 330.0} for pace in ("local", "reasoning")}
+
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("rag", appauthor=False)),
         description="Folder of the embedded store.",
     )
     step_deadline_s: float = Field(
-        60.0, gt=0, description="Seconds one call of a step behind a URL may take."
+        60.0,
+        gt=0,
+        description="Seconds one call of a step behind a URL may take; 330 by RAG_LLM_PACE.",
+    )
+
+    rewriting: Rewriting = Field(
+        "model",
+        description="Who completes a follow-up question for the search: model (the configured one, within 3 "
+        "seconds; without one, terms), terms (those of the conversation), off.",
     )
     api_key: SecretStr | None = Field(
         None, description="Key of the service that `rag index --service` sends documents to."

@@ -43,6 +43,7 @@ from .outputs import (
     check_reply,
     read_reply,
 )
+from .rewriting import Rewriting, SearchQueries, search_queries
 from .stages import PIPELINE, Stage, present, search_stages
 
 LOG = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ StreamingStep = Callable[[str], AsyncGenerator[Event, None]]
 """A step as JSON text in, events out: `message`, then `final_answer` (its response) or `error`."""
 SCORE_DIGITS = 6  # decimals of a score that count in a digest
 MOST = 100  # passages a search gives
-SEARCH_FIELDS = {"top_k", "filters", "min_score"}  # with the options of its steps: what a search is
+# with its queries and the options of its steps: what a search is
+SEARCH_FIELDS = {"top_k", "filters", "min_score"}
 
 
 def new_request_id() -> str:
@@ -67,6 +69,7 @@ async def answer(
     steps: Mapping[str, Step],
     *,
     stages: Sequence[Stage] = PIPELINE,
+    rewriting: Rewriting = "model",
     clock: Callable[[], float] = time.perf_counter,
     new_id: Callable[[], str] = new_request_id,
 ) -> RagResponse:
@@ -76,6 +79,8 @@ async def answer(
         request: The question and the options of each step.
         steps: What runs each stage, by its name; an optional stage may have none.
         stages: The stages in their order.
+        rewriting: Who completes a follow-up question for the search: the model of the last stage, the
+            terms of the conversation, or nobody.
         clock: Seconds since any fixed moment, for `timings_ms`.
         new_id: Makes an id when the request has none.
 
@@ -84,6 +89,7 @@ async def answer(
             (`step` and `param` name the place); `module_error` when a step raised.
     """
     run = _Run(request, stages, steps, clock, new_id)
+    await run.prepare(steps, rewriting)
     for stage in run.stages:
         await run.ask(stage, steps[stage.name])
     return run.response()
@@ -95,6 +101,7 @@ async def stream(
     last: StreamingStep,
     *,
     stages: Sequence[Stage] = PIPELINE,
+    rewriting: Rewriting = "model",
     clock: Callable[[], float] = time.perf_counter,
     new_id: Callable[[], str] = new_request_id,
 ) -> AsyncGenerator[Event, None]:
@@ -105,6 +112,7 @@ async def stream(
         steps: What runs each stage but the last one.
         last: What runs the last one.
         stages: The stages in their order.
+        rewriting: As for `answer`; a model is asked only where `steps` has the last stage, too.
         clock: As for `answer`.
         new_id: As for `answer`.
 
@@ -113,6 +121,7 @@ async def stream(
         `citation` for each one verified, and `final_answer`, the `RagResponse`.
     """
     run = _Run(request, stages, steps, clock, new_id)
+    await run.prepare(steps, rewriting)
     searching = len(search_stages(run.stages))
     for stage in run.stages[:searching]:
         await run.ask(stage, steps[stage.name])
@@ -139,11 +148,13 @@ async def search(
     steps: Mapping[str, Step],
     *,
     stages: Sequence[Stage] = PIPELINE,
+    rewriting: Rewriting = "model",
     clock: Callable[[], float] = time.perf_counter,
     new_id: Callable[[], str] = new_request_id,
 ) -> SearchResponse:
     """Find passages only; arguments and errors as for `answer`, of the steps that search."""
     run = _Run(request, stages, steps, clock, new_id)
+    await run.prepare(steps, rewriting)
     for stage in search_stages(run.stages):
         await run.ask(stage, steps[stage.name])
     return run.search_response()
@@ -205,6 +216,7 @@ class _Run:
     steps: Container[str]
     clock: Callable[[], float]
     new_id: Callable[[], str]
+    searched: SearchQueries = field(default_factory=lambda: SearchQueries([]))
     outputs: list[Output] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -214,7 +226,17 @@ class _Run:
         self.id = self.request.request_id or self.new_id()
         fields = {**self.request.model_dump(), "request_id": self.id}
         self.fields = search_fields(fields, self.stages)
-        self.text = _dump(self.fields)  # the next step's request
+        self.text = ""  # the next step's request
+
+    async def prepare(self, steps: Mapping[str, Step], rewriting: Rewriting) -> None:
+        """Find out what is searched, and write the first step's request."""
+        last = steps.get(self.stages[-1].name)
+        model = None if last is None or rewriting != "model" else self.timing("rewrite", last)
+        self.searched = await search_queries(self.request, self.id, model, rewriting)
+        self.fields["search_queries"] = self.searched.queries
+        if self.searched.standalone:
+            self.fields["standalone_query"] = self.searched.standalone
+        self.text = _dump(self.fields)
 
     async def ask(self, stage: Stage, step: Step) -> None:
         """Send a step its request, and keep its response."""
@@ -235,6 +257,15 @@ class _Run:
         if len(replies) != 1:
             raise bad_output(stage.name, f"ended with {len(replies)} final events in place of one")
         self.accept(stage, replies[0])
+
+    def timing(self, name: str, step: Step) -> Step:
+        """Return a step whose calls are measured under this name."""
+
+        async def measured(text: str) -> str:
+            with self.timed(name):
+                return await step(text)
+
+        return measured
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -277,6 +308,7 @@ class _Run:
         return SearchResponse(
             id=self.id,
             query=self.request.query,
+            search_queries=self.searched.queries,
             collection=self.request.collection,
             results=self.last(RetrieveOutput).results,
             degraded=self.degraded(),
@@ -292,6 +324,7 @@ class _Run:
         return RagResponse(
             id=self.id,
             query=self.request.query,
+            search_queries=self.searched.queries,
             collection=self.request.collection,
             answer=reply.answer,
             answerable=reply.answerable,
@@ -303,7 +336,7 @@ class _Run:
             citation_check=reply.citation_check,
             contexts=prompt.contexts,
             left_out=prompt.left_out,
-            usage={**reply.usage, "context_tokens": prompt.context_usage.context_tokens},
+            usage=self.usage(reply, prompt),
             timings_ms=self.timings(),
             warnings=self.warnings(),
             provenance=self.provenance(),
@@ -324,6 +357,12 @@ class _Run:
     def degraded(self) -> bool:
         """Return whether a step went on without what failed."""
         return any(output.degraded for output in self.outputs)
+
+    def usage(self, reply: GenerateOutput, prompt: AugmentOutput) -> dict[str, int]:
+        """Return what the answer cost, a model's completion of the question included."""
+        rewriting = self.searched.usage
+        spent = {name: count + rewriting.get(name, 0) for name, count in reply.usage.items()}
+        return {**spent, "context_tokens": prompt.context_usage.context_tokens}
 
     def timings(self) -> dict[str, float]:
         """Return milliseconds by step, and in total."""
@@ -346,7 +385,10 @@ class _Run:
         }
         own: dict[str, JsonValue] = {
             "version": __version__,
-            "request": self.request.model_dump(include=SEARCH_FIELDS | options),
+            "request": {
+                **self.request.model_dump(include=SEARCH_FIELDS | options),
+                "search_queries": list(self.searched.queries),
+            },
             "results_digest": digest_results(self.last(RetrieveOutput).results),
         }
         return {**merged, "rag": own}

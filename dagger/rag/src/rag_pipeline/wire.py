@@ -30,10 +30,16 @@ def open_pipeline(
         from .steps.remote import open_remote
 
         stages = settings.stages()
-        return open_remote(urls, deadline_s=settings.step_deadline_s, wait=preload, stages=stages)
+        return open_remote(
+            urls,
+            deadline_s=settings.step_deadline_s,
+            wait=preload,
+            stages=stages,
+            rewriting=settings.rewriting,
+        )
     from .steps.local import open_local
 
-    return open_local(preload=preload, stages=settings.stages())
+    return open_local(preload=preload, stages=settings.stages(), rewriting=settings.rewriting)
 
 
 @contextmanager

@@ -53,6 +53,12 @@ class RerankRequest(StepRequest):
 
     step = "rerank"
 
+    standalone_query: str | None = Field(
+        None,
+        min_length=1,
+        description="The question completed from the conversation, when it was a follow-up; passages are "
+        "ranked for it. null: the question stands alone.",
+    )
     results: list[Result] = Field(max_length=1000, description="Passages, best first.")
     rerank: RerankOptions = Field(default_factory=lambda: RerankOptions())
 

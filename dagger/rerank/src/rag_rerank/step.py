@@ -59,7 +59,7 @@ def rerank(request: RerankRequest, *, reranker: Reranker | None) -> RerankRespon
         provenance["digest"] = reranker.digest
     candidates = request.results[: _limit(options)]
     try:
-        scores, model = _scores(request.query, candidates, reranker)
+        scores, model = _scores(request.standalone_query or request.query, candidates, reranker)
     except StepError as error:
         if options.required:
             raise

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from rag_kit.passages import COLLECTION, Result
-from rag_kit.request import StepRequest
+from rag_kit.request import StepRequest, check_query
 
 
 class Weights(BaseModel):
@@ -62,11 +62,19 @@ class RetrieveOptions(BaseModel):
     )
 
 
+MAX_SEARCH_QUERIES = 8
+
+
 class RetrieveRequest(StepRequest):
     """A question to find passages for. Unknown fields are carried to the response untouched."""
 
     step = "retrieve"
 
+    search_queries: list[str] = Field(
+        default_factory=list,
+        max_length=MAX_SEARCH_QUERIES,
+        description="Further wordings of the question, or its parts, that are searched and fused with it.",
+    )
     collection: str = Field("default", pattern=COLLECTION, description="Where to search.")
     top_k: int = Field(5, ge=1, le=100, description="How many results at most.")
     filters: dict[str, JsonValue] | None = Field(
@@ -78,6 +86,11 @@ class RetrieveRequest(StepRequest):
         None, description="Drop results whose `score` is lower; the scale depends on the mode."
     )
     retrieve: RetrieveOptions = Field(default_factory=lambda: RetrieveOptions())
+
+    @field_validator("search_queries")
+    @classmethod
+    def _search_queries(cls, value: list[str]) -> list[str]:
+        return [check_query(query) for query in value]
 
 
 class RetrieveResponse(BaseModel):

@@ -14,9 +14,9 @@ from rag_kit.ranking import CLOSE, cap
 
 from .index.collection import Collection, DocumentsOf, Found, Ranked
 from .index.manifest import Manifest
-from .models import RetrieveRequest, RetrieveResponse
+from .models import RetrieveOptions, RetrieveRequest, RetrieveResponse
 from .search.filters import parse_filters
-from .search.fusion import fuse_dbsf, fuse_rrf
+from .search.fusion import fuse_dbsf, fuse_queries, fuse_rrf
 from .stores.base import Leg
 
 __version__ = version("rag-retrieve")
@@ -48,13 +48,12 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
             )
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     condition = parse_filters(request.filters)
+    queries = [request.query, *request.search_queries]
     snapshot = collection.search(
-        [_leg(name, request, collection) for name in names],
+        [_leg(name, query, request, collection) for query in queries for name in names],
         condition,
-        lambda found, documents_of: _rank(
-            dict(zip(names, found, strict=True)), request, documents_of
-        ),
-        complete=options.mode == "hybrid",
+        lambda found, documents_of: _rank(list(_by_query(names, found)), request, documents_of),
+        complete=len(queries) * len(names) > 1,
     )
     results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
     warnings = _unknown(collection.unknown_fields(condition)) if condition else []
@@ -93,26 +92,45 @@ def respond(
     )
 
 
-def _leg(name: str, request: RetrieveRequest, collection: Collection) -> Leg:
+def _leg(name: str, query: str, request: RetrieveRequest, collection: Collection) -> Leg:
     limit = max(request.retrieve.candidates, request.top_k)
     if name == "dense":
-        return ("dense", collection.analyzer.dense_query(request.query), limit)
-    return ("sparse", collection.analyzer.sparse_query(request.query), limit)
+        return ("dense", collection.analyzer.dense_query(query), limit)
+    return ("sparse", collection.analyzer.sparse_query(query), limit)
+
+
+def _by_query(names: Sequence[str], found: Sequence[Found]) -> Iterator[dict[str, Found]]:
+    """Yield the legs of each query by name."""
+    for start in range(0, len(found), len(names)):
+        yield dict(zip(names, found[start : start + len(names)], strict=True))
+
+
+def _fuse(found: Mapping[str, Found], options: RetrieveOptions) -> dict[str, float]:
+    """Fuse the legs of one query."""
+    scores = _scores(found)
+    if len(scores) == 1:
+        return next(iter(scores.values()))
+    if options.fusion == "dbsf":
+        return fuse_dbsf(scores)
+    returned = {name: {hit.id: hit.score for hit in leg.hits} for name, leg in found.items()}
+    return fuse_rrf(returned, k=options.rrf_k)
+
+
+def _scores(found: Mapping[str, Found]) -> dict[str, dict[str, float]]:
+    return {
+        name: {**{hit.id: hit.score for hit in leg.hits}, **leg.completed}
+        for name, leg in found.items()
+    }
 
 
 def _rank(
-    found: Mapping[str, Found], request: RetrieveRequest, documents_of: DocumentsOf
+    searched: Sequence[Mapping[str, Found]], request: RetrieveRequest, documents_of: DocumentsOf
 ) -> list[Ranked]:
-    """Fuse the legs, then apply threshold, document cap and top_k."""
+    """Fuse the legs of each query and the queries, then apply threshold, document cap and top_k."""
     options = request.retrieve
-    returned = {name: {hit.id: hit.score for hit in leg.hits} for name, leg in found.items()}
-    scores = {name: {**returned[name], **leg.completed} for name, leg in found.items()}
-    if len(scores) == 1:
-        (fused,) = scores.values()
-    elif options.fusion == "dbsf":
-        fused = fuse_dbsf(scores)
-    else:
-        fused = fuse_rrf(returned, k=options.rrf_k)
+    fused = fuse_queries([_fuse(found, options) for found in searched])
+    by_query = [_scores(found) for found in searched]
+    scores = {name: fuse_queries([one[name] for one in by_query]) for name in by_query[0]}
     order = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
     if request.min_score is not None:
         order = [point_id for point_id in order if fused[point_id] >= request.min_score]

@@ -22,7 +22,9 @@ from rag_kit.errors import CODES, StepError, error_of
 from rag_kit.ranking import cap
 
 from .index.collection import Collection, Ranked
+from .index.embedders import Vectors
 from .models import RetrieveRequest, RetrieveResponse
+from .search.fusion import fuse_queries
 from .settings import RetrieveSettings
 from .step import respond, result_of
 from .stores.base import Point
@@ -48,6 +50,17 @@ class _Hit(BaseModel):
 
 
 _HITS = TypeAdapter(list[_Hit])
+
+
+def _mean(vectors: Sequence[Vectors]) -> Vectors:
+    """Return the direction between query vectors: the server searches by one vector alone."""
+    if len(vectors) == 1:
+        return vectors[0]
+    total = np.sum(
+        [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors], axis=0
+    )
+    mean: Vectors = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
+    return mean
 
 
 class _LoadingError(StepError):
@@ -89,8 +102,11 @@ class Superlinked:
                 `deadline_exceeded` or `retriever_bad_response` from the server.
         """
         query = _query(request)
-        vector = collection.analyzer.dense_query(request.query)
-        query["vector"] = np.asarray(vector).tolist()
+        vectors = [
+            np.asarray(collection.analyzer.dense_query(text))
+            for text in (request.query, *request.search_queries)
+        ]
+        query["vector"] = _mean(vectors).tolist()
         self.update(collection)
         try:
             hits = self._search(collection, query)
@@ -102,7 +118,10 @@ class Superlinked:
             hits = self._search(collection, query)
         hits = _cut(hits, request)
         # `augment` and `generate` judge by the cosine whether a passage answers at all.
-        cosines = collection.score(("dense", vector, len(hits)), [hit.chunk_id for hit in hits])
+        ids = [hit.chunk_id for hit in hits]
+        cosines = fuse_queries(
+            [collection.score(("dense", vector, len(hits)), ids) for vector in vectors]
+        )
         results = []
         for hit in hits:
             if hit.chunk_id not in cosines:

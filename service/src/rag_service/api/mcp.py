@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from rag_kit.errors import StepError
-from rag_kit.passages import Citation, Result
+from rag_kit.passages import Citation, Message, Result, quotes_of
 from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
@@ -54,6 +54,17 @@ class SearchArguments(BaseModel):
         '{"year": {"$gte": 2024}}; operators: $eq $ne $gt $gte $lt $lte $in $nin $and $or $not.',
     )
     min_score: float | None = Field(None, description="Drop passages with a lower score.")
+    messages: list[Message] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="The conversation before the query, oldest first, when the query leans on it.",
+    )
+    search_queries: list[str] | None = Field(
+        None,
+        max_length=8,
+        description="Further wordings of the query, or its parts, to search with; leave it out, and a "
+        "follow-up is completed from `messages`; []: only the query.",
+    )
 
 
 class AskArguments(SearchArguments):
@@ -69,6 +80,7 @@ class AskResult(BaseModel):
     """An answer and what it rests on."""
 
     id: str = Field(description="Id of the request.")
+    search_queries: list[str] = Field(description="What was searched besides the query.")
     answer: str = Field(description="The answer; numbers in brackets point to citations.")
     answerable: bool = Field(description="False: the documents do not tell.")
     degraded: bool = Field(description="Whether a model failed and the answer does without.")
@@ -80,6 +92,7 @@ class SearchResult(BaseModel):
     """The passages found."""
 
     id: str = Field(description="Id of the request.")
+    search_queries: list[str] = Field(description="What was searched besides the query.")
     results: list[Result] = Field(description="Best first.")
     warnings: list[str] = Field(description="What to know about the results.")
 
@@ -231,7 +244,8 @@ def _failed(error: StepError, http: Request) -> types.CallToolResult:
 def _cited(citation: dict[str, Any]) -> str:
     page = f", page {citation['page']}" if citation["page"] else ""
     place = f"{citation['title']} ({citation['source']}{page})"
-    return f"[{citation['marker']}] {place}: “{citation['quote']}”"
+    quoted = " … ".join(f"“{quote}”" for quote in quotes_of(citation))
+    return f"[{citation['marker']}] {place}: {quoted}"
 
 
 def _passage(at: int, result: dict[str, Any]) -> str:

@@ -3,8 +3,8 @@
 A model is a collection: `rag` is the service's own, `rag/<collection>` any other. The last message
 is the question, the ones before it are the conversation.
 
-What an answer has besides OpenAI's fields: `citations` (verified, as in `/rag_modules`),
-`contexts`, `answerable`, `degraded`, `warnings`; a citation whose source is a web address is an
+What an answer has besides OpenAI's fields: `citations` (verified, as in `/rag_modules`), `contexts`,
+`search_queries`, `answerable`, `degraded`, `warnings`; a citation whose source is a web address is an
 annotation, too. A stream is plain chunks. Its first one with text has `search_results`, the passages
 found: nothing is verified before the text is complete. Its last one with a choice has the fields above
 and `answer`, the verified text: numbers that pointed nowhere are in the pieces, but not in it.
@@ -148,6 +148,7 @@ class ChatRequest(BaseModel):
     )
     filters: dict[str, JsonValue] | None = None
     min_score: float | None = None
+    search_queries: list[str] | None = None
     no_context: Literal["abstain", "answer", "error"] | None = None
     retrieve: dict[str, JsonValue] | None = None
     rerank: dict[str, JsonValue] | None = None
@@ -293,7 +294,16 @@ def to_question(body: ChatRequest, default: str) -> RagRequest:
         "collection": to_collection(body.model, body.collection, default),
         "generate": {name: value for name, value in options.items() if value is not None},
     }
-    for name in ("top_k", "filters", "min_score", "no_context", "retrieve", "rerank", "augment"):
+    for name in (
+        "top_k",
+        "filters",
+        "min_score",
+        "search_queries",
+        "no_context",
+        "retrieve",
+        "rerank",
+        "augment",
+    ):
         if (value := getattr(body, name)) is not None:
             question[name] = value
     try:
@@ -413,7 +423,7 @@ def usage(answer: dict[str, Any]) -> dict[str, int]:
 
 def extras(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that OpenAI does not have."""
-    names = ("citations", "contexts", "answerable", "degraded", "warnings")
+    names = ("search_queries", "citations", "contexts", "answerable", "degraded", "warnings")
     return {name: answer[name] for name in names}
 
 

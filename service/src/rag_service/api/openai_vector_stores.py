@@ -50,7 +50,10 @@ class VectorSearchRequest(BaseModel):
     )
     max_num_results: int | None = Field(None, ge=1, le=50, description="At most; default 10.")
     ranking_options: RankingOptions | None = None
-    rewrite_query: bool | None = Field(None, description="Ignored: queries stay as they are.")
+    rewrite_query: bool | None = Field(
+        None,
+        description="true: a query with several parts is split, and its parts are searched, too.",
+    )
 
 
 class VectorSearch(BaseModel):
@@ -102,6 +105,7 @@ def _question(body: VectorSearchRequest, query: str, collection: str, limit: int
         "top_k": limit,
         "filters": to_filters(body.filters, "filters") if body.filters else None,
         "min_score": ranking.score_threshold,
+        "search_queries": None if body.rewrite_query else [],
     }
     try:
         return RagRequest.model_validate(question, strict=True)

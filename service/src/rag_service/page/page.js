@@ -83,7 +83,7 @@ async function ask(query) {
 /** What was said before, as the request's `messages`; numbers of earlier sources mean nothing now. */
 function history(collection) {
   return page.turns
-    .filter((turn) => turn.collection === collection && turn.response?.answerable)
+    .filter((turn) => turn.collection === collection && turn.response)
     .slice(-HISTORY)
     .flatMap(({ query, response }) => [
       { role: "user", content: query },

@@ -4,6 +4,7 @@ import { explain } from "./api.js";
 import { announce, count, duration, h, icon, name, sentence, titleOf, toUnits } from "./dom.js";
 
 const STEPS = [
+  ["rewrite", "Follow-up"],
   ["retrieve", "Search"],
   ["augment", "Prompt"],
   ["generate", "Answer"],
@@ -13,6 +14,10 @@ const LEFT_OUT = {
   near_duplicate: "not used: nearly the same as another",
   token_budget: "not used: no room in the prompt",
   empty: "not used: empty",
+};
+const WARNINGS = {
+  no_citations: "The model's answer named no source",
+  repetition: "The model repeated itself, so its answer was cut off",
 };
 const LEAD = 90; // characters shown before what is cited
 let turns = 0;
@@ -34,6 +39,7 @@ export class Turn {
     const id = `turn-${turns}`;
     this.question = h("h2", { id, class: "question", dir: "auto" }, query);
     this.state = h("p", { class: "state" }, h("span", { class: "pulse" }), h("span", {}, "Looking for an answer…"));
+    this.also = h("div", {});
     this.answer = h("div", { class: "answer", dir: "auto", "aria-busy": "true" });
     this.more = h("div", { class: "more" });
     this.found = h("div", {});
@@ -42,14 +48,17 @@ export class Turn {
     this.element = h(
       "article",
       { class: "turn", "aria-labelledby": id },
-      ...[this.question, this.answer, this.state, this.more, this.found, this.times, this.foot],
+      ...[this.question, this.also, this.answer, this.state, this.more, this.found, this.times, this.foot],
     );
     announce(`Searching in ${collection}`);
   }
 
   /** Retrieval is done. */
-  searched({ results, timings_ms: times }) {
+  searched({ results, search_queries: queries = [], timings_ms: times }) {
     this.#results = results;
+    this.also.replaceChildren(
+      ...queries.map((query) => h("p", { class: "origin", dir: "auto" }, `Also searched: “${query}”`)),
+    );
     this.#say(`Found ${count(results.length, "passage")}; writing the answer…`);
     announce(`${count(results.length, "passage")} found`);
     this.#showFound();
@@ -208,7 +217,7 @@ export class Turn {
             "span",
             { class: "what" },
             h("span", { class: "title" }, name(titleOf(citation)), page(citation)),
-            h("span", { class: "quote", dir: "auto" }, citation.quote),
+            h("span", { class: "quote", dir: "auto" }, (citation.quotes?.length ? citation.quotes : [citation.quote]).join(" … ")),
           ),
         ),
       ),
@@ -224,13 +233,13 @@ export class Turn {
     const notes = [];
     if (reason === "length") notes.push("The answer is cut off: the model reached its length limit.");
     if (reason === "filtered") notes.push("The provider of the model held back a part of this answer.");
-    if (answerable && !citations.length) notes.push("This answer names no source. Check it elsewhere.");
-    notes.push(...(this.response.warnings ?? []).map(sentence));
+    if (answerable && !citations.length) notes.push("Check it elsewhere: this answer names no source.");
+    notes.push(...(this.response.warnings ?? []).map((warning) => sentence(WARNINGS[warning] ?? warning)));
     const by = written
       ? ["Written by a language model", typeof model === "string" && ` (${model})`, ". Check it against its sources."]
       : answerable
         ? ["Sentences of your documents, as they stand there. No language model wrote this."]
-        : ["No language model was asked."];
+        : [this.response.usage?.llm_calls ? "A language model was asked." : "No language model was asked."];
     if (written && tokens) by.push(` ${count(tokens, "token")}.`);
     return [
       notes.length &&

@@ -47,6 +47,7 @@ def response_events(response: str) -> list[Event]:
     found = SearchResponse(
         id=answer.id,
         query=answer.query,
+        search_queries=answer.search_queries,
         collection=answer.collection,
         results=[Result.model_validate(each.model_dump()) for each in answer.contexts],
         degraded=answer.degraded,

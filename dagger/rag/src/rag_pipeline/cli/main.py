@@ -25,6 +25,7 @@ from ..step import __version__
 from . import output as screen
 from . import quality
 from .documents import collections, documents
+from .models import models
 from .options import (
     AsJson,
     Category,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..steps.local import IngestReport, Retriever
 
+TURNS = 20  # messages that the prompt of `rag ask` keeps
 GROUP = "rag.commands"  # entry points of packages that add a command
 # Arguments and --help of such a command are its own: it is imported only when it runs.
 FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -64,6 +66,7 @@ app = typer.Typer(
 )
 app.add_typer(documents)
 app.add_typer(collections)
+app.add_typer(models)
 
 
 def _version(requested: bool) -> None:
@@ -265,10 +268,14 @@ def _on_terminal() -> bool:
 
 
 def converse(pipeline: Pipeline, request: dict[str, Any]) -> None:
-    """Answer questions typed on the terminal until an empty line or Ctrl-D."""
+    """Answer questions typed on the terminal until an empty line or Ctrl-D.
+
+    A follow-up ("and for interns?") is understood with the questions and answers before it.
+    """
     import readline  # noqa: F401, line editing and history for input()
 
-    screen.out().print("Ask a question; an empty line or Ctrl-D ends.")
+    screen.out().print("Ask a question, or a follow-up; an empty line or Ctrl-D ends.")
+    said: list[dict[str, str]] = []
     while True:
         try:
             question = input("\n? ")
@@ -278,7 +285,13 @@ def converse(pipeline: Pipeline, request: dict[str, Any]) -> None:
         if not question.strip():
             return
         with suppress(typer.Exit):
-            finish(pipeline.answer({"query": question, **request}), False, screen.write_answer)
+            response = pipeline.answer({"query": question, "messages": said, **request})
+            finish(response, False, screen.write_answer)
+            said += [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": response["answer"]},
+            ]
+            del said[:-TURNS]
 
 
 @app.command(epilog="Example: [bold]rag demo docs README.md[/bold]")
@@ -339,12 +352,22 @@ def reindex(collection: Collection = "default", as_json: AsJson = False) -> None
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Mend collections: clean up after writers that died, count anew, complete documents, "
+            "remove stray passages. No document is deleted; what others made is left alone.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what is configured, what works, and how to mend what does not; all of it is tried."""
     from .doctor import examine, write_checks
 
     with failures(as_json):
-        checks = examine()
+        checks = examine(repair=repair)
         if as_json:
             screen.write_json(json.dumps({"checks": [asdict(check) for check in checks]}))
         else:

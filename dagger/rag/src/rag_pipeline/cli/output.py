@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -89,11 +90,20 @@ def write_answer(response: dict[str, Any]) -> None:
     for citation in response["citations"]:
         console.print()
         console.print(_source(citation), soft_wrap=not console.is_terminal)
+    write_search_queries(response)
     for warning in response["warnings"]:
         err().print(Text.assemble(("warning: ", "yellow"), printable(warning)), soft_wrap=True)
 
 
+def write_search_queries(response: dict[str, Any]) -> None:
+    """Write to stderr what was searched besides the question as asked."""
+    for query in response["search_queries"]:
+        err().print(Text(f"also searched: {one_line(query)}", "dim"), soft_wrap=True)
+
+
 def _source(citation: dict[str, Any]) -> Text:
+    from rag_kit.passages import quotes_of
+
     start, end = citation["spans"][0]
     name, title = (
         one_line(citation["source"] or citation["document_id"]),
@@ -107,12 +117,14 @@ def _source(citation: dict[str, Any]) -> Text:
     if citation["page"] is not None:
         text.append(f", page {citation['page']}")
     text.append(f", characters {start}–{end}")
-    text.append(f"\n    “{one_line(citation['quote'])}”", "italic")
+    for quote in quotes_of(citation):
+        text.append(f"\n    “{one_line(quote)}”", "italic")
     return text
 
 
 def write_results(response: dict[str, Any]) -> None:
     """Print the passages found as a table with their scores."""
+    write_search_queries(response)
     results = response["results"]
     if not results:
         out().print("nothing found")
@@ -199,10 +211,36 @@ def write_metrics(report: dict[str, Any]) -> None:
         for name, metric in report["metrics"].items()
     ]
     write_table(["metric", "value", "95 % from", "to", "questions"], rows)
+    if report["degraded"]:
+        out().print(f"{report['degraded']} answers without a model that failed")
+    if report.get("comparison"):
+        _write_comparison(report["comparison"])
     if report["failures"]:
         out().print()
         failed = [(item["id"], item["code"], item["message"]) for item in report["failures"]]
         write_table(["failed", "code", "reason"], failed)
+
+
+def _write_comparison(comparison: dict[str, Any]) -> None:
+    """Print what the second run had, and for each metric the difference and whether it is real."""
+    out().print(f"\ncompared with {json.dumps(comparison['request'])}", soft_wrap=True)
+    rows = [
+        [name, _figure(metric["value"]), *_tested(comparison["differences"].get(name))]
+        for name, metric in comparison["metrics"].items()
+    ]
+    head = ["metric", "there", "difference", "95 % from", "to", "p", "real", "questions"]
+    write_table(head, rows)
+    for name in ("failed", "degraded"):
+        if comparison[name]:
+            out().print(f"{name} there: {comparison[name]}")
+
+
+def _tested(difference: dict[str, Any] | None) -> list[str]:
+    """Return the cells of a difference; none for a latency, which is of no single question."""
+    if difference is None:
+        return [""] * 6
+    figures = [_figure(difference[key]) for key in ("value", "low", "high", "p")]
+    return [*figures, "yes" if difference["real"] else "no", str(difference["n"])]
 
 
 def _figure(value: float | None) -> str:

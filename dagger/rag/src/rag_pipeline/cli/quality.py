@@ -41,18 +41,30 @@ def evaluate_command(
     ] = 10,
     mode: SearchMode = None,
     minimum: Minimum = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="Ask again with these fields and test the difference, e.g. "
+            '\'{"rerank": {"enabled": false}}\'.',
+        ),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Questions at once.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure answers on questions of your own: ranking, abstention, citations, latency."""
     from ..quality.blocking import evaluate_pipeline
-    from ..quality.evaluate import below, parse_floor, read_dataset
+    from ..quality.evaluate import below, parse_fields, parse_floor, read_dataset
     from ..wire import open_pipeline
 
     try:
         floors = dict(parse_floor(text, top_k) for text in minimum or [])
     except ValueError as error:
         raise typer.BadParameter(f"--min: {error}") from None
+    try:
+        other = None if compare is None else parse_fields(compare)
+    except ValueError as error:
+        raise typer.BadParameter(f"--compare: {error}") from None
     raw = read_input(dataset)
     with failures(as_json):
         questions = read_dataset(raw)
@@ -64,6 +76,7 @@ def evaluate_command(
                 request=_request(collection, mode),
                 concurrency=concurrency,
                 progress=tick,
+                compare=other,
             )
         finish(report.model_dump(mode="json"), as_json, screen.write_metrics)
         missed = below(report, floors)

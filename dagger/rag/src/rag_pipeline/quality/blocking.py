@@ -9,7 +9,7 @@ from typing import Any
 
 from ..pipeline import Pipeline
 from .conformance import ConformanceReport, check_url
-from .evaluate import EvalReport, Progress, Question, evaluate
+from .evaluate import EvalReport, Progress, Question, evaluate, with_comparison
 from .replay import replay
 
 
@@ -21,18 +21,34 @@ def evaluate_pipeline(
     request: dict[str, Any],
     concurrency: int,
     progress: Callable[[Progress], None],
+    compare: dict[str, Any] | None = None,
 ) -> EvalReport:
-    """Ask an open pipeline every question; arguments and errors as for `evaluate`."""
-    work = partial(
-        evaluate,
-        questions,
-        answer=pipeline.handler.serve,
-        top_k=top_k,
-        request=request,
-        concurrency=concurrency,
-        progress=progress,
-    )
-    return pipeline.portal.call(work)
+    """Ask an open pipeline every question; arguments and errors as for `evaluate`.
+
+    Args:
+        pipeline: Answers.
+        questions: The dataset.
+        top_k: Passages requested.
+        request: Other fields of each request.
+        concurrency: Questions at once.
+        progress: Called after each question, of the second run from the start again.
+        compare: Ask everything once more with these fields, too, and compare.
+    """
+
+    def run(fields: dict[str, Any]) -> EvalReport:
+        work = partial(
+            evaluate,
+            questions,
+            answer=pipeline.handler.serve,
+            top_k=top_k,
+            request=fields,
+            concurrency=concurrency,
+            progress=progress,
+        )
+        return pipeline.portal.call(work)
+
+    report = run(request)
+    return report if compare is None else with_comparison(report, run({**request, **compare}))
 
 
 def replay_answer(pipeline: Pipeline, answer_json: bytes) -> str:

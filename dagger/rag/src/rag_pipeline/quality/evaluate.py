@@ -22,7 +22,17 @@ from rag_kit.request import check_query, explain
 
 from ..outputs import Output, check_reply, read_reply, with_fields
 from ..step import Step
-from .metrics import CUTOFF, Metric, measure, ndcg, percentile, recall, reciprocal_rank
+from .metrics import (
+    CUTOFF,
+    Difference,
+    Metric,
+    compare,
+    measure,
+    ndcg,
+    percentile,
+    recall,
+    reciprocal_rank,
+)
 
 LOG = logging.getLogger(__name__)
 RELEVANT = (
@@ -98,6 +108,20 @@ class Failed(BaseModel):
     message: str
 
 
+class Comparison(BaseModel):
+    """A second run with other fields in the request, and what that changes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: dict[str, JsonValue] = Field(description="Other fields of each request of that run.")
+    failed: int = Field(description="Number of its questions with an error.")
+    degraded: int = Field(description="Number of its answers without a model that failed.")
+    metrics: dict[str, Metric]
+    differences: dict[str, Difference] = Field(
+        description="By metric from 0 to 1: the first run minus the second, question by question."
+    )
+
+
 class EvalReport(BaseModel):
     """The measurements of the pipeline on a dataset."""
 
@@ -105,6 +129,9 @@ class EvalReport(BaseModel):
 
     questions: int = Field(description="Number of questions in the dataset.")
     failed: int = Field(description="Number of questions with an error; they count in no metric.")
+    degraded: int = Field(
+        0, description="Number of answers without a model or reranker that failed; they count."
+    )
     top_k: int = Field(description="Passages requested per question.")
     request: dict[str, JsonValue] = Field(description="Other fields of each request.")
     metrics: dict[str, Metric]
@@ -112,6 +139,9 @@ class EvalReport(BaseModel):
     scored: list[Scored]
     provenance: dict[str, dict[str, JsonValue]] = Field(
         description="Who answered, by step, from the first answer."
+    )
+    comparison: Comparison | None = Field(
+        None, description="A second run with other fields in the request, where asked for."
     )
 
 
@@ -274,6 +304,7 @@ def _report(
     return EvalReport(
         questions=len(questions),
         failed=len(errors),
+        degraded=sum(reply.degraded for _, reply in answers),
         top_k=top_k,
         request=request,
         metrics=shares | latency,
@@ -284,6 +315,45 @@ def _report(
         scored=scored,
         provenance=_provenance(answers[0][1]) if answers else {},
     )
+
+
+def with_comparison(report: EvalReport, other: EvalReport) -> EvalReport:
+    """Return the report with a second run over the same dataset beside it."""
+    before = {(item.id, item.query): item.scores for item in other.scored}
+    pairs = [
+        (item.scores, before[item.id, item.query])
+        for item in report.scored
+        if (item.id, item.query) in before
+    ]
+    differences = {}
+    for name in share_metrics(report.top_k):
+        both = [(one[name], two[name]) for one, two in pairs if name in one and name in two]
+        differences[name] = compare([one for one, _ in both], [two for _, two in both])
+    comparison = Comparison(
+        request=other.request,
+        failed=other.failed,
+        degraded=other.degraded,
+        metrics=other.metrics,
+        differences=differences,
+    )
+    return report.model_copy(update={"comparison": comparison})
+
+
+def parse_fields(text: str) -> dict[str, JsonValue]:
+    """Return the fields of a request given as JSON.
+
+    Raises:
+        ValueError: It is no JSON object, or empty.
+    """
+    try:
+        fields = pydantic_core.from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    if not isinstance(fields, dict) or not fields:
+        raise ValueError(
+            f'give fields of a request, e.g. {{"rerank": {{"enabled": false}}}}, not {text[:60]}'
+        )
+    return fields
 
 
 def share_metrics(top_k: int) -> list[str]:

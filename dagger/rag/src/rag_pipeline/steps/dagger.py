@@ -22,6 +22,8 @@ from rag_kit.errors import StepError
 from rag_kit.handler import Handler
 
 from ..models import RagRequest, RagResponse, SearchResponse
+from ..rewriting import Rewriting
+from ..stages import STEPS
 from ..step import Step, answer, search
 from .remote import step_client
 
@@ -96,10 +98,13 @@ async def answer_with(sources: Mapping[str, Source], text: str) -> str:
         sources: What runs each step, by its name; none is started for a bad request.
         text: The request.
     """
+    # a function of another module costs seconds a call, and most have no model
+    own = isinstance(sources[STEPS[-1]], dagger.Service)
+    rewriting: Rewriting = "model" if own else "terms"
 
     async def run(request: RagRequest) -> RagResponse:
         async with open_steps(sources) as steps:
-            return await answer(request, steps)
+            return await answer(request, steps, rewriting=rewriting)
 
     return await Handler("rag", RagRequest, run).serve(text)
 
@@ -109,7 +114,7 @@ async def search_with(sources: Mapping[str, Source], text: str) -> str:
 
     async def run(request: RagRequest) -> SearchResponse:
         async with open_steps(sources) as steps:
-            return await search(request, steps)
+            return await search(request, steps, rewriting="terms")
 
     return await Handler("rag", RagRequest, run).serve(text)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +23,8 @@ from rag_kit.settings import misconfigured
 from rag_kit.workers import threads
 
 from ..pipeline import Pipeline
+from ..rewriting import Rewriting
+from ..settings import read_settings
 from ..stages import PIPELINE, Stage, listing
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def open_local(
     preload: bool = False,
     retriever: str | None = None,
     stages: Sequence[Stage] = PIPELINE,
+    rewriting: Rewriting | None = None,
 ) -> Iterator[LocalPipeline]:
     """Yield the pipeline over local steps, each opened once: model, tokenizer, store.
 
@@ -63,6 +66,7 @@ def open_local(
         retriever: "builtin" or "superlinked" instead of the configured one.
         stages: The stages in their order; the first is `retrieve`. An optional one is opened where
             its settings configure it.
+        rewriting: Who completes a follow-up question for the search; None: as configured.
 
     Raises:
         StepError: What keeps a step from opening, e.g. `misconfigured` or `store_locked`.
@@ -91,6 +95,7 @@ def open_local(
             streaming=handlers[stages[-1].name].events,
             portal=stack.enter_context(start_blocking_portal()),
             stages=stages,
+            rewriting=rewriting or read_settings().rewriting,
             retriever=opened,
             breakers=tuple(each for handler in handlers.values() for each in handler.breakers),
         )
@@ -176,6 +181,50 @@ def generate_settings() -> Settings:
         raise _missing(error) from None
     except ValidationError as error:
         raise misconfigured(error) from None
+
+
+SAMPLE = (
+    ("travel.md", "Travel rules", "Travel requests up to 2,000 euros are signed by the head of the team. "
+     "Above that amount the finance director signs, too. Receipts are kept for ten years."),
+    ("rooms.md", "Rooms", "The room on the second floor seats twelve people. The front desk books it."),
+    ("badges.md", "Badges", "A lost badge is reported to the porter, who blocks it. A new one is 20 euros."),
+)  # fmt: skip
+QUESTION = "Who signs a travel request of 3,000 euros?"
+
+
+def try_model(url: str, model: str | None, key_file: Path | None) -> dict[str, Any]:
+    """Ask a language model a sample question, in a prompt as `augment` writes it.
+
+    Args:
+        url: An OpenAI-compatible server.
+        model: Its model; None: the only one.
+        key_file: File with the server's key; None: as configured.
+
+    Returns:
+        The fields of `rag_generate.trial.Trial`.
+
+    Raises:
+        StepError: What keeps the model from answering.
+    """
+    from rag_augment.models import AugmentRequest
+    from rag_augment.wire import open_step as open_augment
+    from rag_generate.models import GenerateRequest
+    from rag_generate.trial import try_model as ask
+
+    given = {"llm_api_key_file": key_file, "llm_api_key": None} if key_file else {}
+    settings = generate_settings().model_copy(
+        update={"llm_base_url": url, "llm_model": model, **given}
+    )
+    results = [
+        {"chunk_id": name, "document_id": name, "title": title, "source": name, "text": text,
+         "span": [0, len(text)], "score": 1.0, "scores": {"dense": 0.9}}
+        for name, title, text in SAMPLE
+    ]  # fmt: skip
+    with errors_of("augment"), open_augment() as augment:
+        request = AugmentRequest.model_validate({"query": QUESTION, "results": results})
+        prompt = augment.run(request).model_dump()
+    with errors_of("generate"):
+        return asdict(ask(GenerateRequest.model_validate(prompt), 1, settings))
 
 
 def _missing(error: ModuleNotFoundError) -> StepError:

@@ -12,6 +12,7 @@ from anyio.from_thread import start_blocking_portal
 from rag_kit.client import Clients, StepClient, Wording
 
 from ..pipeline import Pipeline
+from ..rewriting import Rewriting
 from ..stages import PIPELINE, Stage
 
 
@@ -38,6 +39,7 @@ def open_remote(
     deadline_s: float,
     wait: bool = False,
     stages: Sequence[Stage] = PIPELINE,
+    rewriting: Rewriting = "model",
 ) -> Iterator[Pipeline]:
     """Yield the pipeline over the servers at `urls` (by stage).
 
@@ -46,6 +48,7 @@ def open_remote(
         deadline_s: Seconds one call of a step may take.
         wait: First wait until all are ready; otherwise nothing is sent before a request.
         stages: The stages in their order.
+        rewriting: Who completes a follow-up question for the search.
 
     Raises:
         StepError: `not_ready`, when one of them does not become ready.
@@ -58,5 +61,9 @@ def open_remote(
             for step in steps.values():
                 portal.call(step.ready)
         yield Pipeline(
-            steps=steps, streaming=steps[stages[-1].name].events, portal=portal, stages=stages
+            steps=steps,
+            streaming=steps[stages[-1].name].events,
+            portal=portal,
+            stages=stages,
+            rewriting=rewriting,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 WEIGHTS = {"dense": 0.55, "sparse": 0.45}  # chosen on the training claims of SciFact
 Scores = Mapping[str, float]  # point id -> score of one leg; higher is better
@@ -51,3 +51,19 @@ def fuse_rrf(legs: Mapping[str, Scores], *, k: int) -> dict[str, float]:
         for rank, point_id in enumerate(ranked, start=1):
             fused[point_id] = fused.get(point_id, 0.0) + 1.0 / (k + rank)
     return fused
+
+
+def fuse_queries(scores: Sequence[Scores]) -> dict[str, float]:
+    """Fuse the scores of several queries: a passage has its best one.
+
+    So a wording that finds nothing of use costs no other its passages, and each part of a question
+    brings its own.
+
+    Args:
+        scores: For each query, the scores of its candidates.
+    """
+    best = dict(scores[0])
+    for one in scores[1:]:
+        for point_id, score in one.items():
+            best[point_id] = max(score, best.get(point_id, score))
+    return best

@@ -1,0 +1,88 @@
+"""A reranker of another team, by interface: passages come in its order, on a real engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from engine_kit import Dagger, copy_of
+
+ROOT = Path(__file__).resolve().parents[2]
+QUERY = "How does retrieval fuse dense and sparse results?"
+# What stands in the place of the two examples' own code: a step, and a project that gives it to `rag`.
+RERANKER = '''
+"""A reranker: the passages found, turned around."""
+
+import json
+
+from dagger import function, object_type
+
+
+@object_type
+class KeywordRetriever:
+    """Turn the passages around."""
+
+    @function
+    def run(self, input_json: str) -> str:
+        """Take a rerank request as JSON, give a rerank response as JSON."""
+        request = json.loads(input_json)
+        if "query" not in request:
+            return json.dumps({"error": {"code": "invalid_request", "message": "no query"}})
+        kept = request["results"][::-1][: request["rerank"]["top_n"]]
+        results = [
+            {**each, "score": 1 / rank, "scores": {**each["scores"], "rerank": 1 / rank}}
+            for rank, each in enumerate(kept, 1)
+        ]
+        made = {**request.get("provenance", {}), "rerank": {"version": "turned"}}
+        return json.dumps({**request, "results": results, "provenance": made})
+'''
+TEAM = '''
+"""A project that searches with a reranker of its own."""
+
+from typing import Any
+
+import dagger
+from dagger import function, object_type
+
+dag: Any = dagger.dag
+
+
+@object_type
+class TeamCatalog:
+    """Search."""
+
+    @function(cache="never")
+    async def both(self, query: str, more: str) -> str:
+        """Return what is found with the reranker and without, a line each."""
+        reranker = dag.keyword_retriever()
+        turned = await dag.rag().search(query=query, top_k=3, rerank_with=reranker)
+        plain = await dag.rag().search(query=query, input_json=more)
+        return f"{turned}\\n{plain}"
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The example project, with a reranker in the place of its retriever."""
+    repository = copy_of(ROOT, tmp_path / "repository")
+    examples = repository / "examples"
+    for name, code in (("keyword-retriever", RERANKER), ("team-catalog", TEAM)):
+        package = examples / name / "src" / name.replace("-", "_")
+        (package / "module.py").write_text(code.lstrip(), encoding="utf-8")
+    return examples / "team-catalog"
+
+
+def test_a_reranker_of_another_team_orders_the_passages(dagger_cli: Dagger, project: Path) -> None:
+    """It chooses three of the thirty passages that were searched for it, and is named."""
+    everything = json.dumps({"top_k": 30, "retrieve": {"mode": "hybrid"}})
+
+    ran = dagger_cli.at(project)("call", "both", "--query", QUERY, "--more", everything)
+
+    assert ran.code == 0, ran.log[-3000:]
+    turned, plain = map(json.loads, ran.out.strip().splitlines())
+    expected = [each["chunk_id"] for each in plain["results"]][::-1][:3]
+    assert [each["chunk_id"] for each in turned["results"]] == expected
+    assert turned["provenance"]["rerank"] == {"version": "turned"}
+    assert list(turned["timings_ms"]) == ["retrieve", "rerank", "total"]
+    assert "rerank" not in plain["provenance"]
