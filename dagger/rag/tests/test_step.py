@@ -47,7 +47,7 @@ def test_an_answer_keeps_what_each_step_gave() -> None:
 
     assert response.answer == "Only the board may sign [1]."
     assert response.collection == "hr"
-    assert [c.model_dump() for c in response.citations] == [doubles.CITATION]
+    assert [c.model_dump() for c in response.citations] == [{**doubles.CITATION, "quotes": []}]
     assert [c.model_dump() for c in response.contexts] == [{**doubles.PASSAGE, "marker": 1}]
     assert [item["chunk_id"] for item in response.left_out] == ["c8"]
     assert response.usage == {
