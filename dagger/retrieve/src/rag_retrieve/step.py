@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from pydantic import JsonValue
 
 from rag_kit.errors import StepError
 from rag_kit.passages import Result, TablePart
 
 from .index.collection import Collection, DocumentsOf, Found, Ranked
+from .index.embedders import Vectors
 from .index.manifest import Manifest
+from .index.sentence_vectors import similarities
 from .models import RetrieveRequest, RetrieveResponse
 from .search.filters import parse_filters
 from .search.fusion import fuse_dbsf, fuse_rrf
@@ -52,15 +55,17 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
                 param=f"retrieve.{name}",
             )
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
+    legs = [_leg(name, request, collection) for name in names]
     snapshot = collection.search(
-        [_leg(name, request, collection) for name in names],
+        legs,
         parse_filters(request.filters),
         lambda found, documents_of: _rank(
             dict(zip(names, found, strict=True)), request, documents_of
         ),
         complete=options.mode == "hybrid",
     )
-    results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
+    vector = next((np.asarray(leg[1]) for leg in legs if leg[0] == "dense"), None)
+    results = [result_of(ranked, payload, vector) for ranked, payload in snapshot.passages]
     return respond(request, results, snapshot.manifest, {"version": version})
 
 
@@ -154,8 +159,12 @@ def cap(ranked: Iterable[tuple[object, bool]], most: int | None, top_k: int) -> 
     return sorted(kept)
 
 
-def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
-    """Return a passage as a result; raises `retriever_bad_response` for an incomplete payload."""
+def result_of(ranked: Ranked, payload: Mapping[str, Any], query: Vectors | None = None) -> Result:
+    """Return a passage as a result; `query` is the question's vector, where it has one.
+
+    Raises:
+        StepError: `retriever_bad_response`: the payload is incomplete.
+    """
     try:
         return Result(
             chunk_id=ranked.id,
@@ -174,6 +183,7 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
                 TablePart(span=[start, end], columns=columns, delimiter=delimiter)
                 for start, end, columns, delimiter in payload.get("tables", ())
             ],
+            similarities=similarities(payload, query),
         )
     except (KeyError, ValueError) as error:
         raise StepError(

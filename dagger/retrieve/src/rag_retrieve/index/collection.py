@@ -21,8 +21,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from rag_kit.errors import StepError
 from rag_kit.reports import DocumentInfo, StoredDocument
 
@@ -43,6 +41,7 @@ from .points import (
     document_point_id,
     loaded_document,
 )
+from .sentence_vectors import Span, packed, sentences_of
 
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
@@ -359,13 +358,18 @@ class Collection:
             for document, pieces in zip(fresh, cuts, strict=True)
             for piece in pieces
         ]
-        vectors = iter(self._embed(texts))
+        spans = [
+            found
+            for document, pieces in zip(fresh, cuts, strict=True)
+            for found in sentences_of(document, [piece.span for piece in pieces])
+        ]
+        vectors = iter(self._embed(texts, spans))
         sparse = map(self.analyzer.sparse_document, texts)
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
             points = [
-                chunk_point(document, piece, point_id, new, next(vectors), next(sparse))
+                chunk_point(document, piece, point_id, new, *next(vectors), next(sparse))
                 for piece, point_id in zip(pieces, new.chunk_ids(), strict=True)
             ]
             before = old.get(document.document_id)
@@ -373,12 +377,33 @@ class Collection:
             changes.append(Change(document.document_id, before, new, points, record))
         return changes
 
-    def _embed(self, texts: Sequence[str]) -> Vectors:
-        rows = []
+    def _embed(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]]
+    ) -> Iterator[tuple[Vectors, dict[str, Any]]]:
+        """Yield the vector of each passage, and its sentences as the payload keeps them.
+
+        Args:
+            texts: What is embedded of each passage; the passage stands at its end.
+            spans: Its sentences, in the document.
+        """
         for at in range(0, len(texts), 64):
-            rows.append(self.analyzer.embed(texts[at : at + 64]))
+            batch, places = texts[at : at + 64], spans[at : at + 64]
+            inside = [
+                [
+                    (start - own[-1][1] + len(text), end - own[-1][1] + len(text))
+                    for start, end in own
+                ]
+                for text, own in zip(batch, places, strict=True)
+            ]
+            rows = self.analyzer.embed_parts(batch, inside)
+            if rows is None:
+                yield from ((row, {}) for row in self.analyzer.embed(batch))
+            else:
+                yield from (
+                    (row[0], packed(own, row[1:]) if len(row) > 1 else {})
+                    for row, own in zip(rows, places, strict=True)
+                )
             self._on_step("embedded")
-        return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
     def removals(self, document_ids: Sequence[str]) -> list[Change]:
         """Return the changes that delete documents; unknown ids need none."""
