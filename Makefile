@@ -2,13 +2,13 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
-SOURCES := $(wildcard dagger/*/src) service/src
+SOURCES := $(wildcard dagger/*/src) $(wildcard dagger/python-sdk/*.py) service/src
 LOCKED := . $(patsubst %/pyproject.toml,%,$(wildcard dagger/*/pyproject.toml dagger/*/*/pyproject.toml service/pyproject.toml scripts/*/pyproject.toml))
 EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.json)
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench lab
 
-.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-service bench-overload scaling bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-service bench-overload bench-ingest scaling bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -91,6 +91,9 @@ bench-service: setup-bench ## overhead of HTTP, throughput by runner and clients
 
 bench-overload: setup-bench ## ten times the peak load: goodput, refusals, recovery, tenants
 	@$(PYTHON) bench/overload.py
+
+bench-ingest: setup-bench ## another tenant's requests while 100 MB are added (ARGS="--mb 5": less)
+	@$(PYTHON) bench/ingest.py $(ARGS)
 
 scaling: setup-bench ## simulate cost and number of replicas (MEASURE=1: new samples; WRITE=1: into docs/scaling.md)
 	@$(PYTHON) lab/scaling.py $(if $(MEASURE),--measure) $(if $(WRITE),--write)

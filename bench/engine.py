@@ -36,11 +36,12 @@ sys.path += [str(ROOT / folder) for folder in ("tests/doubles", "scripts")]
 
 import httpx
 from engine_kit import QUIET, Session, copy_of
-from projects import MODULES, PIPELINE, STEPS
+from projects import MODULES, PIPELINE
 from report import machine, write_section
 from rich.console import Console
 from rich.table import Table
 
+from rag_pipeline.stages import NEEDED
 from rag_pipeline.steps.local import open_local
 
 QUESTIONS = count(1)
@@ -144,7 +145,7 @@ def index_of(opened: Session) -> str:
 
 def by_hand(opened: Session, store: str, calls: int) -> Row:
     """Time the three module functions one after the other."""
-    queries = {step: f"query($i: String!) {{ {step} {{ run(inputJson: $i) }} }}" for step in STEPS}
+    queries = {step: f"query($i: String!) {{ {step} {{ run(inputJson: $i) }} }}" for step in NEEDED}
     queries["retrieve"] = (
         "query($i: String!, $s: ID!) { retrieve(store: $s) { run(inputJson: $i) } }"
     )
@@ -164,7 +165,7 @@ def containers(opened: Session, store: str, calls: int) -> Row:
     """Time the pipeline without module calls: three commands in three images, file to file."""
     images = {
         step: opened.ask(f"{{ {step} {{ container {{ id }} }} }}")[step]["container"]["id"]
-        for step in STEPS
+        for step in NEEDED
     }
     mounted = opened.ask(
         "query($c: ID!, $s: ID!) { node(id: $c) { ... on Container {"
@@ -192,9 +193,9 @@ def containers(opened: Session, store: str, calls: int) -> Row:
 
     def ask(text: str) -> dict[str, Any]:
         request = json.dumps({"query": text})
-        made = file(opened.ask(first, c=images[STEPS[0]], t=request), "withNewFile")
-        for step in STEPS[1:]:
-            query = later % ("contents" if step == STEPS[-1] else "id")
+        made = file(opened.ask(first, c=images[NEEDED[0]], t=request), "withNewFile")
+        for step in NEEDED[1:]:
+            query = later % ("contents" if step == NEEDED[-1] else "id")
             made = file(opened.ask(query, c=images[step], f=made["id"]), "withMountedFile")
         answer: dict[str, Any] = json.loads(made["contents"])
         return answer

@@ -27,8 +27,9 @@ from simulation import Balance, Draw, Limits, Question, Record, World, poisson
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / folder) for folder in ("bench", "scripts")]
-from projects import STEPS
 from report import write_section
+
+from rag_pipeline.stages import NEEDED
 
 SAMPLES = HERE / "scaling_samples.json"
 DOCUMENT = HERE.parent / "docs" / "scaling.md"
@@ -37,7 +38,7 @@ CELL = 1_000  # questions a second behind one balancer; more are more cells
 ROUNDS = 12  # simulated for each load that was measured
 SETTLE_S = 2.0  # simulated seconds at the beginning that do not count
 PER_S, P95 = 0.15, 0.25  # how far the simulation may be off
-PARTS = ("service", "composite", *STEPS)
+PARTS = ("service", "composite", *NEEDED)
 Found = dict[str, Any]
 
 
@@ -455,7 +456,7 @@ def plan(found: Found) -> str:
         return [name, f"{ms:.2f}", *(f"{replicas(rate, ms / 1000):,}" for rate in RATES)]
 
     sent = found["steps"]["bytes"]
-    question, passages, prompt, answer = (sent[name] for name in ("question", *STEPS))
+    question, passages, prompt, answer = (sent[name] for name in ("question", *NEEDED))
     outside = question + answer
     inside = 2 * (question + answer) + 2 * passages + 2 * prompt  # composite and steps
     head = ("", "processor ms", *(f"{rate:,}/s" for rate in RATES))

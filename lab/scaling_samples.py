@@ -32,9 +32,9 @@ from http_service import (
     serving,
 )
 from overload import MODEL_S, model, on_core
-from projects import STEPS
 from report import machine
 
+from rag_pipeline.stages import NEEDED
 from rag_pipeline.steps.local import open_local
 
 SAMPLES = Path(__file__).resolve().with_name("scaling_samples.json")
@@ -74,7 +74,7 @@ async def _one(rag: Any, question: dict[str, Any]) -> dict[str, Any]:
     """Run the three steps one after the other; the process does nothing else meanwhile."""
     text = json.dumps(question)
     found: dict[str, Any] = {"bytes": {"question": len(text)}}
-    for name in STEPS:
+    for name in NEEDED:
         cpu, wall = time.process_time(), time.perf_counter()
         text = await rag.steps[name](text)
         found[name] = (
@@ -100,7 +100,7 @@ def in_process(home: Path, number: int) -> dict[str, Any]:
         return [await _one(rag, text) for text in texts]
 
     def costs(runs: list[dict[str, Any]]) -> dict[str, float]:
-        return {name: round(mean(one[name][1] for one in runs), 3) for name in STEPS}
+        return {name: round(mean(one[name][1] for one in runs), 3) for name in NEEDED}
 
     with on_core(0), open_local(home=home, preload=True) as rag:
         asyncio.run(ask(rag, 20))
@@ -117,10 +117,10 @@ def in_process(home: Path, number: int) -> dict[str, Any]:
         pages = rag.retriever._collection("default").passages(1000)
         points = [point for page in pages for point in page]
     return {
-        "wall": {name: [round(one[name][0], 3) for one in runs] for name in STEPS},
-        "cpu": {name: [round(one[name][1], 3) for one in runs] for name in STEPS},
+        "wall": {name: [round(one[name][0], 3) for one in runs] for name in NEEDED},
+        "cpu": {name: [round(one[name][1], 3) for one in runs] for name in NEEDED},
         "bytes": {
-            name: round(mean(one["bytes"][name] for one in runs)) for name in ("question", *STEPS)
+            name: round(mean(one["bytes"][name] for one in runs)) for name in ("question", *NEEDED)
         },
         "prompt_tokens": round(mean(one["prompt_tokens"] for one in runs)),
         "knobs_cpu": knobs,
@@ -197,7 +197,7 @@ def _percentiles(times: list[float]) -> dict[str, float]:
 def samples(runs: list[dict[str, Any]]) -> list[list[float]]:
     """Return [retrieve, augment, generate, whole round trip] of each answer."""
     return [
-        [*(round(timings[name], 3) for name in STEPS), round(took, 3)]
+        [*(round(timings[name], 3) for name in NEEDED), round(took, 3)]
         for run in runs
         for timings, took in zip(run["timings_ms"], run["ms"], strict=True)
     ]
@@ -244,12 +244,12 @@ def apart(home: Path, **env: str) -> Iterator[tuple[Server, dict[str, Server]]]:
         variables = {"RAG_HOME": str(home), **env}
         parts: dict[str, Server] = {}
         stack.enter_context(on_core(0))
-        for name in STEPS:
+        for name in NEEDED:
             port = free_port()
             command = [sys.executable, "-m", f"rag_{name}", "serve", "--port", str(port)]
             parts[name] = stack.enter_context(serving(command, port, "/readyz", variables))
         port = free_port()
-        urls = {f"RAG_{name.upper()}_URL": parts[name].url for name in STEPS}
+        urls = {f"RAG_{name.upper()}_URL": parts[name].url for name in NEEDED}
         command = [sys.executable, "-m", "rag_pipeline", "serve", "--port", str(port)]
         composite = stack.enter_context(serving(command, port, "/readyz", variables | urls))
         port = free_port()

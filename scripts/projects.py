@@ -1,7 +1,8 @@
 """The projects of this repository, read from its folders: nothing lists them by hand.
 
-A folder of dagger/ with a dagger.json is a Dagger module. The dagger.json of `rag` names the steps in
-the order of the pipeline.
+A folder of dagger/ with a dagger.json is published under a version tag. Those with a Python project are
+the modules; the other one is the SDK they run with. The dagger.json of `rag` names the steps in the order
+of the pipeline.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = "rag"  # the module of the whole pipeline
-MODULES = sorted(path.parent.name for path in ROOT.glob("dagger/*/dagger.json"))
+PUBLISHED = sorted(path.parent.name for path in ROOT.glob("dagger/*/dagger.json"))
+MODULES = [name for name in PUBLISHED if (ROOT / "dagger" / name / "pyproject.toml").exists()]
 STEPS: list[str] = [
     each["name"]
     for each in json.loads((ROOT / f"dagger/{PIPELINE}/dagger.json").read_bytes())["dependencies"]

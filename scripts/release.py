@@ -1,4 +1,4 @@
-"""Tag a release: each module as dagger/<module>/vX.Y.Z, the whole as vX.Y.Z. Does not push.
+"""Tag a release: each module and the SDK as dagger/<name>/vX.Y.Z, the whole as vX.Y.Z. Does not push.
 
     python scripts/release.py --set 1.2.3    write the version everywhere
     python scripts/release.py --dry-run      check, then print what would be tagged
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from projects import MODULES, PROJECTS, ROOT
+from projects import PROJECTS, PUBLISHED, ROOT
 
 SELF = ".venv/bin/python scripts/release.py"
 CHART = "deploy/helm/dagger-rag/Chart.yaml"
@@ -270,7 +270,7 @@ def main(arguments: list[str]) -> int:
         return set_version(options.set)
 
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
-    tags = [f"v{version}", *(f"dagger/{module}/v{version}" for module in MODULES)]
+    tags = [f"v{version}", *(f"dagger/{each}/v{version}" for each in PUBLISHED)]
     faults = [
         *tree_faults(),
         *version_faults(version),

@@ -31,6 +31,7 @@ from rag_pipeline import module
 from rag_pipeline.module import Rag
 from rag_pipeline.steps import dagger as services
 from rag_pipeline.steps.local import open_local
+from rag_rerank.module import Rerank
 from rag_retrieve import module as retrieve_module
 from rag_retrieve.module import Retrieve
 
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT / "contract/examples/corpus"
 MODULES: dict[str, type] = {
     "retrieve": Retrieve,
+    "rerank": Rerank,
     "augment": Augment,
     "generate": Generate,
     "rag": Rag,
@@ -46,6 +48,7 @@ COMMON = {"run", "container", "serve", "publish", "check"}
 FUNCTIONS = {
     "retrieve": COMMON
     | {"index", "ingest", "superlinked", "superlinked_container", "publish_superlinked"},
+    "rerank": COMMON,
     "augment": COMMON,
     "generate": COMMON,
     "rag": COMMON
@@ -57,6 +60,7 @@ NEVER = {"publish", "publish_service", "publish_superlinked", "check", "ingest",
 NEVER |= {"eval", "replay", "conformance"}
 CACHE = {
     "retrieve": {"run": "never"},
+    "rerank": {"run": "never"},
     "augment": {"run": "168h"},  # pure: the same passages give the same prompt
     "generate": {"run": "never"},
     "rag": {"run": "never"},
@@ -269,6 +273,35 @@ def test_the_composite_refuses_what_the_contract_refuses(
     assert engine.processes.run == []
 
 
+def test_an_error_fails_the_call_where_that_is_asked_for(engine: EngineDouble) -> None:
+    """With `strict` the envelope's code, step and message are an exception; a response comes as it is."""
+    file = directory(ROOT).with_new_file("answer.json", "{}").file("answer.json")
+    refused = {
+        "invalid_request in rag: query: the query is empty": rag().run(query=" ", strict=True),
+        "invalid_request in rag: quer: .*'query'": rag().search(
+            input_json='{"quer": "x"}', strict=True
+        ),
+        "invalid_request in augment: give the request": Augment().run(strict=True),
+        "invalid_request in generate: query: required": Generate().run("{}", strict=True),
+        "invalid_request in retrieve: give the request": Retrieve().run("{}", file, strict=True),
+        "retriever_misconfigured in retrieve": Retrieve().ingest(directory(CORPUS), strict=True),
+    }
+    for said, call in refused.items():
+        with pytest.raises(ValueError, match=said):
+            asyncio.run(call)
+    request, expected = example("augment", "numbered")
+
+    assert json.loads(asyncio.run(Augment().run(request, strict=True))) == expected
+
+
+def test_every_function_that_may_return_an_error_can_be_strict() -> None:
+    """Those whose help names an error envelope have the argument, with the same help."""
+    for name in MODULES:
+        for function in functions(name).values():
+            told = "error envelope" in (function.doc or "") or function.name in ("eval", "replay")
+            assert ("strict" in function.parameters) == told, (name, function.name)
+
+
 def test_what_reads_a_model_or_a_server_is_run_anew_each_time(engine: EngineDouble) -> None:
     """Without a buster the engine would answer an equal question from its cache."""
     store = directory(CORPUS)
@@ -285,6 +318,27 @@ def test_what_reads_a_model_or_a_server_is_run_anew_each_time(engine: EngineDoub
     busters = [given.get("RAG_RUN") for given in engine.processes.variables]
     assert busters[:2] == [None, None]
     assert len({*busters[2:]} - {None}) == 3
+
+
+def test_a_reranker_is_a_container_only_where_one_is_named(engine: EngineDouble) -> None:
+    """Without one no fourth container starts; its key is a secret of its own step."""
+    key: Any = object()
+    plain = rag()._searching(None, None)
+    asking = rag(rerank="http://tei:80", rerank_kind="tei", rerank_model="m", rerank_api_key=key)
+    container = asking._rerank()
+    given = {name: value for name, value in container.variables.items() if "RERANK" in name}
+
+    assert list(plain) == ["retrieve"]
+    assert list(asking._searching(None, None)) == ["retrieve", "rerank"]
+    assert list(rag()._steps(None, "theirs", None, None)) == [
+        *("retrieve", "rerank", "augment", "generate"),
+    ]
+    assert given == {
+        "RAG_RERANKER_URL": "http://tei:80",
+        "RAG_RERANKER": "tei",
+        "RAG_RERANKER_MODEL": "m",
+    }
+    assert container.secrets == {"RAG_RERANKER_API_KEY": key}
 
 
 def test_a_resident_step_is_the_same_in_the_whole_session(engine: EngineDouble) -> None:
@@ -497,7 +551,10 @@ def test_threat_poisoned_module_every_reference_is_pinned(manifest: Path) -> Non
     read = json.loads(manifest.read_text(encoding="utf-8"))
     assert re.fullmatch(r"v\d+\.\d+\.\d+", read["engineVersion"])
     sdk = read.get("sdk", {}).get("source", "python")
-    assert sdk == "python" or re.search(r"@[0-9a-f]{40}$", sdk)  # the engine's own, or by commit
+    own = (manifest.parent / sdk / "dagger.json").resolve()
+    of_the_engine = sdk in ("python", "dang")
+    assert of_the_engine or own.is_relative_to(ROOT) or re.search(r"@[0-9a-f]{40}$", sdk)
+    assert of_the_engine or "@" in sdk or own.is_file()
     for each in [*read.get("dependencies", ()), *read.get("toolchains", ())]:
         folder = (manifest.parent / each["source"]).resolve()
         ours = folder.is_relative_to(ROOT) and (folder / "dagger.json").is_file()

@@ -16,11 +16,11 @@ import pytest
 import uvicorn
 from httpx_sse import EventSource
 from llm_stub import LLMStub
-from projects import STEPS
 
 from rag_kit.handler import Event, Handler
 from rag_kit.server import application
 from rag_pipeline.settings import RagSettings
+from rag_pipeline.stages import NEEDED
 from rag_pipeline.steps.local import LocalPipeline, open_local
 from rag_pipeline.wire import open_step
 
@@ -81,7 +81,7 @@ def servers(local: LocalPipeline) -> Iterator[str]:
 
     with ExitStack() as stack:
         urls = {}
-        for name in STEPS:
+        for name in NEEDED:
             step = local.steps[name].__self__  # the handler behind the step
             urls[f"{name}_url"] = stack.enter_context(serving(application(opens(step), step=name)))
         app = application(lambda: open_step(RagSettings(**urls)), step="rag", verbs=VERBS)

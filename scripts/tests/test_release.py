@@ -16,6 +16,7 @@ VERSION = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(),
 TAGS = [
     f"dagger/augment/v{VERSION}",
     f"dagger/generate/v{VERSION}",
+    f"dagger/python-sdk/v{VERSION}",
     f"dagger/rag/v{VERSION}",
     f"dagger/retrieve/v{VERSION}",
     f"v{VERSION}",

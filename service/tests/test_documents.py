@@ -399,9 +399,12 @@ def test_progress_comes_in_order_and_complete(client: httpx.Client, collection: 
     assert names == ["progress"] * (len(names) - 2) + ["report", "message"]
     assert found[-1][1] == "[DONE]"
     steps = [data for _, data in found[:-2]]
-    assert [step["done"] for step in steps] == [0, 32, 64, 70]
-    assert [step["total"] for step in steps] == [71, 71, 71, 70]
+    assert list(dict.fromkeys(step["done"] for step in steps)) == [0, 32, 64, 70]
+    assert list(dict.fromkeys(step["total"] for step in steps)) == [71, 70]
     report = found[-2][1]
+    passages = [step["passages"] for step in steps]
+    assert passages == sorted(passages)
+    assert passages[-1] == steps[-1]["passages_total"] == report["chunks"]
     assert location == f"/v1/ingests/{report['id']}"
     assert {step["id"] for step in steps} == {report["id"]}
     assert len(report["added"]) == 70 and len(report["failed"]) == 1
@@ -454,7 +457,10 @@ def test_nobody_has_to_wait(client: httpx.Client, collection: str) -> None:
         assert events(response)[-2][0] == "report"
     state = client.get(accepted.headers["location"]).json()
     assert (state["status"], state["collection"], state["error"]) == ("done", collection, None)
-    assert state["progress"] == {"done": 3, "total": 3, "document_id": "many/002.txt"}
+    last = state["progress"]
+    assert (last["done"], last["total"], last["document_id"]) == (3, 3, "many/002.txt")
+    assert last["passages"] == last["passages_total"] == state["report"]["chunks"]
+    assert state["ahead"] == body["ahead"] == 0
     assert len(state["report"]["added"]) == 3
     assert failure(client.get("/v1/ingests/ingest_0")) == (404, "not_found")
     wrong = upload(client, collection, ("a.md", "x"), params={"wait": "maybe"})
@@ -483,6 +489,8 @@ def test_an_ingest_can_be_stopped(client: httpx.Client, collection: str) -> None
             response.read()
             data = response.json()
     assert data["error"]["code"] == "client_cancelled"
+    left = client.get("/v1/documents", params={"collection": collection})
+    assert failure(left) == (404, "collection_not_found"), "nothing of it stays"
     state = client.get(f"/v1/ingests/{accepted['id']}").json()
     assert (state["status"], state["report"]) == ("failed", None)
     assert state["error"]["code"] == "client_cancelled"

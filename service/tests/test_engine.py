@@ -78,15 +78,18 @@ extend type Rag {
   index: Directory!
 }
 type Retrieve implements Node { id: ID! container: Container! }
+type Rerank implements Node { id: ID! container: Container! }
 type Augment implements Node { id: ID! container: Container! }
 type Generate implements Node { id: ID! container: Container! }
 extend type Query {
   rag(
     docs: ID, store: ID, docsName: String! = "docs", collection: String! = "default",
     qdrantUrl: String! = "", qdrant: ID, qdrantApiKey: ID, llmBaseUrl: String! = "",
-    llmModel: String! = "", llmApiKey: ID, llm: ID
+    llmModel: String! = "", llmApiKey: ID, llm: ID, rerank: String! = "", rerankKind: String! = "",
+    rerankModel: String! = "", rerankApiKey: ID, reranker: ID
   ): Rag!
   retrieve: Retrieve!
+  rerank: Rerank!
   augment: Augment!
   generate: Generate!
 }
@@ -138,9 +141,10 @@ def test_threat_graphql_injection_values_travel_as_variables_only(
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_threat_graphql_injection_no_query_text_is_built(path: Path) -> None:
-    """A query is a module constant, one literal or built of STEPS alone; `ask` takes it by its name."""
+    """A query is a module constant, one literal or built of the steps' names; `ask` takes it by name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    of_steps = ("images(*STEPS)", "chain(*STEPS)", "chain(STEPS[0])")
+    names = ("*STEPS", "*NEEDED", "*SEARCHING", "STEPS[0]")
+    of_steps = [f"{built}({name})" for built in ("images", "chain") for name in names]
     constants = {
         target.id
         for statement in tree.body

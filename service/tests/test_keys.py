@@ -17,9 +17,10 @@ from pydantic import SecretStr
 from service_kit import QUESTION, serving, settings
 
 from rag_kit.errors import StepError
+from rag_kit.origins import is_loopback
 from rag_service.dagger_engine.options import options_of
 from rag_service.http.middleware import Keyring
-from rag_service.settings import ServiceSettings, is_loopback
+from rag_service.settings import ServiceSettings
 
 KEYS = [
     {"name": "all", "key": "key-of-all-0123456789", "write": True},

@@ -22,7 +22,8 @@ from rag_pipeline.steps.local import open_retriever
 from rag_retrieve.documents import LoadedDocument, load
 from rag_service.library.idempotency import KEPT_S, MAX_KEYS, Replays
 from rag_service.library.jobs import Job
-from rag_service.library.library import MAX_WAITING, REMEMBERED, Library
+from rag_service.library.ledger import LOST, MAX_ENTRIES_OF_TENANT, Ledger
+from rag_service.library.library import MAX_INGESTS_OF_TENANT, REMEMBERED, SMALL_BYTES, Library
 
 
 class Text:
@@ -32,6 +33,7 @@ class Text:
         self.name, self._text, self._until = name, text, until
         self.reading = threading.Event()
         self.closed = False
+        self.size = len(text)
 
     def load(self) -> list[LoadedDocument]:
         self.reading.set()
@@ -49,7 +51,8 @@ async def opened(home: Path) -> AsyncIterator[Library]:
         environment({"RAG_HOME": str(home / "store"), "RAG_CHUNK_TOKENS": "64"}),
         open_retriever() as retriever,
     ):
-        library = Library(lambda: retriever, Replays(CollectorRegistry()))
+        ledger = Ledger(home / "ingests.sqlite3")
+        library = Library(lambda: retriever, Replays(CollectorRegistry()), ledger=ledger)
         yield library
         await library.close()
 
@@ -58,34 +61,86 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(work())
 
 
-def test_one_job_at_a_time_and_the_queue_is_bounded(tmp_path: Path) -> None:
+def large(name: str, until: threading.Event | None = None, passages: int = 0) -> Text:
+    """A text that counts as a large upload; by `passages` it also is one."""
+    text = " ".join(f"Sentence number {n} of {name} says something." for n in range(9 * passages))
+    item = Text(name, text or "Short, but large.", until)
+    item.size = SMALL_BYTES + 1
+    return item
+
+
+def test_small_uploads_and_deletions_do_not_wait_for_a_large_upload(tmp_path: Path) -> None:
+    """Nor do other tenants' large ones; the same tenant's wait in their order, and are told so."""
+
     async def work() -> None:
         go = threading.Event()
         async with opened(tmp_path) as library:
-            held = Text("a.txt", "The first text.", go)
-            first = library.ingest("c", [held])
+            held = large("a.txt", go)
+            first = library.ingest("c", [held], "ann")
             await asyncio.to_thread(held.reading.wait, 30)
-            others = [library.ingest("c", [Text(f"{n}.txt", "More.")]) for n in range(MAX_WAITING)]
-            extra = Text("x.txt", "Too much.")
-            with pytest.raises(StepError) as refused:
-                library.ingest("c", [extra])
-            assert refused.value.code == "overloaded" and refused.value.retry_after
-            assert extra.closed
-            with pytest.raises(StepError, match="waiting already"):
-                await library.delete_documents("c", ["a.txt"])
-            assert first.status == "running"
-            assert {job.status for job in others} == {"queued"}
+            second, third = (library.ingest("c", [large(f"{n}.txt")], "ann") for n in "bc")
+            assert [job.ahead for job in (first, second, third)] == [0, 1, 2]
+            assert (await library.ingest("c", [Text("d.txt", "Small.")], "ann").wait()).added
+            assert (await library.delete_documents("c", ["d.txt"], "ann")).deleted
+            assert (await library.ingest("c", [large("e.txt")], "bob").wait()).added
+            assert [job.status for job in (first, second, third)] == ["running", "queued", "queued"]
             go.set()
-            await first.wait()
-            for job in others:
-                assert (await job.wait()).added
+            for job in (first, second, third):
+                await job.wait()
+            assert [step["ahead"] for step in third.progress if not step["document_id"]] == [
+                0,
+                2,
+                1,
+                0,
+            ]
             assert held.closed
-            assert len(await library.documents("c")) == 1 + MAX_WAITING
 
     run(work)
 
 
-def test_reading_goes_on_during_an_ingest_and_a_deletion_given_up_changes_nothing(
+def test_a_large_upload_that_is_stopped_in_the_line_lets_the_next_one_go(tmp_path: Path) -> None:
+    async def work() -> None:
+        go = threading.Event()
+        async with opened(tmp_path) as library:
+            held = large("a.txt", go)
+            jobs = [library.ingest("c", [one]) for one in (held, large("b.txt"), large("c.txt"))]
+            await asyncio.to_thread(held.reading.wait, 30)
+            jobs[1].stop()
+            with pytest.raises(StepError, match="before it began"):
+                await jobs[1].wait()
+            assert jobs[2].ahead == 1
+            go.set()
+            for job in (jobs[0], jobs[2]):
+                await job.wait()
+            assert [info.document_id for info in await library.documents("c")] == ["a.txt", "c.txt"]
+
+    run(work)
+
+
+def test_the_uploads_and_deletions_that_wait_are_bounded_for_each_tenant(tmp_path: Path) -> None:
+    async def work() -> None:
+        go = threading.Event()
+        async with opened(tmp_path) as library:
+            jobs = [
+                library.ingest("c", [Text(f"{n}.txt", "More.", go)], "ann")
+                for n in range(MAX_INGESTS_OF_TENANT)
+            ]
+            extra = Text("x.txt", "Too much.")
+            with pytest.raises(StepError) as refused:
+                library.ingest("c", [extra], "ann")
+            assert refused.value.code == "overloaded" and refused.value.retry_after
+            assert extra.closed
+            await library.ingest("c", [Text("y.txt", "Another tenant's.")], "bob").wait()
+            go.set()
+            for job in jobs:
+                assert (await job.wait()).added
+            assert not library._ingests, "tenants without uploads are forgotten"
+            assert not library._lines._lines
+
+    run(work)
+
+
+def test_reading_goes_on_during_an_ingest(
     tmp_path: Path,
 ) -> None:
     async def work() -> None:
@@ -97,9 +152,6 @@ def test_reading_goes_on_during_an_ingest_and_a_deletion_given_up_changes_nothin
             await asyncio.to_thread(held.reading.wait, 30)
             assert [info.document_id for info in await library.documents("c")] == ["a.txt"]
             assert [info.name for info in await library.collections()] == ["c"]
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await library.delete_documents("c", ["a.txt"])
             go.set()
             await job.wait()
             assert len(await library.documents("c")) == 2
@@ -107,24 +159,68 @@ def test_reading_goes_on_during_an_ingest_and_a_deletion_given_up_changes_nothin
     run(work)
 
 
-def test_a_job_is_stopped_between_two_commits_and_what_was_committed_stays(tmp_path: Path) -> None:
+async def embedded(job: Job) -> None:
+    """Return when the first passages of a job are embedded."""
+    await job.wait_until(lambda: job.progress[-1]["passages"] > 0)
+
+
+def test_a_job_stopped_inside_a_document_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the document nor the collection that was made for it; progress is in passages."""
+
     async def work() -> None:
-        go = threading.Event()
         async with opened(tmp_path) as library:
-            before = [Text(f"{n:02}.txt", f"Text number {n}.") for n in range(32)]  # one commit
-            held = Text("held.txt", "It waits.", go)
-            after = [Text(f"late{n:02}.txt", f"Late {n}.") for n in range(40)]
-            job = library.ingest("c", [*before, held, *after])
-            await asyncio.to_thread(held.reading.wait, 30)
-            job.stopped.set()
-            go.set()
+            job = library.ingest("c", [large("a.txt", passages=300)])
+            await embedded(job)
+            job.stop()
             with pytest.raises(StepError) as stopped:
                 await job.wait()
             assert stopped.value.code == "client_cancelled"
-            assert [step["done"] for step in job.progress] == [0, 32, 64]
-            assert len(await library.documents("c")) == 64
+            last = job.progress[-1]
+            assert 0 < last["passages"] < last["passages_total"]
+            assert last["done"] == 0
+            assert await library.collections() == []
+
+    run(work)
+
+
+def test_a_job_that_is_stopped_takes_back_what_it_added_and_names_what_it_replaced(
+    tmp_path: Path,
+) -> None:
+    async def work() -> None:
+        go = threading.Event()
         async with opened(tmp_path) as library:
-            assert len(await library.documents("c")) == 64
+            await library.ingest("c", [Text("old.txt", "The old text."), Text("z", "")]).wait()
+            before = [Text("old.txt", "The new text.")]
+            before += [Text(f"{n:02}.txt", f"Text number {n}.") for n in range(31)]  # one commit
+            held = Text("held.txt", "It waits.", go)
+            job = library.ingest("c", [*before, held])
+            await asyncio.to_thread(held.reading.wait, 30)
+            assert len(await library.documents("c")) == 32
+            job.stop()
+            go.set()
+            with pytest.raises(StepError, match=r"left so: old\.txt"):
+                await job.wait()
+            assert [info.document_id for info in await library.documents("c")] == ["old.txt"]
+        async with opened(tmp_path) as library:
+            assert (await library.document("c", "old.txt")).text == "The new text."
+
+    run(work)
+
+
+def test_a_job_that_is_stopped_leaves_what_others_have_put_in_its_place(tmp_path: Path) -> None:
+    async def work() -> None:
+        go = threading.Event()
+        async with opened(tmp_path) as library:
+            mine = [Text(f"{n:02}.txt", f"Text number {n}.") for n in range(32)]
+            held = Text("held.txt", "It waits.", go)
+            job = library.ingest("c", [*mine, held])
+            await asyncio.to_thread(held.reading.wait, 30)
+            await library.ingest("c", [Text("07.txt", "Another text.")]).wait()
+            job.stop()
+            go.set()
+            with pytest.raises(StepError):
+                await job.wait()
+            assert [info.document_id for info in await library.documents("c")] == ["07.txt"]
 
     run(work)
 
@@ -175,10 +271,11 @@ def test_the_last_finished_jobs_are_remembered(tmp_path: Path) -> None:
             for _ in range(REMEMBERED + 3):
                 jobs.append(library.ingest("c", [Text("a.bin", "Not read at all.")]))
                 assert (await jobs[-1].wait()).failed
-            assert library.job(jobs[-1].id) is jobs[-1]
-            with pytest.raises(StepError) as unknown:
-                library.job(jobs[0].id)
-            assert unknown.value.code == "not_found"
+            assert await library.job(jobs[-1].id) is jobs[-1]
+            found = await library.job(jobs[0].id)
+            assert found is not jobs[0], "it is out of memory, but in the ledger"
+            assert found is not None and found.report == jobs[0].report
+            assert await library.job("ingest_0") is None
             assert await library.collections() == [], "nothing could be read, so nothing is made"
 
     run(work)
@@ -191,10 +288,59 @@ def test_followers_of_a_job_get_every_step_whenever_they_come(tmp_path: Path) ->
             early = [step async for step in job.follow(0)]
             late = [step async for step in job.follow(0)]
             assert early == late
-            assert [step["done"] for step in early] == [0, 32, 64, 70]
+            done = [step["done"] for step in early]
+            assert done == sorted(done)
+            assert set(done) == {0, 32, 64, 70}
             assert {step["total"] for step in early} == {70}
 
     run(work)
+
+
+# -- a restart ------------------------------------------------------------------------------
+
+
+def test_how_an_ingest_ended_is_known_after_a_restart(tmp_path: Path) -> None:
+    """A report, a failure, and one that was under way when the process died."""
+
+    async def work() -> None:
+        async with opened(tmp_path) as library:
+            done = library.ingest("c", [Text("a.txt", "The first text.")], "ann")
+            await done.wait()
+            go = threading.Event()
+            held = Text("b.txt", "The second text.", go)
+            ended = library.ingest("c", [held], "ann")
+            await asyncio.to_thread(held.reading.wait, 30)
+            closing = asyncio.ensure_future(library.close())
+            go.set()
+            await closing
+            killed = Job("c", 1, tenant="ann")
+            await asyncio.to_thread(library._ledger.begin, killed)
+        async with opened(tmp_path) as library:
+            found = [await library.job(job.id) for job in (done, ended, killed)]
+            assert [job and (job.tenant, job.collection) for job in found] == [("ann", "c")] * 3
+            assert found[0] is not None and found[0].report == done.report
+            assert found[1] is not None and found[1].error is not None
+            assert found[1].error.code == "draining"
+            assert found[2] is not None and found[2].error is not None
+            assert found[2].error.message == LOST
+
+    run(work)
+
+
+def test_the_ledger_is_bounded_and_one_tenant_does_not_push_out_another(tmp_path: Path) -> None:
+    now = 0.0
+    ledger = Ledger(tmp_path / "ingests.sqlite3", clock=lambda: now)
+    bobs = Job("c", 1, tenant="bob")
+    ledger.begin(bobs)
+    jobs = [Job("c", 1, tenant="ann") for _ in range(MAX_ENTRIES_OF_TENANT + 2)]
+    for job in jobs:
+        now += 1
+        ledger.begin(job)
+    assert [ledger.find(job.id) is None for job in jobs[:3]] == [True, True, False]
+    assert ledger.find(bobs.id) is not None
+    now += KEPT_S
+    ledger.begin(Job("c", 1))
+    assert ledger.find(bobs.id) is None
 
 
 # -- Idempotency-Key ------------------------------------------------------------------------
@@ -261,8 +407,8 @@ def test_an_ingest_has_no_more_right_to_the_processor_than_an_answer(tmp_path: P
         async with opened(tmp_path) as library:
             found = {
                 pool.submit(look).result()
-                for pool in (library._readers, library._writer)
                 for look in (priority, embeds)
+                for pool in (library._writers,)
             }
         assert found == {max(priority(), NICE)}
 

@@ -467,7 +467,7 @@ def test_adding_files_can_be_stopped(page: Page) -> None:
         page.get_by_role("button", name="Stop").click()
     assert response.value.status == 202
     expect(page.locator("#ingest-report")).to_contain_text(
-        "Stopped. What was added until then stays."
+        "Stopped: it was stopped, and what it had added was taken back."
     )
     expect(page.locator("#files")).to_be_enabled()
     assert page.locator(".file").count() < len(texts)

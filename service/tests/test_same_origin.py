@@ -21,11 +21,11 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rag_kit.errors import StepError
+from rag_kit.origins import normalize
 from rag_service.app import create_app
 from rag_service.http.fair_queue import Admission
 from rag_service.http.metrics import Metrics
 from rag_service.http.middleware import Gate, Keyring, Requests
-from rag_service.http.origins import normalize
 from rag_service.http.same_origin import CORS_METHODS, SAFE, SameOrigin
 from rag_service.http.tracing import Traces
 from rag_service.settings import read_settings

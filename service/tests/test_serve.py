@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -352,3 +353,56 @@ def test_traces_have_the_steps_and_not_the_question(home: Path) -> None:
     for step in ("rag.retrieve", "rag.augment", "rag.generate"):
         assert names[step].parent_span_id == top.span_id
     assert b"zebra" not in b"".join(collector.bodies)
+
+
+def index(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [RAG, "index", *arguments],
+        env=environment(home, **variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_while_it_has_the_store_open_rag_index_offers_the_upload(
+    home: Path, tmp_path: Path
+) -> None:
+    """The command of the hint works as it stands, and gives the ids that `rag index` gives."""
+    folder = tmp_path / "new notes"
+    folder.mkdir()
+    (folder / "roof.md").write_text("# Roof\n\nThe roof was mended in May.\n")
+    (folder / "bad.pdf").write_bytes(b"no PDF")
+    with serve(home) as served:
+        wait(f"{served.url}/readyz")
+        refused = index(home, str(folder))
+        assert refused.returncode == 75
+        assert f"a service at {served.url} has the documents open" in refused.stderr
+        hint = re.search(r"`rag (index [^`]*)`", refused.stderr)
+        assert hint
+        sent = index(home, *shlex.split(hint[1])[1:])
+        assert sent.returncode == 1, "one file cannot be read"
+        assert "1 added" in sent.stdout and "bad.pdf" in sent.stdout, sent.stderr
+        found = httpx.get(f"{served.url}/v1/documents", trust_env=False).json()["documents"]
+        assert "new notes/roof.md" in [one["document_id"] for one in found]
+        pruned = index(home, str(folder), "--prune", "--service", served.url)
+        assert pruned.returncode == 2
+        assert "--prune" in pruned.stderr
+    gone = index(home, str(folder), "--service", served.url)
+    assert gone.returncode == 1
+    assert "cannot be reached" in gone.stderr
+    assert "Traceback" not in gone.stderr + refused.stderr + sent.stderr
+
+
+def test_rag_index_uploads_with_a_key(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "roof.md").write_text("# Roof\n\nThe roof was mended in May.\n")
+    keys = json.dumps([{"name": "ann", "key": "a key of ann's own", "write": True}])
+    with serve(home, RAG_API_KEYS=keys) as served:
+        wait(f"{served.url}/readyz")
+        arguments = (str(tmp_path / "roof.md"), "--service", served.url)
+        without = index(home, *arguments)
+        assert without.returncode == 1
+        assert "set RAG_API_KEY" in without.stderr
+        assert index(home, *arguments, RAG_API_KEY="a key of ann's own").returncode == 0

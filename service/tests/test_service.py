@@ -471,7 +471,8 @@ def test_an_empty_store_is_ready_too() -> None:
     said = asyncio.run(get_ready(made, lambda: made.missing is None))
 
     assert made.missing is None
-    assert (said, len(runner.asked)) == (["ready"], 1)
+    assert made.note == "no collection 'default' yet; add documents to make it"
+    assert (said, len(runner.asked)) == ([f"ready; {made.note}"], 1)
 
 
 def test_a_probe_that_fails_is_repeated_and_said_once() -> None:

@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from projects import STEPS
+from rag_pipeline.stages import NEEDED
 
 Manifest = dict[str, Any]
 Manifests = list[Manifest]
 Edge = tuple[str, str]
 
 USER = 10001  # of the images
-PARTS = ("service", "composite", *STEPS)
-CHAIN = {("service", "composite"), *(("composite", step) for step in STEPS)}
+PARTS = ("service", "composite", *NEEDED)
+CHAIN = {("service", "composite"), *(("composite", step) for step in NEEDED)}
+RERANKED = {("composite", "rerank")}  # where there is a server for it
 # Who may call whom besides: `anyone` is another pod of the namespace.
 WRITERS = {(part, "qdrant") for part in ("retrieve", "service", "ingest")}
-ALLOWED = CHAIN | WRITERS | {("anyone", "service")}
+ALLOWED = CHAIN | RERANKED | WRITERS | {("anyone", "service")}
 DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 SECRET_NAME = re.compile(r"(KEYS?|TOKEN|PASSWORD|SECRET)$")
 RUNNER_HOST = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"

@@ -28,10 +28,12 @@ from images import IMAGES, OTHERS
 from projects import STEPS
 from qdrant_double import QdrantDouble
 
+from rag_pipeline.stages import NEEDED
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 FILE = DEPLOY / "compose.yaml"
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?+])(?P<rest>[^}]*))?\}")
 IMAGE_VARIABLES = {image.variable for image in IMAGES} | set(OTHERS)
 DIGEST = "registry.example.com/team/x@sha256:" + "a" * 64
 LOCAL = "127.0.0.1"
@@ -58,6 +60,8 @@ def filled_in(value: Any, given: dict[str, str]) -> Any:
 
     def replaced(found: re.Match[str]) -> str:
         text = given.get(found["name"], "")
+        if found["kind"] == "+":  # another text where the variable is set
+            return found["rest"] if text else ""
         if text or found["kind"] != "-":
             return text
         return found["rest"]
@@ -229,7 +233,7 @@ def test_what_needs_no_network_outside_has_none() -> None:
     """Qdrant, retrieve, augment, the composite and the model reach nothing beyond."""
     assert PROJECT["networks"]["inside"] == {"internal": True}
     outside = {name for name, each in SERVICES.items() if "outside" in each.get("networks", ())}
-    assert outside == {"generate", "service", "engine", "service-engine"}
+    assert outside == {"rerank", "generate", "service", "engine", "service-engine"}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -254,7 +258,7 @@ def test_every_key_is_a_file(name: str) -> None:
     read = set(re.findall(r"/run/secrets/(\w+)", named))
     mounted = set(service.get("secrets", ()))
     # the key of a model is read where RAG_LLM_API_KEY_FILE names it
-    assert read | ({"llm_api_key"} & mounted) == mounted
+    assert read | ({"llm_api_key", "reranker_api_key"} & mounted) == mounted
     assert mounted <= PROJECT["secrets"].keys()
 
 
@@ -381,7 +385,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 def test_a_document_is_uploaded_and_asked_through_all_of_them(stack: Stack) -> None:
     """New and empty it becomes healthy, takes a document with a key, and answers with a citation."""
     stack.start("service")
-    assert stack.processes.keys() == {*STEPS, "composite", "service"}
+    assert stack.processes.keys() == {*NEEDED, "composite", "service"}
     document = ("files", ("bylaws.md", b"# By-laws\n\nOnly the board may sign contracts.\n"))
     question = {"query": "Who may sign contracts?"}
     with httpx.Client(base_url=stack.urls["service"], trust_env=False, timeout=60) as client:

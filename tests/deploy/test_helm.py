@@ -31,6 +31,7 @@ from rag_generate.settings import Settings as GenerateSettings
 from rag_kit.client import CLOSE_S, READY_S
 from rag_kit.passages import COLLECTION
 from rag_pipeline.settings import RagSettings
+from rag_rerank.settings import RerankSettings
 from rag_retrieve.settings import RetrieveSettings
 from rag_service.command import CLOSING_S
 from rag_service.settings import ServiceSettings
@@ -42,7 +43,14 @@ assert BUILT
 HELM = ROOT / f".tools/helm-{BUILT[1]}/helm"
 EXAMPLE, ALL = CHART / "ci/example-values.yaml", CHART / "ci/all-features-values.yaml"
 OLDEST = "1.30"  # Kubernetes; Chart.yaml names it, too
-SETTINGS = (AugmentSettings, GenerateSettings, RagSettings, RetrieveSettings, ServiceSettings)
+SETTINGS = (
+    AugmentSettings,
+    GenerateSettings,
+    RagSettings,
+    RerankSettings,
+    RetrieveSettings,
+    ServiceSettings,
+)
 DOCUMENTED = set(re.findall(r"^\| `(RAG_\w+)`", (ROOT / "docs/configuration.md").read_text(), re.M))
 OF_A_JOB = {policies.RUNNER_HOST, "HOME", "DO_NOT_TRACK", "DAGGER_NO_NAG"}
 OF_A_JOB |= {"DAGGER_NO_UPDATE_CHECK", "REGISTRY_TOKEN"}
@@ -235,6 +243,20 @@ def test_all_that_write_documents_cut_them_alike() -> None:
         values = {setting(found, part, name) for part in ("retrieve", "ingest", "service")}
         assert len(values) == 1
         assert values != {None}
+
+
+def test_a_reranker_is_deployed_only_with_a_server() -> None:
+    """Its address makes the step, its place in the composite, and its way out."""
+    least, whole = rendered(EXAMPLE), rendered(ALL)
+
+    assert [each for each, _ in policies.workloads(least) if component(each) == "rerank"] == []
+    assert setting(least, "composite", "RAG_RERANK_URL") is None
+    assert setting(whole, "composite", "RAG_RERANK_URL") == "http://rag-rerank:8080"
+    assert setting(whole, "rerank", "RAG_RERANKER_URL") == "http://reranker.models:8080"
+    assert setting(whole, "rerank", "RAG_RERANKER") == "tei"
+    assert (
+        setting(whole, "rerank", "RAG_RERANKER_API_KEY_FILE") == "/etc/rag/reranker-api-key/api-key"
+    )
 
 
 def test_the_notes_name_what_there_is(tmp_path: Path) -> None:
@@ -609,7 +631,7 @@ def test_who_may_call_whom_depends_on_what_is_switched_on() -> None:
     whole = policies.edges(rendered(ALL, **IN_NAMESPACE))
 
     assert least == {*policies.CHAIN, ("anyone", "service"), ("retrieve", "qdrant")}
-    assert whole == {*policies.CHAIN, ("anyone", "service"), *policies.WRITERS}
+    assert whole == {*policies.CHAIN, *policies.RERANKED, ("anyone", "service"), *policies.WRITERS}
 
 
 def test_without_policies_the_rule_for_the_network_fails() -> None:

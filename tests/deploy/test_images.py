@@ -33,6 +33,7 @@ import rag_kit.container
 from rag_augment.module import Augment
 from rag_generate.module import Generate
 from rag_pipeline.module import Rag
+from rag_rerank.module import Rerank
 from rag_retrieve.module import Retrieve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,6 +186,7 @@ def test_compose_starts_what_the_images_run(
     rag = Rag(docs=directory(ROOT))
     made = {
         "retrieve": Retrieve().container(),
+        "rerank": Rerank().container(),
         "augment": Augment().container(),
         "generate": Generate().container(),
         "composite": rag.container(),

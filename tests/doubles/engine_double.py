@@ -316,6 +316,11 @@ class EngineDouble:
 
         return _Retrieve(Retrieve(**configured))
 
+    def rerank(self, **configured: Any) -> Any:
+        from rag_rerank.module import Rerank
+
+        return Rerank(**configured)
+
     def augment(self) -> Any:
         from rag_augment.module import Augment
 

@@ -100,9 +100,10 @@ def copy_of(source: Path, target: Path) -> Path:
 def unpin(folder: Path) -> None:
     """Where the engine's registry has images of its own (RAG_TEST_UNPINNED), take them by tag."""
     if os.environ.get("RAG_TEST_UNPINNED"):
-        for file in folder.glob("dagger/kit/src/rag_kit/container.py"):  # an example has none
-            text = file.read_text(encoding="utf-8")
-            file.write_text(re.sub(r"@sha256:[0-9a-f]{64}", "", text), encoding="utf-8")
+        for name in ("kit/src/rag_kit/container.py", "python-sdk/main.dang"):
+            for file in folder.glob(f"dagger/{name}"):  # an example has none
+                text = file.read_text(encoding="utf-8")
+                file.write_text(re.sub(r"@sha256:[0-9a-f]{64}", "", text), encoding="utf-8")
 
 
 def commit(folder: Path, *tags: str) -> None:

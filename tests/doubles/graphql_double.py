@@ -192,7 +192,7 @@ class EngineDouble(ThreadingHTTPServer):
         if "search(inputJson" in query:
             return {"node": {"search": self.composite("search", given["request"])}}
         if "directory { id }" in query:
-            steps = {"augment": "rootfs", "generate": "rootfs"}
+            steps = {"rerank": "rootfs", "augment": "rootfs", "generate": "rootfs"}
             images: dict[str, Any] = {
                 s: {"container": {f: {"id": _id(s)}}} for s, f in steps.items()
             }
@@ -209,7 +209,7 @@ class EngineDouble(ThreadingHTTPServer):
     def _chain(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
         """Run the steps a chain of containers names, each on what the one before gave."""
         text, files, codes = given["request"], {}, {}
-        for step in ("retrieve", "augment", "generate"):
+        for step in ("retrieve", "rerank", "augment", "generate"):
             if f"rag_{step}" in query:
                 text = self.composite(step, text)
                 files[step] = {"contents": text}

@@ -120,6 +120,7 @@ def serving(
             http=protocol_with(app.state.gate),
             port=0,
             log_level="warning",
+            proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=5,
         )

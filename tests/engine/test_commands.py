@@ -16,10 +16,12 @@ from rag_augment.module import Augment
 from rag_generate.module import Generate
 from rag_pipeline.module import Rag
 from rag_pipeline.steps.local import open_local
+from rag_rerank.module import Rerank
 from rag_retrieve.module import Retrieve
 
 MODULES: dict[str, Any] = {
     "retrieve": Retrieve,
+    "rerank": Rerank,
     "augment": Augment,
     "generate": Generate,
     "rag": Rag,

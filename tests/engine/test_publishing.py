@@ -36,6 +36,7 @@ MANIFESTS = (
 )
 PACKAGES = {
     "retrieve": "rag_retrieve",
+    "rerank": "rag_rerank",
     "augment": "rag_augment",
     "generate": "rag_generate",
     "rag": "rag_pipeline",

@@ -13,7 +13,7 @@ EXAMPLES = ROOT / "examples"
 TAG = "v9.9.9"
 HANDBOOK = ("Who approves a release?", "Two people approve a release")
 CATALOG = ("Until when can I cancel a booking?", "cancel")
-MODULES = ("retrieve", "augment", "generate", "rag")
+MODULES = ("retrieve", "rerank", "augment", "generate", "rag", "python-sdk")
 
 
 @pytest.fixture(scope="module")

@@ -375,6 +375,15 @@ def test_threat_overload_of_many_addresses_is_looked_at_a_few_at_a_time() -> Non
     run(check())
 
 
+def test_threat_overload_by_addresses_that_never_reach_the_queue_leaves_no_trace() -> None:
+    """Requests that are admitted and then turn out to be no questions, each from another address."""
+    admission = Admission(4, 4, 60, Metrics())
+    for number in range(50):
+        came = admission.admit(f"address {number}", 60)
+        admission.forget(f"address {number}", came)
+        assert not admission._tenants
+
+
 def test_threat_overload_whatever_comes_and_goes_no_place_is_lost(lane: Any) -> None:
     """Requests that come, end, give up while they wait or work: at any time the sums are right."""
     chance = random.Random(lane.seed)

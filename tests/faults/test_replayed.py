@@ -36,6 +36,10 @@ class Text:
     name: str
     text: str
 
+    @property
+    def size(self) -> int:
+        return len(self.text)
+
     def load(self) -> list[LoadedDocument]:
         return load(self.name, self.text.encode())
 
@@ -149,7 +153,7 @@ def test_threat_replayed_ingestion_forgets_only_what_a_crash_cut_off(
     left: dict[str, bytes] = {}
 
     @contextmanager
-    def cut_off(path: Path) -> Iterator[sqlite3.Connection]:
+    def cut_off(path: Path, table: str) -> Iterator[sqlite3.Connection]:
         """Give a transaction whose files are kept as they are before its commit."""
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA cache_size = 1")
@@ -168,7 +172,7 @@ def test_threat_replayed_ingestion_forgets_only_what_a_crash_cut_off(
         file = folder / OUTCOMES
         assert file.stat().st_mode & 0o777 == 0o600
         with monkeypatch.context() as patch:
-            patch.setattr(idempotency, "_transaction", cut_off)
+            patch.setattr(idempotency, "transaction", cut_off)
             assert await service.upload("key 1", Text("1.txt", "Text.")) == "done"
         assert left.keys() == {OUTCOMES, f"{OUTCOMES}-journal"}
         await service.library.close()

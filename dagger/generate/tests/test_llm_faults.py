@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
-import time
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 
-from rag_generate import llm_faults
 from rag_generate.llm_faults import (
     Failure,
     explain_failure,
@@ -152,21 +149,3 @@ def test_a_timeout_names_its_phase() -> None:
         False,
         "the model did not answer in time (total: 2.5 s); generate.deadline_s is the limit",
     )
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0.25", 0.25), ("-5", 0.0), ("61", 60.0), ("nan", None), ("inf", None),
-        ("soon", None), (email.utils.formatdate(1_000_030, usegmt=True), 30.0),
-        (email.utils.formatdate(999_000, usegmt=True), 0.0), (None, None),
-    ],
-)  # fmt: skip
-def test_the_wait_a_server_asks_for(
-    value: str | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A number or a date; capped at a minute; nonsense is no wait."""
-    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
-    headers = httpx2.Headers({} if value is None else {"retry-after": value})
-
-    assert llm_faults.retry_after(headers) == seconds

@@ -150,9 +150,16 @@ class Asked(BaseModel):
 @pytest.mark.parametrize(
     ("given", "param", "message"),
     [
-        ({"query": "x", "retrieve": {"top": 1}}, "retrieve.top",
-         "retrieve.top: unknown option; see the request schema in contract/ for the known ones"),
+        ({"query": "x", "retrieve": {"depth": 1}}, "retrieve.depth",
+         "retrieve.depth: unknown option; the request schema lists the known ones"),
+        ({"query": "x", "retrieve": {"top-k": 1}}, "retrieve.top-k",
+         "retrieve.top-k: unknown option; did you mean 'top_k'?"),
+        ({"query": " ", "retrieve": {"Mode": "dense"}}, "retrieve.Mode",
+         "retrieve.Mode: unknown option; did you mean 'mode'?"),
         ({}, "query", "query: required, but missing"),
+        ({"quer": "x"}, "query", "query: required, but missing; did you misspell it as 'quer'?"),
+        ({"Query": "x"}, "query", "query: required, but missing; did you misspell it as 'Query'?"),
+        ({"question": "x"}, "query", "query: required, but missing"),
         ({"query": " "}, "query",
          'query: the query is empty; ask something, e.g. "Who may sign?"'),
         ({"query": "x", "retrieve": {"top_k": "many"}}, "retrieve.top_k",
@@ -167,7 +174,7 @@ def test_an_error_names_field_value_and_rule(given: Any, param: str | None, mess
     """A long value is cut."""
     with pytest.raises(ValidationError) as caught:
         Asked.model_validate(given)
-    told = explain(caught.value)
+    told = explain(caught.value, Asked)
 
     assert (told.code, told.param, told.message) == ("invalid_request", param, message)
 

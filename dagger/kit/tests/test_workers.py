@@ -1,10 +1,11 @@
-"""The threads that steps work in: how many, and that they leave the event loop the processor."""
+"""The threads that steps work in: how many, with which priority."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,16 +40,29 @@ def test_as_many_processors_as_affinity_and_quota_allow(
     assert workers.processors() == most
 
 
+def priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
 @pytest.mark.parametrize("io_bound", [True, False])
-def test_steps_work_behind_the_event_loop(io_bound: bool) -> None:
-    """One thread a processor, or many that wait; each with a lower priority than its process."""
-
-    def priority() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
+def test_answers_have_the_priority_of_their_process(io_bound: bool) -> None:
+    """One thread a processor, or many that wait; none behind other programs on the machine."""
     with workers.threads(io_bound=io_bound) as pool:
         inside = pool.submit(priority).result()
         at_once = pool._max_workers
 
-    assert inside == max(priority(), workers.NICE)
+    assert inside == priority()
     assert at_once == (workers.IO_THREADS if io_bound else workers.processors())
+
+
+def test_work_in_the_background_goes_behind_with_the_threads_it_starts() -> None:
+    """An ingest starts threads that embed; an answer has none of them."""
+
+    def started() -> int:
+        with ThreadPoolExecutor(1) as inner:
+            return inner.submit(priority).result()
+
+    with ThreadPoolExecutor(1, initializer=workers.lower_priority) as pool:
+        found = {pool.submit(look).result() for look in (priority, started)}
+
+    assert found == {max(priority(), workers.NICE)}

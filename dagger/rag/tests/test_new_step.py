@@ -28,8 +28,8 @@ from rag_pipeline.step import answer, search
 from rag_pipeline.steps.local import LocalPipeline, open_local
 from rag_pipeline.steps.remote import open_remote
 
-FIRST, *REST = PIPELINE
-STAGES = (FIRST, Stage("rerank", RetrieveOutput), *REST)
+FIRST, *REST = [stage for stage in PIPELINE if not stage.optional]
+STAGES = (FIRST, Stage("reverse", RetrieveOutput), *REST)
 NAMES = [stage.name for stage in STAGES]
 QUESTION = {"query": "Who keeps the accounts and signs contracts?", "request_id": "r1"}
 
@@ -37,13 +37,13 @@ QUESTION = {"query": "Who keeps the accounts and signs contracts?", "request_id"
 class RequestWithOptions(RagRequest):
     """The request with the field that a new step adds."""
 
-    rerank: dict[str, JsonValue] = Field(default_factory=dict)
+    reverse: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPipeline]:
     """The four steps in this process, over two documents."""
-    folder = tmp_path_factory.mktemp("rerank")
+    folder = tmp_path_factory.mktemp("reverse")
     with open_local(home=folder / "home", stages=STAGES) as opened:
         opened.retriever.ingest([write_documents(folder)])
         yield opened
@@ -91,8 +91,8 @@ def test_every_step_has_a_field_for_its_options() -> None:
 
 def test_the_stages_of_a_search_are_those_that_give_passages() -> None:
     """The new step is one of them; a prompt is not passages."""
-    assert [stage.name for stage in search_stages(STAGES)] == ["retrieve", "rerank"]
-    assert [stage.name for stage in search_stages(PIPELINE)] == ["retrieve"]
+    assert [stage.name for stage in search_stages(STAGES)] == ["retrieve", "reverse"]
+    assert [stage.name for stage in search_stages(PIPELINE)] == ["retrieve", "rerank"]
 
 
 def test_an_answer_rests_on_the_reordered_passages(pipeline: Pipeline) -> None:
@@ -114,8 +114,8 @@ def test_a_search_takes_the_new_step_along(pipeline: Pipeline) -> None:
 
     assert [result["chunk_id"] for result in results] == ranked(pipeline)[::-1]
     assert [result["score"] for result in results] == [1 / n for n in range(1, len(results) + 1)]
-    assert list(response["timings_ms"]) == ["retrieve", "rerank", "total"]
-    assert list(response["provenance"]) == ["retrieve", "rerank", "rag"]
+    assert list(response["timings_ms"]) == ["retrieve", "reverse", "total"]
+    assert list(response["provenance"]) == ["retrieve", "reverse", "rag"]
 
 
 def test_a_stream_shows_the_reordered_passages_first(pipeline: Pipeline) -> None:
@@ -145,21 +145,21 @@ def test_a_server_of_the_pipeline_runs_it(urls: dict[str, str], remote: Pipeline
 
     assert answered["answer"] == remote.answer(QUESTION)["answer"]
     assert list(answered["timings_ms"]) == [*NAMES, "total"]
-    assert list(found["timings_ms"]) == ["retrieve", "rerank", "total"]
+    assert list(found["timings_ms"]) == ["retrieve", "reverse", "total"]
 
 
 def test_conformance_checks_the_new_step(local: LocalPipeline) -> None:
     """The promises of a step that gives passages, and those of every step; one broken is told."""
 
     async def drops_a_field(text: str) -> str:
-        reply = json.loads(await local.steps["rerank"](text))
+        reply = json.loads(await local.steps["reverse"](text))
         return json.dumps({key: value for key, value in reply.items() if key != "augment"})
 
     async def report(step: Any) -> list[tuple[str, bool]]:
-        checked = await check_step("rerank", step, stages=STAGES)
+        checked = await check_step("reverse", step, stages=STAGES)
         return [(check.id, check.passed) for check in checked.checks]
 
-    good = local.portal.call(report, local.steps["rerank"])
+    good = local.portal.call(report, local.steps["reverse"])
     bad = local.portal.call(report, drops_a_field)
 
     assert [name for name, passed in good if not passed] == []
@@ -169,7 +169,7 @@ def test_conformance_checks_the_new_step(local: LocalPipeline) -> None:
 
 def test_its_options_reach_it_and_are_part_of_a_search(local: LocalPipeline) -> None:
     """One field of the request, checked by the step, recorded for a replay."""
-    request = RequestWithOptions(**QUESTION, rerank={"keep": 1})
+    request = RequestWithOptions(**QUESTION, reverse={"keep": 1})
 
     async def ask() -> Any:
         return await answer(request, local.steps, stages=STAGES)
@@ -177,19 +177,19 @@ def test_its_options_reach_it_and_are_part_of_a_search(local: LocalPipeline) -> 
     response = local.portal.call(ask)
 
     assert len(response.contexts) == 1
-    assert response.provenance["rag"]["request"]["rerank"] == {"keep": 1}
+    assert response.provenance["rag"]["request"]["reverse"] == {"keep": 1}
 
 
 def test_a_replay_repeats_the_new_step(local: LocalPipeline) -> None:
     """The same passages are identical; another version of the step is named."""
     response = local.answer(QUESTION)
     same = json.loads(replay_answer(local, json.dumps(response).encode()))
-    response["provenance"]["rerank"]["version"] = "0.9"
+    response["provenance"]["reverse"]["version"] = "0.9"
     changed = json.loads(replay_answer(local, json.dumps(response).encode()))
 
     assert (same["identical"], same["differences"]) == (True, [])
     assert [item["message"] for item in changed["differences"]] == [
-        "another version of rerank answered: 0.9, now 1.0"
+        "another version of reverse answered: 0.9, now 1.0"
     ]
 
 
@@ -200,10 +200,10 @@ def test_an_error_names_the_new_step(local: LocalPipeline) -> None:
         return '{"results": "none"}'
 
     async def ask() -> Any:
-        steps = {**local.steps, "rerank": off_contract}
+        steps = {**local.steps, "reverse": off_contract}
         return await answer(RagRequest(**QUESTION), steps, stages=STAGES)
 
-    with pytest.raises(StepError, match="the step rerank is off contract: results") as caught:
+    with pytest.raises(StepError, match="the step reverse is off contract: results") as caught:
         asyncio.run(ask())
 
-    assert caught.value.step == "rerank"
+    assert caught.value.step == "reverse"

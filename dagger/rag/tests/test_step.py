@@ -251,6 +251,7 @@ def test_search_calls_retrieve_alone() -> None:
         "query": "Who may sign?",
         "collection": "default",
         "results": [doubles.PASSAGE],
+        "degraded": False,
         "timings_ms": {"retrieve": 1000.0, "total": 3000.0},
         "warnings": ["slow store"],
         "provenance": {

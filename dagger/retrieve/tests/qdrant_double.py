@@ -321,11 +321,15 @@ def _filter(raw: Any) -> Any:
 def _condition(raw: Any) -> Any:
     if "is_null" in raw and isinstance(raw["is_null"], dict):
         return q.IsNullCondition(raw["is_null"]["key"])
+    if "is_empty" in raw and isinstance(raw["is_empty"], dict):
+        return q.IsEmptyCondition(raw["is_empty"]["key"])
     if "has_id" in raw:
         return q.HasIdCondition(set(raw["has_id"]))
     if "key" not in raw:
         return _filter(raw)
     if raw.get("match") is not None:
+        if "any" in raw["match"]:
+            return q.FieldCondition(raw["key"], match=q.MatchAny(raw["match"]["any"]))
         value = raw["match"]["value"]
         value = np.bool_(value) if isinstance(value, bool) else value
         return q.FieldCondition(raw["key"], match=q.MatchValue(value))

@@ -9,14 +9,26 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import qdrant_double
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_kit.errors import StepError
-from rag_retrieve.search.filters import Compare, Condition, matches, parse_filters
+from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest
+from rag_retrieve.search.dates import parse_date
+from rag_retrieve.search.filters import (
+    Compare,
+    Condition,
+    matches,
+    parse_filters,
+    text_fields,
+    values_at,
+    without_text,
+)
 from rag_retrieve.stores.base import Point
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
+from rag_retrieve.stores.qdrant.collection import to_client
 
 
 def parsed(raw: Any) -> Condition:
@@ -36,8 +48,13 @@ def parsed(raw: Any) -> Condition:
         ({"year": {"$in": 5}}, "filters.year.$in", "a number"),
         ({"year": {"$in": [1, [2]]}}, "filters.year.$in[1]", "a list"),
         ({"year": {"$in": list(range(257))}}, "filters.year.$in", "at most 256"),
-        ({"year": {"$gt": "2020"}}, "filters.year.$gt", "numbers only, but got text"),
+        ({"year": {"$gt": None}}, "filters.year.$gt", "numbers, texts and dates, but got null"),
         ({"year": {"$gt": True}}, "filters.year.$gt", "a boolean"),
+        ({"tags": {"$exists": 1}}, "filters.tags.$exists", "true or false, but got a number"),
+        ({"tags": {"$contains": ""}}, "filters.tags.$contains", "not empty"),
+        ({"tags": {"$contains": []}}, "filters.tags.$contains", "a list that is empty"),
+        ({"tags": {"$contains": {}}}, "filters.tags.$contains", "an object"),
+        ({"name": {"$startsWith": 1}}, "filters.name.$startsWith", "text that is not empty"),
         ({"year": {"$gt": float("nan")}}, "filters.year.$gt", "finite"),
         ({"year": float("inf")}, "filters.year", "finite"),
         ({"id": 2**63}, "filters.id", "beyond 64 bits"),
@@ -120,6 +137,36 @@ MEANING = [
     ({"$and": [{"x": 1}, {"y": 1}]}, {"y": 1}, False),
     ({"x": {"$in": [1.5, "a", None, False]}}, {"x": False}, True),
     ({"x": -0.0}, {"x": 0}, True),
+    ({"x": {"$gte": "2024-03-15"}}, {"x": "2024-03-15"}, True),
+    ({"x": {"$gte": "2024-03-15"}}, {"x": "2024-03-14T23:59"}, False),
+    ({"x": {"$lte": "2024-03-15"}}, {"x": "2024-03-15T18:00:00Z"}, True),
+    ({"x": {"$gt": "2024-03"}}, {"x": "2024-03-31"}, False),
+    ({"x": {"$gt": "2024-03"}}, {"x": "1 April 2024"}, True),
+    ({"x": {"$lt": "2024-03-15"}}, {"x": "14.03.2024"}, True),
+    ({"x": {"$lt": "2024-03-15"}}, {"x": "2024"}, True),
+    ({"x": {"$gte": "2024-03-15T10:00:00Z"}}, {"x": "2024-03-15T11:30:00+02:00"}, False),
+    ({"x": {"$gte": "2024-03-15T10:00:00"}}, {"x": "2024-03-15 11:30"}, True),
+    ({"x": {"$gte": "2024-03-15"}}, {"x": 20240316}, False),
+    ({"x": {"$gte": "2024-03-15"}}, {"x": ["2023-01-01", "2025-01-01"]}, True),
+    ({"x": {"$gt": "b"}}, {"x": "c"}, True),
+    ({"x": {"$gt": "b"}}, {"x": "B"}, False),
+    ({"x": {"$gt": "b"}}, {}, False),
+    ({"x": {"$contains": "nua"}}, {"x": "manual"}, True),
+    ({"x": {"$contains": "Nua"}}, {"x": "manual"}, False),
+    ({"x": {"$contains": "hr"}}, {"x": ["it", "hr"]}, True),
+    ({"x": {"$contains": 2}}, {"x": [1, 2]}, True),
+    ({"x": {"$contains": ["hr", "it"]}}, {"x": ["it", "hr"]}, True),
+    ({"x": {"$contains": ["hr", "it"]}}, {"x": ["hr"]}, False),
+    ({"x": {"$startsWith": "man"}}, {"x": "manual"}, True),
+    ({"x": {"$startsWith": "man"}}, {"x": "a manual"}, False),
+    ({"x": {"$not": {"$startsWith": "man"}}}, {}, True),
+    ({"x": {"$exists": True}}, {"x": 0}, True),
+    ({"x": {"$exists": True}}, {"x": None}, True),
+    ({"x": {"$exists": True}}, {"x": []}, False),
+    ({"x": {"$exists": True}}, {"x": {}}, True),
+    ({"x": {"$exists": False}}, {"y": 1}, True),
+    ({"a.b": {"$exists": True}}, {"a": {"b": [0]}}, True),
+    ({"a.b": {"$exists": True}}, {"a": [{"b": 1}]}, False),
 ]
 
 
@@ -145,8 +192,21 @@ def stored(store: EdgeStore, documents: list[dict[str, Any]]) -> None:
     )
 
 
-def found(store: EdgeStore, condition: Condition) -> set[int]:
-    [hits] = store.search([("dense", [1.0], 100)], condition)
+def found(store: EdgeStore, condition: Condition, documents: list[dict[str, Any]]) -> set[int]:
+    texts = {
+        field: {
+            one
+            for document in documents
+            for one in values_at(document, field)
+            if isinstance(one, str)
+        }
+        for field in text_fields(condition)
+    }
+    native = without_text(condition, texts)
+    [hits] = store.search([("dense", [1.0], 100)], native)
+    sent = to_client(native).model_dump(mode="json", exclude_none=True)
+    [on_server] = store._fetch([("dense", [1.0], 100)], qdrant_double._filter(sent), False)
+    assert {hit.id for hit in on_server} == {hit.id for hit in hits}
     return {UUID(hit.id).int for hit in hits}
 
 
@@ -161,13 +221,14 @@ def test_an_operator_means_what_the_text_says(
 def test_the_embedded_store_means_the_same(stores: EdgeStores) -> None:
     """Every documented case again, in the engine."""
     store = stores.create("meaning", dim=1)
-    stored(store, [metadata for _, metadata, _ in MEANING])
+    documents = [metadata for _, metadata, _ in MEANING]
+    stored(store, documents)
     for at, (raw, _, passes) in enumerate(MEANING):
-        assert (at in found(store, parsed(raw))) is passes, raw
+        assert (at in found(store, parsed(raw), documents)) is passes, raw
     store.close()
 
 
-WORDS = ["", "a", "A", "1", "true", "ü", "a.b", "null"]
+WORDS = ["", "a", "A", "1", "true", "ü", "a.b", "null", "2024", "2024-03-15", "2024-03-15T10:00Z"]
 NUMBERS = [0, 1, 2, -1, 1.0, 1.5, -0.0, 2**53, 2**53 + 1, 2**63 - 1, -(2**63), 1e300, 0.1, 3]
 SCALARS = st.sampled_from([*WORDS, *NUMBERS, True, False, None])
 FIELDS = ["x", "y", "a.b", "a", "a b", "n-1"]
@@ -183,6 +244,9 @@ METADATA = st.dictionaries(st.sampled_from(["x", "y", "a", "a b", "n-1"]), VALUE
 OPERATIONS = st.one_of(
     st.tuples(st.sampled_from(["$eq", "$ne"]), SCALARS),
     st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.sampled_from(NUMBERS)),
+    st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.sampled_from(WORDS)),
+    st.tuples(st.sampled_from(["$contains", "$startsWith"]), st.sampled_from(WORDS[1:])),
+    st.tuples(st.just("$exists"), st.booleans()),
     st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(SCALARS, min_size=1, max_size=4)),
 )
 LEAVES = st.one_of(
@@ -221,4 +285,46 @@ def test_the_engine_finds_what_brute_force_finds(
     for raw in filters:
         condition = parsed(raw)
         expected = {at for at, one in enumerate(documents) if matches(condition, one)}
-        assert found(random_store, condition) == expected, raw
+        assert found(random_store, condition, documents) == expected, raw
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2024", "2024"), ("2024-03", "2024-03"), ("2024-03-15", "2024-03-15"),
+        ("2024-03-15T10:30:00.123+02:00", "2024-03-15"), ("2024/03/15", "2024-03-15"),
+        ("15.3.2024", "2024-03-15"), ("15. März 2024", "2024-03-15"), ("15 mars 2024", "2024-03-15"),
+        ("March 15, 2024", "2024-03-15"), ("1st of May 2025", "2025-05-01"), ("Sept 2024", "2024-09"),
+        ("Fri, 15 Mar 2024 10:30:00 +0100", "2024-03-15"),
+        ("2024-13-01", None), ("30.02.2024", None), ("1.10", None), ("2024-3", None),
+        ("12345", None), ("Room 2024", None), ("03/04/2024", None), ("", None),
+    ],
+)  # fmt: skip
+def test_dates_are_read_as_people_write_them(text: str, date: str | None) -> None:
+    """With the precision they have; what is ambiguous or impossible is none."""
+    moment = parse_date(text)
+
+    assert (moment and moment.text) == date
+
+
+def test_a_field_that_nobody_has_is_named(retriever: Retriever) -> None:
+    """In the warnings of the response, whether something passes or nothing does."""
+    retriever.ingest_documents(
+        LoadedDocument(name, "", name, f"Note {name}.", "text/plain", metadata={"date": date})
+        for name, date in (("a", "2024-03-15"), ("b", "2025-01-01"))
+    )
+
+    def ask(filters: dict[str, Any]) -> tuple[list[str], list[str]]:
+        answer = retriever.retrieve(RetrieveRequest(query="note", filters=filters))
+        return sorted(one.document_id for one in answer.results), answer.warnings
+
+    assert ask({"date": {"$gte": "2025"}}) == (["b"], [])
+    assert ask({"date": {"$contains": "03"}}) == (["a"], [])
+    for filters, passes in (({"dat": "x"}, []), ({"dat": {"$ne": "x"}}, ["a", "b"])):
+        results, (warning,) = ask(filters)
+        assert results == passes
+        assert "metadata field 'dat'" in warning
+    retriever.ingest_documents(
+        [LoadedDocument("c", "", "c", "Note c.", "text/plain", metadata={"dat": "x"})]
+    )
+    assert ask({"dat": {"$startsWith": "x"}}) == (["c"], [])

@@ -145,7 +145,9 @@ def test_front_matter_gives_title_and_metadata() -> None:
     document = one("a.md", text)
 
     assert document.title == "A: b"
-    assert document.metadata == {"year": 2024, "score": 1.5, "draft": True}
+    assert document.metadata == {
+        "year": 2024, "score": 1.5, "draft": True, "tags": ["x"], "nested": {"k": "v"},
+    }  # fmt: skip
     assert document.text == text
     assert [heading.text for heading in document.headings] == ["H"]
 
@@ -497,7 +499,7 @@ def test_csv_breaks_at_rows_and_not_at_quoted_line_ends() -> None:
     document = one("a.csv", text)
 
     assert [text[offset:][:4] for offset in document.breaks] == ["id;n", '1;"t', "2;pl"]
-    assert document.metadata == {"columns": ["id", "note"]}
+    assert document.metadata == {"columns": ["id", "note"], "numeric_columns": ["id"]}
     assert [table.columns for table in document.tables] == [("id", "note")]
     assert document.text == text
 
@@ -526,7 +528,10 @@ def test_csv_is_cut_by_the_delimiter_that_fits_most_rows() -> None:
     padded = one("a.csv", "Prices 2024;;\nno;price;stock\nP-1;1,50;2,0\nP-2;2,75;3,5\n")
     piped = one("a.csv", "no|price\n1|2,5\n2|3,5\n")
 
-    assert plain.metadata == padded.metadata == {"columns": ["no", "price", "stock"]}
+    assert plain.metadata == padded.metadata
+    assert plain.metadata == {
+        "columns": ["no", "price", "stock"], "numeric_columns": ["price", "stock"],
+    }  # fmt: skip
     assert [table.delimiter for d in (plain, padded, piped) for table in d.tables] == [
         ";",
         ";",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
+from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings
 from rag_retrieve.index.places import find_files
+from rag_retrieve.stores.embedded.database import EdgeStores
 
 
 def write(path: Path, text: str = "Tea is hot.") -> Path:
@@ -168,3 +170,30 @@ def test_names_with_marks_are_names(tmp_path: Path, name: str) -> None:
 
     assert [one.name for one in (*first.files, *again.files)] == [f"{name}/x.md"] * 2
     assert again.prefixes == [f"{name}/x.md"]
+
+
+def test_a_store_from_before_says_what_a_reindex_brings(
+    settings: RetrieveSettings, tmp_path: Path
+) -> None:
+    """It answers as it is, with a warning, until it is reindexed; its manifest lacks the fields of today."""
+    file = write(tmp_path / "docs" / "rules-2024.md", "# Rules\n\nTea is hot.")
+    with Retriever.open(settings) as now:
+        now.ingest([file.parent])
+    with closing(EdgeStores(settings.home)) as stores:
+        manifest = stores.read_manifest("default") or {}
+        stores.write_manifest(
+            "default", {k: v for k, v in manifest.items() if k not in ("indexing", "roots")}
+        )
+
+    with Retriever.open(settings) as later:
+        before = later.retrieve(RetrieveRequest(query="tea"))
+        unchanged = later.ingest([file.parent]).unchanged
+        still = later.retrieve(RetrieveRequest(query="tea")).warnings
+        later.reindex("default")
+        after = later.retrieve(RetrieveRequest(query="tea"))
+
+    assert unchanged == ["docs/rules-2024.md"]
+    assert before.results == after.results
+    assert len(before.warnings) == len(still) == 1
+    assert "`rag reindex --collection default` brings headings" in before.warnings[0]
+    assert after.warnings == []

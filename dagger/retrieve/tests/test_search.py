@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_kit.ranking import cap
 from rag_retrieve import (
     LoadedDocument,
     Retriever,
@@ -14,7 +15,6 @@ from rag_retrieve import (
     RetrieveResponse,
     RetrieveSettings,
 )
-from rag_retrieve.step import cap
 from rag_retrieve.stores.base import Point
 
 TEXTS = {

@@ -18,7 +18,15 @@ from starlette.responses import Response
 
 from rag_kit.errors import CODES, StepError
 
-from .api import dify, documents, health, openai_chat, openai_vector_stores, questions
+from .api import (
+    dify,
+    documents,
+    health,
+    openai_chat,
+    openai_vector_stores,
+    questions,
+    rerank,
+)
 from .api.api_docs import add_api_docs
 from .api.mcp import add_mcp
 from .api.page import add_page
@@ -28,6 +36,7 @@ from .http.fair_queue import Admission, Rates
 from .http.metrics import Metrics
 from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .http.openapi import describe
+from .http.proxies import Paths, Proxies
 from .http.same_origin import SameOrigin
 from .http.tracing import open_traces
 from .library.library import Library, open_library
@@ -38,7 +47,7 @@ from .settings import ServiceSettings, read_settings
 LOG = logging.getLogger(__name__)
 CLOSE_S = 10.0  # seconds the runner may take to close
 ABOUT = """Ask documents; answers come with verified citations. Every failure has one shape, and a
-`code` to act on: see `contract/README.md`."""
+`code` to act on."""
 
 
 def create_app(
@@ -93,12 +102,14 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an absolute URL, which is wrong behind most proxies
         openapi_url="/openapi.json" if settings.docs_page else None,
         middleware=[
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
             Middleware(SameOrigin, settings=settings),
             Middleware(Keys, keys=keyring, rates=Rates(), settings=settings, metrics=metrics),
             Middleware(Limits, settings=settings, metrics=metrics),
+            Middleware(Paths),
         ],
         exception_handlers={
             StepError: on_step_error,
@@ -109,7 +120,7 @@ def create_app(
     )
     app.state.service = service
     app.state.routes = []
-    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores):
+    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores, rerank):
         app.include_router(part.router)
         app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)
@@ -119,9 +130,10 @@ def create_app(
     app.state.routes += app.router.routes
     describe(app, OPEN, keyed=bool(service.keys))
     stack = app.build_middleware_stack()  # the gate is outermost: refusals must be cheap
-    app.middleware_stack = app.state.gate = Gate(
-        stack, admission=admission, keys=keyring, settings=settings, metrics=metrics
-    )
+    gate = Gate(stack, admission=admission, keys=keyring, settings=settings, metrics=metrics)
+    app.state.gate = gate
+    plain = {route.path for route in app.state.routes if "{" not in getattr(route, "path", "{")}
+    app.middleware_stack = Proxies(gate, settings=settings, paths=plain - {"", "/"})
     return app
 
 

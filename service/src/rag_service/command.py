@@ -17,11 +17,13 @@ import pydantic_core
 import uvicorn
 
 from rag_kit.errors import StepError
+from rag_pipeline.running import announced
+from rag_pipeline.settings import read_settings as rag_settings
 
 from .app import CLOSE_S, create_app
 from .http.uvicorn_protocol import protocol_with
 from .service import Service
-from .settings import ServiceSettings, read_settings
+from .settings import ServiceSettings, is_specific, read_settings
 
 EXITS = {"misconfigured": 78, "module_pin_mismatch": 78, "store_locked": 75}  # others: 1
 BACKLOG = 512  # connections that wait to be accepted
@@ -56,6 +58,7 @@ def serve(notify: Callable[[str], None], **overrides: Any) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the application does that, with more headers
         ws="none",
         timeout_graceful_shutdown=FLUSH_S,
     )
@@ -64,7 +67,9 @@ def serve(notify: Callable[[str], None], **overrides: Any) -> int:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     notify(f"http://{shown}:{port} has the page, /docs the API; Ctrl-C ends")
-    server.run(sockets=[listening])
+    reachable = shown if is_specific(host) else "127.0.0.1"
+    with announced(rag_settings().home, f"http://{reachable}:{port}"):
+        server.run(sockets=[listening])
     return server.code if server.started else 1
 
 

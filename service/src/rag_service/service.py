@@ -47,6 +47,7 @@ class Service:
         containers: Answers `POST /rag`; None where there is no engine.
         library: Keeps documents; None where they are kept elsewhere.
         missing: Why it is not ready; None: it is.
+        note: What a user of a ready service should know: there is nothing to ask yet; or empty.
         on_fatal: Called when the runner can never start.
         on_ready: Called each time it becomes ready.
         containers_wanted: Set by the first `POST /rag`.
@@ -62,6 +63,7 @@ class Service:
     missing: StepError | None = field(
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
+    note: str = ""
     on_fatal: Callable[[], None] = lambda: None
     on_ready: Callable[[], None] = lambda: None
     containers_wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,6 +97,14 @@ class Service:
         self._note(context_of(http.scope), text)
         return text
 
+    async def rerank(self, http: Request, text: str) -> dict[str, Any]:
+        """Return the response of the step `rerank` to a request; errors as for `answer`."""
+        context = context_of(http.scope)
+        self._require_ready(self.runner)
+        reply = await self._in_slot(http, context, lambda: self.runner.rerank(text))
+        data: dict[str, Any] = pydantic_core.from_json(reply)
+        return data
+
     async def events(
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -117,10 +127,16 @@ class Service:
     ) -> str:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
+        return await self._in_slot(http, context, lambda: ask(text))
+
+    async def _in_slot(
+        self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
+    ) -> str:
+        """Work in a slot; when the client goes away, the work is cancelled."""
 
         async def answer() -> str:
             async with self._slot(context):
-                return await ask(text)
+                return await work()
 
         return await while_connected(http, answer())
 
@@ -141,9 +157,7 @@ class Service:
     def _prepare(self, context: Context, request: RagRequest, runner: Runner) -> str:
         """Check that the question may be asked now, and return it as the runner's request text."""
         self.authorize(context, request.collection)
-        missing = self.missing
-        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
-            raise missing
+        self._require_ready(runner)
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
@@ -153,6 +167,11 @@ class Service:
         if self.settings.log_queries:
             LOG.info("request %s asks: %s", context.request_id, request.query)
         return pydantic_core.to_json(request).decode()
+
+    def _require_ready(self, runner: Runner) -> None:
+        missing = self.missing
+        if missing is not None and runner is self.runner and missing.code not in TRANSIENT:
+            raise missing
 
     def authorize(self, context: Context, collection: str, *, write: bool = False) -> None:
         """Check what a key may do; a collection it may not use looks as if it did not exist.
@@ -236,8 +255,8 @@ class Service:
                     reason = error.message
                     notify(f"not ready: {reason}")
             else:
-                if self.missing is not None:
-                    notify("ready")
+                if self.missing is not None and not self.admission.draining:
+                    notify("; ".join(filter(None, ("ready", self.note))))
                     self.on_ready()
                 reason = ""
                 self._set(None)
@@ -283,22 +302,25 @@ class Service:
         self.metrics.breaker_state.labels(breaker.name).set_function(lambda: breaker.open)
 
     async def _probe(self) -> None:
-        """Ask a real question unless the service is ready already; then only whether the runner is."""
+        """Ask a real question until one is answered; from then on only whether the runner is ready."""
         await self.runner.ready()
-        if self.missing is None:
+        if self.missing is None and not self.note:
             return
         probe = RagRequest(
             query=self.settings.probe_query,
             collection=self.settings.collection,
             request_id="probe",
-            generate={"target": "extractive"},  # a probe is not worth a model's call
+            rerank={"enabled": False},  # a probe is not worth a model's call
+            generate={"target": "extractive"},
         )
         try:
             await self.runner.answer(pydantic_core.to_json(probe).decode())
+            self.note = ""
         except StepError as error:
-            # a new installation has no documents yet, and must be able to accept some
             if error.code != "collection_not_found":
                 raise
+            # a new installation must be reachable to take its first documents
+            self.note = f"no collection '{probe.collection}' yet; add documents to make it"
 
 
 def _rule_of(warnings: list[str]) -> str:

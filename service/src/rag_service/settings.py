@@ -19,11 +19,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rag_kit.errors import StepError
+from rag_kit.origins import AllowedOrigins, is_loopback
 from rag_kit.settings import misconfigured
 from rag_pipeline.settings import URL
 
-from .http.origins import AllowedOrigins
-
+ROOT_PATH = r"(?:/[A-Za-z0-9._~-]+)+"
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 
 
@@ -85,6 +85,17 @@ class ServiceSettings(BaseSettings):
         (),
         description="Other sites whose pages may use the service from a browser (CORS), as JSON: "
         '`["https://app.example.com"]`; without keys they may change documents, too.',
+    )
+    root_path: str = Field(
+        "",
+        pattern=rf"^({ROOT_PATH})?$",
+        description="Path that a reverse proxy puts before the service's, e.g. `/rag`; none: as a "
+        "trusted proxy's `X-Forwarded-Prefix` says.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"),
+        description='Addresses and networks of reverse proxies, as JSON: `["10.0.0.0/8"]`. '
+        "Their `X-Forwarded-For`, `-Proto` and `-Prefix` are believed.",
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
@@ -168,7 +179,30 @@ class ServiceSettings(BaseSettings):
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
     llm_api_key_file: Path | None = Field(None, description="File that holds it instead.")
 
-    def secret(self, name: Literal["qdrant_api_key", "llm_api_key"]) -> SecretStr | None:
+    reranker_url: str | None = Field(
+        None, description="As for `rerank`; passed to the Dagger runners, too."
+    )
+    reranker: str | None = Field(None, description="What that server speaks: cohere or tei.")
+    reranker_model: str | None = Field(None, description="Name of the model there.")
+    reranker_api_key: SecretStr | None = Field(None, description="Its key.")
+    reranker_api_key_file: Path | None = Field(None, description="File that holds it instead.")
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                ipaddress.ip_network(value, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{value!r} is no address or network; write 10.1.2.3 or 10.0.0.0/8, and "
+                    "0.0.0.0/0 only where nothing but the proxy reaches the service"
+                ) from None
+        return values
+
+    def secret(
+        self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
+    ) -> SecretStr | None:
         """Return a key for the Dagger runners from its variable or its file, or None.
 
         Raises:
@@ -235,12 +269,9 @@ def process_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is a loopback one."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def is_specific(host: str) -> bool:
+    """Whether an address is that of one interface, not "all of them"."""
+    return not ipaddress.ip_address(host).is_unspecified
 
 
 def read_settings(**overrides: Any) -> ServiceSettings:
@@ -256,6 +287,6 @@ def read_settings(**overrides: Any) -> ServiceSettings:
     except SettingsError:
         raise StepError(
             "misconfigured",
-            "RAG_ALLOWED_HOSTS and RAG_ALLOWED_ORIGINS are lists in JSON: write "
-            '["first", "second"]',
+            "RAG_ALLOWED_HOSTS, RAG_ALLOWED_ORIGINS and RAG_TRUSTED_PROXIES are lists in JSON: "
+            'write ["first", "second"]',
         ) from None

@@ -2,11 +2,14 @@
 
 import sys
 
-from rag_kit.command import command
-
-from .wire import open_step
+from rag_kit.command import command, open_later
 
 if __name__ == "__main__":
     sys.exit(
-        command("augment", "python -m rag_augment", "Build a prompt from passages.", open_step)
+        command(
+            "augment",
+            "python -m rag_augment",
+            "Build a prompt from passages.",
+            open_later("rag_augment"),
+        )
     )

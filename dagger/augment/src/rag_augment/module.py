@@ -30,9 +30,10 @@ class Augment:
         input: Annotated[  # noqa: A002, the name of the option
             dagger.File | None, Name("input"), Doc("The request as a file, instead.")
         ] = None,
+        strict: image.Strict = False,
     ) -> str:
         """Build the prompt of one request; returns the response, or an error envelope, as JSON."""
-        return await image.ask(STEP, self.container(), input_json, input)
+        return await image.ask(STEP, self.container(), input_json, input, strict)
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:

@@ -19,6 +19,7 @@ from .tokenizer import Tokenizer
 NO_CONTEXT_TEXT = "I could not find an answer to this in the documents."
 MAX_TITLE = 200  # characters of a title or heading in the prompt
 MAX_NAMES = 7  # title and headings there; the innermost headings are kept
+MAX_DATE = 32  # characters
 HEADING_MARKS = "#=* \t"  # what stands before a heading's words in Markdown and AsciiDoc
 FENCE = "```"  # opens the block of code that a passage begins in
 MAX_COLUMNS = 500  # characters of the names of columns there
@@ -36,15 +37,21 @@ class Prompt(NamedTuple):
 def passage_body(result: Result) -> str:
     """Return what of a passage stands in the prompt: title and text, cleaned; empty without text.
 
-    Title and headings have a line of their own, without those the text begins with; so have the names of
-    the columns where the passage begins in the middle of a table.
+    Title, headings and the document's date have a line of their own, without titles the text begins
+    with; so have the names of the columns where the passage begins in the middle of a table.
     """
     text = clean(result.text).strip()
     if not text:
         return ""
     body = f"{FENCE}\n{text}" if result.in_code else text
-    lines = [_path_above(result, text), _columns_above(result), body]
+    lines = [_head(result, text), _columns_above(result), body]
     return "\n".join(line for line in lines if line)
+
+
+def _head(result: Result, text: str) -> str:
+    """Return title, headings and date of a passage as one line, `Guide > Install (2024-03-15)`."""
+    date = f"({clean(result.date)[:MAX_DATE]})" if result.date else ""
+    return " ".join(part for part in (_path_above(result, text), date) if part)
 
 
 def _path_above(result: Result, text: str) -> str:
@@ -103,6 +110,7 @@ def build_prompt(
             "mark": mark,
             "no_context_text": no_context_text,
             "general_knowledge": request.no_context == "answer",
+            "dated": len({result.date for result in request.results if result.date}) > 1,
         }
     )
     messages = [

@@ -2,9 +2,7 @@
 
 import sys
 
-from rag_kit.command import command
-
-from .wire import open_step
+from rag_kit.command import command, open_later
 
 if __name__ == "__main__":
     sys.exit(
@@ -12,6 +10,6 @@ if __name__ == "__main__":
             "generate",
             "python -m rag_generate",
             "Answer a prompt over numbered passages.",
-            open_step,
+            open_later("rag_generate"),
         )
     )

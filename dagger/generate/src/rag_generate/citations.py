@@ -139,6 +139,7 @@ def _citation(context: Context, quotes: Sequence[Quote]) -> Citation:
         title=context.title,
         source=context.source,
         page=context.page,
+        date=context.date,
         score=context.score,
         spans=[[origin + first, origin + last] for first, last in ranges] or [list(context.span)],
         quote=context.text[start:end],

@@ -12,6 +12,7 @@ from .generator import Draft, Quote
 from .json_values import json_written
 from .markers import strip_markers
 from .models import GenerateRequest
+from .newer import newer_first, of_asked_year
 from .output_filter import without_images
 from .questions import question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
@@ -69,7 +70,8 @@ class _Answer:
         self.query = query
         self.question = read_question(query)
         candidates, evidence = score_sentences(self.question, contexts)
-        self.candidates = _asked_for(query, answering(self.question, candidates), contexts)
+        candidates = of_asked_year(query, answering(self.question, candidates), contexts)
+        self.candidates = _asked_for(query, candidates, contexts)
         self.support = support_of(evidence) if self.candidates else 0.0
 
 
@@ -77,7 +79,11 @@ def _chosen(answers: Sequence[_Answer], contexts: Sequence[Context], most: int) 
     """Return the best sentences for each question in turn, none twice."""
     chosen: dict[tuple[int, int, int], Candidate] = {}
     for one in answers:
-        for candidate in _choose(one.candidates, contexts, most if len(answers) == 1 else 1):
+        limit = most if len(answers) == 1 else 1
+        found = _choose(one.candidates, contexts, limit)
+        if found and not found[0].part.items:
+            found = newer_first(one.query, found, one.candidates, contexts, limit)
+        for candidate in found:
             chosen.setdefault((candidate.context, candidate.start, candidate.end), candidate)
     return list(chosen.values())
 

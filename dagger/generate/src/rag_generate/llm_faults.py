@@ -5,18 +5,15 @@ No message holds the server's own words: they may repeat the prompt, the key or 
 
 from __future__ import annotations
 
-import email.utils
 import json
-import math
 import re
-import time
 
 import httpx2
 import openai
 
 from rag_kit.errors import StepError
+from rag_kit.retry_after import MAX_RETRY_AFTER_S, retry_after
 
-MAX_RETRY_AFTER_S = 60.0  # seconds; longer waits in Retry-After are capped
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -127,7 +124,7 @@ def _refused(error: openai.APIStatusError) -> Failure:
                 "check RAG_LLM_BASE_URL (it usually ends in /v1) and RAG_LLM_MODEL",
             )
         )
-    wait = retry_after(error.response.headers)
+    wait = retry_after(error.response.headers.get("retry-after"))
     if status == 429:
         limited = StepError(
             "llm_rate_limited", "the model's server is over its rate limit", retry_after=wait
@@ -164,20 +161,3 @@ def _name(error: openai.APIStatusError) -> str | None:
 def _detail(error: openai.APIStatusError) -> str:
     name = _name(error)
     return f", {name}" if name else ""
-
-
-def retry_after(headers: httpx2.Headers) -> float | None:
-    """Return the seconds of Retry-After (number or date), capped; None without a valid one."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    if not math.isfinite(seconds):
-        return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)

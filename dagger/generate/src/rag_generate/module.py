@@ -35,12 +35,13 @@ class Generate:
         input: Annotated[  # noqa: A002, the name of the option
             dagger.File | None, Name("input"), Doc("The request as a file, instead.")
         ] = None,
+        strict: image.Strict = False,
     ) -> str:
         """Answer one request; returns the response, or an error envelope, as JSON."""
         container = self.container()
         if self.llm_base_url:
             container = image.fresh(container)
-        return await image.ask(STEP, container, input_json, input)
+        return await image.ask(STEP, container, input_json, input, strict)
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:

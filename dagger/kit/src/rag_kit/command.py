@@ -6,12 +6,24 @@ import argparse
 import os
 import sys
 import tempfile
+from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 
 import pydantic_core
 
 from .errors import StepError, dump_error, error_of
-from .handler import OpenStep
+from .handler import Handler, OpenStep
+
+
+def open_later(package: str) -> OpenStep:
+    """Return `open_step` of a step's `wire.py`, imported at its first call: a server listens before that."""
+
+    def open_step() -> AbstractContextManager[Handler]:
+        opened: AbstractContextManager[Handler] = import_module(f"{package}.wire").open_step()
+        return opened
+
+    return open_step
 
 
 def command(

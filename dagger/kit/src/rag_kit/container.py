@@ -8,12 +8,15 @@ starts a new process.
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import dagger
 from dagger import Doc, dag
@@ -29,7 +32,6 @@ PORT = 8080
 USER = "10001:10001"
 HOME = "/data"  # RAG_HOME, the embedded store
 APP = "/app"
-KIT = Path(__file__).parents[2]  # the kit's project, installed from its sources
 PROJECT_FILES = ("pyproject.toml", "uv.lock", "README.md")
 INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in its container
 
@@ -37,7 +39,8 @@ INPUT, OUTPUT = "/tmp/input.json", "/tmp/output.json"  # noqa: S108, alone in it
 # module's source and every argument. FRESH is for whatever reads a store, a model or a registry.
 PURE, FRESH = "168h", "never"
 
-# Arguments of several modules: a Qdrant server, a language model, and a registry that takes an image.
+# Arguments of several modules: a Qdrant server, a language model, a reranking server, and a registry
+# that takes an image.
 Qdrant = Annotated[
     dagger.Service | None,
     Doc("A Qdrant server as a service, e.g. tcp://localhost:6333; reached as http://qdrant:6333."),
@@ -56,6 +59,24 @@ Llm = Annotated[
     dagger.Service | None,
     Doc("The server as a service, reached as host llm, e.g. tcp://localhost:8000."),
 ]
+RerankerUrl = Annotated[
+    str, Doc("Reranking server, e.g. http://reranker:80; none: passages keep their order.")
+]
+RerankerKind = Annotated[
+    str, Doc("What it speaks: cohere (also Jina, vLLM, LiteLLM) or tei; none: cohere.")
+]
+RerankerModel = Annotated[str, Doc("Name of the model on that server.")]
+RerankerApiKey = Annotated[
+    dagger.Secret | None, Doc("Its key, where it wants one, e.g. env:COHERE_API_KEY.")
+]
+Reranker = Annotated[
+    dagger.Service | None,
+    Doc("The server as a service, reached as host reranker, e.g. tcp://localhost:8080."),
+]
+Strict = Annotated[
+    bool,
+    Doc("Fail the call on an error, with its code and message, instead of returning it as JSON."),
+]
 Tag = Annotated[str, Doc("Tag to give the image.")]
 Username = Annotated[str, Doc("Who pushes; leave out for a registry without login.")]
 Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. env:REGISTRY_TOKEN.")]
@@ -64,16 +85,22 @@ Password = Annotated[dagger.Secret | None, Doc("Their password or token, e.g. en
 def sources(folder: str) -> dagger.Directory:
     """Return this module's project in `folder`, and the kit beside it as in the repository.
 
-    The engine hands a module its own folder only, so the kit is taken from where this process imports it.
+    The engine hands a module its own folder only, so the kit is taken from where it was installed from.
     """
     module = dag.current_module()
     unneeded = shutil.ignore_patterns("__pycache__", "tests", ".*")
-    shutil.copytree(KIT, "kit", dirs_exist_ok=True, ignore=unneeded)
+    shutil.copytree(kit_project(), "kit", dirs_exist_ok=True, ignore=unneeded)
     return (
         dag.directory()
         .with_directory(folder, module.source())
         .with_directory("kit", module.workdir("kit"))
     )
+
+
+def kit_project() -> Path:
+    """Return the folder that rag-kit was installed from (PEP 610)."""
+    recorded = json.loads(distribution("rag-kit").read_text("direct_url.json") or "{}")
+    return Path(url2pathname(urlsplit(recorded["url"]).path))
 
 
 def build(
@@ -191,17 +218,35 @@ async def read(step: str, response: dagger.File) -> str:
         return failure(step, error)
 
 
-async def ask(step: str, container: dagger.Container, text: str, file: dagger.File | None) -> str:
+async def ask(
+    step: str, container: dagger.Container, text: str, file: dagger.File | None, strict: bool
+) -> str:
     """Answer one request, given as text or as a file, in the step's container.
 
     Returns:
         The response, or the error envelope.
+
+    Raises:
+        ValueError: There is an error, and `strict`.
     """
     if bool(text) == (file is not None):
-        return envelope_of(
-            step, "invalid_request", "give the request as --input-json or as --input, one of both"
-        )
-    return await read(step, file_of(container, file or as_file(text)))
+        told = "give the request as --input-json or as --input, one of both"
+        answer = envelope_of(step, "invalid_request", told)
+    else:
+        answer = await read(step, file_of(container, file or as_file(text)))
+    return checked(answer, strict)
+
+
+def checked(answer: str, strict: bool) -> str:
+    """Return an answer; with `strict`, fail where it is an error envelope.
+
+    Raises:
+        ValueError: Code, step and message of the envelope.
+    """
+    error = json.loads(answer).get("error") if strict else None
+    if error:
+        raise ValueError(f"{error['code']} in {error['step']}: {error['message']}")
+    return answer
 
 
 def failure(step: str, error: dagger.QueryError) -> str:

@@ -42,6 +42,7 @@ CODES: dict[str, Code] = {
     # the installation's fault
     "misconfigured": Code("configuration_error", 500, False),
     "retriever_misconfigured": Code("configuration_error", 500, False),
+    "reranker_misconfigured": Code("configuration_error", 500, False),
     "llm_misconfigured": Code("configuration_error", 500, False),
     "module_pin_mismatch": Code("configuration_error", 500, False),
     "store_locked": Code("conflict_error", 503, True),
@@ -52,6 +53,8 @@ CODES: dict[str, Code] = {
     "retriever_bad_response": Code("upstream_error", 502, False),
     "embedder_unavailable": Code("upstream_error", 503, True),
     "embedder_bad_response": Code("upstream_error", 502, False),
+    "reranker_unavailable": Code("upstream_error", 503, True),
+    "reranker_bad_response": Code("upstream_error", 502, False),
     "llm_rate_limited": Code("upstream_error", 503, True),
     "llm_upstream_error": Code("upstream_error", 502, True),
     "llm_bad_response": Code("upstream_error", 502, True),

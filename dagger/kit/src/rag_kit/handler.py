@@ -189,7 +189,7 @@ class Handler:
         try:
             return self.request.model_validate(data, strict=True)
         except ValidationError as error:
-            raise explain(error) from None
+            raise explain(error, self.request) from None
 
     @contextmanager
     def _envelope(self) -> Iterator[_Answer]:

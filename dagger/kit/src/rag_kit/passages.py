@@ -62,12 +62,21 @@ class Result(BaseModel):
         description="Start and end in the document's text, in characters.",
     )
     page: int | None = Field(None, description="First page the passage stands on, from 1, or null.")
-    score: float = Field(description="Rank score of the chosen mode; higher is better.")
+    score: float = Field(
+        description="Rank score of the chosen mode, or of the reranker; higher is better."
+    )
     scores: dict[str, float] = Field(
         default_factory=dict,
-        description="Scores by leg: dense (cosine, -1 to 1), sparse (BM25, from 0).",
+        description="Scores by stage: dense (cosine, -1 to 1), sparse (BM25, from 0); of a reranked "
+        "passage also retrieve (its score before) and rerank (0 to 1).",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="The document's own.")
+    date: str | None = Field(
+        None,
+        exclude_if=lambda date: date is None,
+        description="Date of the document as precise as it is known, `2024` or `2024-03-15`; absent "
+        "where none is known.",
+    )
     headings: list[str] = Field(
         default_factory=list,
         exclude_if=lambda headings: not headings,
@@ -108,6 +117,11 @@ class Citation(BaseModel):
     title: str = Field(description="Title of the document.")
     source: str = Field(description="Where the document came from.")
     page: int | None = Field(description="First page of the passage, from 1, or null.")
+    date: str | None = Field(
+        None,
+        exclude_if=lambda date: date is None,
+        description="Date of the document, ISO 8601; absent where none is known.",
+    )
     score: float = Field(description="Rank score of the passage.")
     spans: list[list[int]] = Field(
         description="Start and end of what supports the answer, in the document's text, in "

@@ -87,11 +87,21 @@ class CollectionInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of an ingest; `total` counts the documents known so far."""
+    """Progress of an ingest; the totals count what is known so far.
+
+    Args:
+        done: Documents stored, or found unchanged.
+        total: Documents.
+        document_id: The last one.
+        passages: Passages embedded.
+        passages_total: Passages cut.
+    """
 
     done: int
     total: int
     document_id: str
+    passages: int = 0
+    passages_total: int = 0
 
 
 @dataclass

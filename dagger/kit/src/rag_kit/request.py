@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -142,19 +144,45 @@ class StepRequest(BaseModel):
         return refuse_misplaced(data, cls.step, options)
 
 
-def explain(error: ValidationError) -> StepError:
-    """Turn a validation error into `invalid_request` with the field, its value and the rule."""
-    first = error.errors(include_url=False)[0]
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> StepError:
+    """Turn a validation error into `invalid_request` with the field, its value and the rule.
+
+    An unknown field comes first: it may be a misspelt one, which is then missing, too.
+
+    Args:
+        error: What pydantic found.
+        model: What was validated, to name the field that a misspelt one may stand for.
+    """
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     param = ".".join(str(part) for part in first["loc"]) or None
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
     elif first["type"] == "extra_forbidden":
-        text = "unknown option; see the request schema in contract/ for the known ones"
+        way_out = "the request schema lists the known ones"
+        near = _near(first["loc"][-1], _fields(model, first["loc"][:-1]))
+        text = f"unknown option; {f'did you mean {near!r}?' if near else way_out}"
     elif first["type"] == "missing":
-        text = "required, but missing"
+        near = _near(first["loc"][-1], first["input"])
+        text = f"required, but missing{f'; did you misspell it as {near!r}?' if near else ''}"
     else:
         text = f"{first['msg']}, but got {_short(first['input'])}"
     return StepError("invalid_request", f"{param}: {text}" if param else text, param=param)
+
+
+def _fields(model: Any, path: Sequence[int | str]) -> Iterable[str]:
+    """Return the fields of a model, or of the model that one of its fields is."""
+    for part in path:
+        fields = getattr(model, "model_fields", {})
+        model = fields[part].annotation if part in fields else None
+    return getattr(model, "model_fields", ())
+
+
+def _near(name: int | str, names: Any) -> str | None:
+    """Return the name that one may have been meant as, if there is one."""
+    spellings = {each.lower(): each for each in names if isinstance(each, str)}
+    found = get_close_matches(str(name).lower(), spellings, n=1, cutoff=0.7)
+    return spellings[found[0]] if found else None
 
 
 def _short(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import pydantic_core
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .errors import CODES, StepError, envelope, error_of
 from .handler import EVENTS, Event, Handler, OpenStep
+from .origins import foreign_header, host_name, is_loopback
 from .request import MAX_BODY_BYTES
 from .workers import threads
 
 if TYPE_CHECKING:
-    from starlette.types import ExceptionHandler
+    from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 LOG = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # events pass nginx at once
 RETRY_S = 2.0  # between two attempts to load
 Result = TypeVar("Result")
 
@@ -37,25 +41,33 @@ def serve(
     """Serve the step until a signal; returns the exit code.
 
     `/healthz` answers at once, `/readyz` with 200 when the parts are open. Opening is retried while it
-    fails for a temporary reason, such as a database that starts later.
+    fails for a temporary reason, such as a database that starts later. A server of this machine alone
+    answers to the names of this machine alone.
     """
     import uvicorn
 
-    app = application(open_step, step=step, verbs=verbs)
+    app = application(open_step, step=step, verbs=verbs, local=is_loopback(host))
     config = uvicorn.Config(app, host=host, port=port, log_level="info", access_log=False)
     server = uvicorn.Server(config)
     server.run()
     return 0 if server.started else 1
 
 
-def application(open_step: OpenStep, *, step: str, verbs: tuple[str, ...] = ("run",)) -> Starlette:
-    """Return the step's ASGI application.
+def application(
+    open_step: OpenStep,
+    *,
+    step: str,
+    verbs: tuple[str, ...] = ("run",),
+    local: bool = False,
+) -> Starlette:
+    """Return the step's ASGI application; it refuses requests from pages of other sites.
 
     Args:
         open_step: Opens the resident parts; the handler answers `run`, those in `also` other verbs.
         step: Name of the step.
         verbs: One POST route each. A client that accepts `text/event-stream` gets the answer as
             server-sent events if the handler can stream, then `data: [DONE]`.
+        local: Answer only to this machine's own names in the Host header.
     """
     resident = _Resident(open_step, step)
     routes = [Route(f"/{verb}", resident.endpoint(verb), methods=["POST"]) for verb in verbs]
@@ -74,6 +86,7 @@ def application(open_step: OpenStep, *, step: str, verbs: tuple[str, ...] = ("ru
     handlers: dict[Any, ExceptionHandler] = {404: unknown, 405: wrong_method}
     return Starlette(
         exception_handlers=handlers,
+        middleware=[Middleware(BrowserGuard, local=local, refuse=resident.refuse)],
         routes=[
             *routes,
             Route("/healthz", resident.healthz, methods=["GET"]),
@@ -81,6 +94,36 @@ def application(open_step: OpenStep, *, step: str, verbs: tuple[str, ...] = ("ru
         ],
         lifespan=resident.lifespan,
     )
+
+
+class BrowserGuard:
+    """Refuses what a browser sends for a page of another site, or under a name that is not ours.
+
+    Args:
+        app: What it stands in front of.
+        local: Answer only to this machine's own names in the Host header.
+        refuse: Returns the response for an error.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, local: bool, refuse: Callable[[StepError], Response]
+    ) -> None:
+        self._app, self._local, self._refuse = app, local, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        fault = self._fault(scope) if scope["type"] == "http" else None
+        answer = self._refuse(StepError("forbidden", fault)) if fault else self._app
+        await answer(scope, receive, send)
+
+    def _fault(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        if self._local and not is_loopback(host_name(headers.get("host", ""))):
+            return "only requests to 127.0.0.1 and localhost are answered"
+        foreign = foreign_header(headers, scheme=scope["scheme"])
+        if scope["method"] in ("GET", "HEAD") or foreign is None:
+            return None
+        return f"the request comes from a page of another site ({foreign[:200]})"
 
 
 class _Resident:
@@ -208,7 +251,7 @@ async def _streamed(request: Request, events: AsyncGenerator[Event, None]) -> Re
         finally:
             queue.stop()
 
-    return StreamingResponse(blocks(), media_type=EVENTS, headers={"Cache-Control": "no-store"})
+    return StreamingResponse(blocks(), media_type=EVENTS, headers=UNBUFFERED)
 
 
 class EventQueue:

@@ -1,4 +1,4 @@
-"""Worker threads of a step: how many, and with which priority."""
+"""Worker threads: how many a step has, and the priority of work in the background."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 
 IO_THREADS = 32  # requests at once of a step that waits for a server; waiting costs little
-NICE = 10  # of 19
+NICE = 10  # of 19, of work that nobody waits for
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -21,7 +21,7 @@ def threads(*, io_bound: bool) -> ThreadPoolExecutor:
     against the event loop.
     """
     number = IO_THREADS if io_bound else processors()
-    return ThreadPoolExecutor(number, thread_name_prefix="rag", initializer=lower_priority)
+    return ThreadPoolExecutor(number, thread_name_prefix="rag")
 
 
 def processors() -> int:
@@ -37,10 +37,10 @@ def processors() -> int:
 
 
 def lower_priority() -> None:
-    """Lower this thread's priority.
+    """Lower this thread's priority, for good, and that of the threads it starts.
 
-    Steps compute for milliseconds; the event loop, which reads requests, refuses them and answers
-    `/healthz`, needs microseconds, but at once.
+    For work in the background, such as an ingest: answers go first. An answer itself keeps the
+    priority of its process, or it would go behind everything else on the machine.
     """
     if sys.platform == "linux":  # elsewhere a priority is that of the process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pydantic_core
 
-from rag_kit.command import command
+from rag_kit.command import command, open_later
 from rag_kit.errors import StepError, dump_error, error_of
 
 from .stages import STEPS
-from .wire import open_pipeline, open_step
 
 PROG = "python -m rag_pipeline"
 ABOUT = (
@@ -27,6 +26,7 @@ def evaluate_command(arguments: list[str]) -> int:
     """Measure the answers to a dataset and write the report."""
     from .quality.blocking import evaluate_pipeline
     from .quality.evaluate import below, parse_floor, read_dataset
+    from .wire import open_pipeline
 
     parser = _parser("eval", "Measure answers on questions whose answers are known.")
     parser.add_argument("--dataset", type=Path, required=True, metavar="FILE", help="JSON Lines")
@@ -76,6 +76,7 @@ def evaluate_command(arguments: list[str]) -> int:
 def replay_command(arguments: list[str]) -> int:
     """Run an answer's retrieval again and write the report."""
     from .quality.blocking import replay_answer
+    from .wire import open_pipeline
 
     parser = _parser("replay", "Run an answer's retrieval again and compare.")
     parser.add_argument("--input", type=Path, required=True, metavar="FILE", help="an answer")
@@ -156,7 +157,14 @@ def main(arguments: list[str]) -> int:
     return (
         own(arguments[1:])
         if own
-        else command("rag", PROG, ABOUT, open_step, arguments, verbs=("run", "search"))
+        else command(
+            "rag",
+            PROG,
+            ABOUT,
+            open_later("rag_pipeline"),
+            arguments,
+            verbs=("run", "search", "rerank"),
+        )
     )
 
 

@@ -30,7 +30,9 @@ class RagRequest(BaseModel):
     filters: dict[str, JsonValue] | None = Field(
         None, description="Conditions on metadata, as in the request of `retrieve`."
     )
-    min_score: float | None = Field(None, description="Drop passages whose score is lower.")
+    min_score: float | None = Field(
+        None, description="Drop passages whose score is lower; the reranker's, where there is one."
+    )
     messages: list[Message] = Field(
         default_factory=list, max_length=1000, description="The conversation so far, oldest first."
     )
@@ -47,6 +49,7 @@ class RagRequest(BaseModel):
     )
     # The options of each step; the step itself checks them.
     retrieve: dict[str, JsonValue] = _options("retrieve", '{"mode": "dense"}')
+    rerank: dict[str, JsonValue] = _options("rerank", '{"candidates": 20}')
     augment: dict[str, JsonValue] = _options("augment", '{"max_context_tokens": 1024}')
     generate: dict[str, JsonValue] = _options("generate", '{"target": "extractive"}')
 
@@ -85,7 +88,8 @@ class RagResponse(BaseModel):
     llm_generated: bool = Field(description="Whether a language model wrote the answer.")
     degraded: bool = Field(
         False,
-        description="Whether the model failed and the passages' own sentences answer instead.",
+        description="Whether the model failed and the passages' own sentences answer instead, or the "
+        "reranker failed and the passages keep the order of the search.",
     )
     support: float | None = Field(
         description="How well the passages support an answer, 0 to 1, or null."
@@ -114,7 +118,7 @@ class RagResponse(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """The passages `retrieve` found for the question, without an answer."""
+    """The passages found for the question, without an answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -122,6 +126,10 @@ class SearchResponse(BaseModel):
     query: str = Field(description="The question as asked.")
     collection: str = Field(description="The collection searched.")
     results: list[Result] = Field(description="Best first.")
+    degraded: bool = Field(
+        False,
+        description="Whether the reranker failed and the passages keep the order of the search.",
+    )
     timings_ms: dict[str, float] = Field(description="Milliseconds by step, and in total.")
     warnings: list[str] = Field(description="What the caller should know.")
     provenance: dict[str, dict[str, JsonValue]] = Field(

@@ -1,7 +1,7 @@
 """`rag` as a Dagger module: the pipeline over the modules it depends on.
 
 The steps run in their own containers; this process starts them and passes a question through.
-`Retriever`, `Augmenter` and `Generator` are the interfaces of a step from another module.
+`Retriever`, `Reranker`, `Augmenter` and `Generator` are the interfaces of a step from another module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGE = "rag_pipeline"
 FOLDER = "rag"
 SERVICE_PORT = 8000
 KIT = "dagger/kit"
-BESIDE = [f"dagger/{each}" for each in ("retrieve", "augment", "generate", FOLDER)]
+BESIDE = [f"dagger/{each}" for each in ("retrieve", "rerank", "augment", "generate", FOLDER)]
 SERVICE_SOURCE = [
     "**",
     *(
@@ -57,6 +57,16 @@ class Retriever(typing.Protocol):
 
 
 @interface
+class Reranker(typing.Protocol):
+    """A step that ranks passages again; any module whose object has this function fits."""
+
+    @function
+    async def run(self, input_json: str) -> str:
+        """Take a rerank request as JSON, give a rerank response as JSON."""
+        ...
+
+
+@interface
 class Augmenter(typing.Protocol):
     """A step that builds a prompt; any module whose object has this function fits."""
 
@@ -85,6 +95,9 @@ TopK = Annotated[int, Doc("Passages at most; 0: as the request says, else 5.")]
 Filters = Annotated[str, Doc('Conditions on metadata as JSON, e.g. {"year": {"$gte": 2024}}.')]
 RetrieveWith = Annotated[
     Retriever | None, Doc("Another module's retriever, from code: dag.rag().run(…).")
+]
+RerankWith = Annotated[
+    Reranker | None, Doc("Another module's reranker, from code; it ranks without --rerank.")
 ]
 AugmentWith = Annotated[Augmenter | None, Doc("Another module's augmenter, from code.")]
 GenerateWith = Annotated[Generator | None, Doc("Another module's generator, from code.")]
@@ -115,7 +128,8 @@ class Rag:
         Doc("An index made before by the function index, instead of documents."),
     ] = None
     docs_name: Annotated[
-        str, Doc("Name of that folder in document ids: docs gives docs/report.pdf.")
+        str,
+        Doc("Its name in document ids, which Dagger does not tell: docs gives docs/report.pdf."),
     ] = "docs"
     collection: Annotated[str, Doc("Name of the collection.")] = "default"
     retriever: Annotated[
@@ -134,6 +148,11 @@ class Rag:
     llm_model: image.LlmModel = ""
     llm_api_key: image.LlmApiKey = None
     llm: image.Llm = None
+    rerank: image.RerankerUrl = ""
+    rerank_kind: image.RerankerKind = ""
+    rerank_model: image.RerankerModel = ""
+    rerank_api_key: image.RerankerApiKey = None
+    reranker: image.Reranker = None
 
     @function(cache=image.FRESH)
     async def run(
@@ -143,15 +162,17 @@ class Rag:
         filters: Filters = "",
         input_json: InputJson = "",
         retrieve_with: RetrieveWith = None,
+        rerank_with: RerankWith = None,
         augment_with: AugmentWith = None,
         generate_with: GenerateWith = None,
+        strict: image.Strict = False,
     ) -> str:
         """Answer a question with verified citations; returns the answer, or an error envelope, as JSON."""
         from .steps.dagger import answer_with
 
         request = self._request(query, top_k, filters, input_json)
-        steps = self._steps(retrieve_with, augment_with, generate_with)
-        return await answer_with(steps, request)
+        steps = self._steps(retrieve_with, rerank_with, augment_with, generate_with)
+        return image.checked(await answer_with(steps, request), strict)
 
     @function(cache=image.FRESH)
     async def search(
@@ -161,12 +182,15 @@ class Rag:
         filters: Filters = "",
         input_json: InputJson = "",
         retrieve_with: RetrieveWith = None,
+        rerank_with: RerankWith = None,
+        strict: image.Strict = False,
     ) -> str:
         """Find passages for a question, without an answer; returns them, or an error envelope, as JSON."""
         from .steps.dagger import search_with
 
         request = self._request(query, top_k, filters, input_json)
-        return await search_with(self._retriever(retrieve_with), request)
+        steps = self._searching(retrieve_with, rerank_with)
+        return image.checked(await search_with(steps, request), strict)
 
     @function(cache=image.PURE)
     def index(
@@ -188,18 +212,22 @@ class Rag:
             dagger.Directory | None, Doc("Folder with documents; none: those of the constructor.")
         ] = None,
         prune: Annotated[bool, Doc("Delete documents whose file is gone from the folder.")] = False,
+        strict: image.Strict = False,
     ) -> str:
         """Bring documents into the Qdrant server; returns the report, or an error envelope, as JSON."""
         report: str = await self._retrieve_module().ingest(
             docs=docs or self.docs, collection=self.collection, name=self.docs_name, prune=prune
         )
-        return report
+        return image.checked(report, strict)
 
     @function(cache="session")
     def serve(
         self,
         retrieve: Annotated[
             dagger.Service | None, Doc("Your own resident retriever (POST /run on port 8080).")
+        ] = None,
+        rerank: Annotated[
+            dagger.Service | None, Doc("Your own resident reranker (POST /run on port 8080).")
         ] = None,
         augment: Annotated[
             dagger.Service | None, Doc("Your own resident augmenter (POST /run on port 8080).")
@@ -209,7 +237,7 @@ class Rag:
         ] = None,
     ) -> dagger.Service:
         """Keep the pipeline resident, a container for each step: POST /run, POST /search on port 8080."""
-        return image.resident(self._pipeline(retrieve, augment, generate))
+        return image.resident(self._pipeline(retrieve, rerank, augment, generate))
 
     @function(cache=image.FRESH)
     async def eval(
@@ -218,6 +246,7 @@ class Rag:
             dagger.File, Doc('One JSON object a line: {"query": "…", "relevant": ["docs/a.md"]}.')
         ],
         top_k: Annotated[int, Doc("Passages at most, and the k of recall@k.")] = 10,
+        strict: image.Strict = False,
     ) -> str:
         """Measure answers and retrieval on your own questions; returns metrics with intervals as JSON."""
         ran = (
@@ -232,25 +261,28 @@ class Rag:
                 expect=dagger.ReturnType.ANY,
             )
         )
-        return await image.read("rag", ran.file(image.OUTPUT))
+        return image.checked(await image.read("rag", ran.file(image.OUTPUT)), strict)
 
     @function(cache=image.FRESH)
     async def replay(
         self,
         answer: Annotated[dagger.File, Doc("An answer given by run or search, as a file.")],
         retrieve_with: RetrieveWith = None,
+        rerank_with: RerankWith = None,
+        strict: image.Strict = False,
     ) -> str:
         """Run an answer's retrieval again and say whether it is identical, and if not, what changed."""
         from .quality.replay import replay
         from .steps.dagger import open_steps
 
-        async with open_steps(self._retriever(retrieve_with)) as steps:
-            return await replay(await answer.contents(), steps)
+        async with open_steps(self._searching(retrieve_with, rerank_with)) as steps:
+            return image.checked(await replay(await answer.contents(), steps), strict)
 
     @function(cache=image.FRESH)
     async def conformance(
         self,
         retrieve_with: RetrieveWith = None,
+        rerank_with: RerankWith = None,
         augment_with: AugmentWith = None,
         generate_with: GenerateWith = None,
         query: Annotated[str, Doc("A question your retriever finds passages for.")] = "What is it?",
@@ -259,7 +291,12 @@ class Rag:
         from .quality.conformance import check_step
         from .steps.dagger import open_steps
 
-        checked = {"retrieve": retrieve_with, "augment": augment_with, "generate": generate_with}
+        checked = {
+            "retrieve": retrieve_with,
+            "rerank": rerank_with,
+            "augment": augment_with,
+            "generate": generate_with,
+        }
         async with open_steps({name: step for name, step in checked.items() if step}) as steps:
             reports = [
                 await check_step(name, step, collection=self.collection, query=query)
@@ -269,7 +306,7 @@ class Rag:
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:
-        """The pipeline's slim image: it wants RAG_RETRIEVE_URL, RAG_AUGMENT_URL and RAG_GENERATE_URL."""
+        """The pipeline's slim image: it wants RAG_RETRIEVE_URL, RAG_AUGMENT_URL, RAG_GENERATE_URL."""
         return image.build(PACKAGE, image.sources(FOLDER), folder=FOLDER)
 
     @function(cache=image.PURE)
@@ -332,16 +369,20 @@ class Rag:
             overrides["filters"] = _json_or_text(filters)
         return request_of(input_json, defaults={"collection": self.collection}, overrides=overrides)
 
-    def _steps(self, retrieve: Any, augment: Any, generate: Any) -> dict[str, Any]:
+    def _steps(self, retrieve: Any, rerank: Any, augment: Any, generate: Any) -> dict[str, Any]:
         """Return what runs each step: the argument, else our own service."""
         return {
-            "retrieve": retrieve or image.resident(self._retrieve()),
+            **self._searching(retrieve, rerank),
             "augment": augment or image.resident(dag.augment().container()),
             "generate": generate or image.resident(self._generate()),
         }
 
-    def _retriever(self, retrieve: Retriever | None) -> dict[str, Any]:
-        return {"retrieve": retrieve or image.resident(self._retrieve())}
+    def _searching(self, retrieve: Any, rerank: Any) -> dict[str, Any]:
+        """Return what runs each step of a search; there is a reranker where one is given."""
+        steps = {"retrieve": retrieve or image.resident(self._retrieve())}
+        if rerank or self.rerank:
+            steps["rerank"] = rerank or image.resident(self._rerank())
+        return steps
 
     def _remote_store(self) -> bool:
         return bool(self.qdrant_url) or self.qdrant is not None
@@ -362,6 +403,16 @@ class Rag:
         container: dagger.Container = self._retrieve_module(**more).container()
         return container
 
+    def _rerank(self) -> dagger.Container:
+        container: dagger.Container = dag.rerank(
+            url=self.rerank,
+            kind=self.rerank_kind,
+            model=self.rerank_model,
+            api_key=self.rerank_api_key,
+            server=self.reranker,
+        ).container()
+        return container
+
     def _generate(self) -> dagger.Container:
         container: dagger.Container = dag.generate(
             llm_base_url=self.llm_base_url,
@@ -374,11 +425,12 @@ class Rag:
     def _pipeline(
         self,
         retrieve: dagger.Service | None = None,
+        rerank: dagger.Service | None = None,
         augment: dagger.Service | None = None,
         generate: dagger.Service | None = None,
     ) -> dagger.Container:
         pipeline: dagger.Container = self.container()
-        for step, service in self._steps(retrieve, augment, generate).items():
+        for step, service in self._steps(retrieve, rerank, augment, generate).items():
             pipeline = pipeline.with_service_binding(step, service)
             pipeline = pipeline.with_env_variable(
                 f"RAG_{step.upper()}_URL", f"http://{step}:{image.PORT}"

@@ -17,9 +17,11 @@ from rag_kit.request import explain
 
 
 class Output(BaseModel):
-    """What every step gives: its warnings, and who made what so far."""
+    """What every step gives: its warnings, whether it is degraded, and who made what so far."""
 
     model_config = ConfigDict(extra="allow")
+
+    degraded: bool = False
 
     warnings: list[str] = Field(default_factory=list)
     provenance: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
@@ -53,7 +55,6 @@ class GenerateOutput(Output):
     answerable: bool
     finish_reason: Literal["stop", "length", "no_context", "filtered"]
     llm_generated: bool
-    degraded: bool = False
     support: float | None
     citations: list[Citation]
     citation_check: dict[str, JsonValue]
@@ -112,7 +113,7 @@ def check_reply(step: str, model: type[OutputType], data: dict[str, Any]) -> Out
 
 def bad_output(step: str, fault: str, param: str | None = None) -> StepError:
     """Return the error for a response that breaks the contract; `fault` completes the sentence."""
-    text = f"the response of the step {step} {fault}; see its response schema in contract/"
+    text = f"the response of the step {step} {fault}; see its response schema"
     return StepError("module_bad_output", text, param=param, step=step)
 
 

@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyio.from_thread import BlockingPortal
+from pydantic import BaseModel, ConfigDict
 
+from rag_kit.errors import StepError
 from rag_kit.handler import Event, Handler
 
 from .models import RagRequest, RagResponse, SearchResponse
+from .outputs import RetrieveOutput, check_reply, read_reply
 from .stages import PIPELINE, Stage
 from .step import Step, StreamingStep, answer, search, stream
+
+
+class Passages(BaseModel):
+    """A request or response of the step `rerank`, which checks it itself."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +44,19 @@ class Pipeline:
 
     @property
     def handler(self) -> Handler:
-        """Answers a `RagRequest`; also searches for one."""
-        also = {"search": self.search_handler}
+        """Answers a `RagRequest`; also searches for one, and ranks passages again."""
+        also = {"search": self.search_handler, "rerank": self.rerank_handler}
         return Handler("rag", RagRequest, self._answer, stream=self._stream, also=also)
 
     @property
     def search_handler(self) -> Handler:
         """Finds passages for a `RagRequest`."""
         return Handler("rag", RagRequest, self._search)
+
+    @property
+    def rerank_handler(self) -> Handler:
+        """Passes a request on to the step `rerank`, for clients that bring texts of their own."""
+        return Handler("rerank", Passages, self._rerank)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request, blocking: a response, or an error envelope."""
@@ -68,3 +82,15 @@ class Pipeline:
 
     async def _search(self, request: RagRequest) -> SearchResponse:
         return await search(request, self.steps, stages=self.stages)
+
+    async def _rerank(self, request: Passages) -> Passages:
+        step = self.steps.get("rerank")
+        if step is None:
+            raise StepError(
+                "not_supported",
+                "no reranker is configured; the operator sets RAG_RERANKER_URL or RAG_RERANKER_PATH "
+                "(docs/reranking.md)",
+            )
+        data = read_reply("rerank", await step(request.model_dump_json()))
+        check_reply("rerank", RetrieveOutput, data)
+        return Passages.model_validate(data)

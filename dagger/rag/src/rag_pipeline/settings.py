@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
-from pydantic import Field, create_model
+from pydantic import Field, SecretStr, create_model
 
 from rag_kit.errors import StepError
 from rag_kit.settings import StepSettings
 
-from .stages import PIPELINE
+from .stages import CANDIDATES, PIPELINE, Stage, listing
 
 URL = r"^https?://[^\s/]+"
+_NOT_A_STEP = " (the URL of a reranking server, for the local step, is RAG_RERANKER_URL)"
 
 
 if TYPE_CHECKING:
@@ -28,7 +30,12 @@ else:
                 Field(
                     None,
                     pattern=URL,
-                    description=f"URL of a running `{stage.name}`; set that of every step, or of none.",
+                    description=f"URL of a running `{stage.name}`"
+                    + (
+                        "; without it the pipeline has no such step."
+                        if stage.optional
+                        else "; set that of every step, or of none."
+                    ),
                 ),
             )
             for stage in PIPELINE
@@ -49,21 +56,43 @@ class RagSettings(StepUrls):
     step_deadline_s: float = Field(
         60.0, gt=0, description="Seconds one call of a step behind a URL may take."
     )
+    api_key: SecretStr | None = Field(
+        None, description="Key of the service that `rag index --service` sends documents to."
+    )
+    api_key_file: Path | None = Field(None, description="File that holds this key.")
+
+    rerank_candidates: int = Field(
+        CANDIDATES,
+        ge=1,
+        le=100,
+        description="Passages a reranker chooses from, where a request does not say; each costs a run of "
+        "its model.",
+    )
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages of the pipeline, with as many candidates as configured."""
+        return tuple(
+            replace(stage, candidates=stage.candidates and self.rerank_candidates)
+            for stage in PIPELINE
+        )
 
     def step_urls(self) -> dict[str, str]:
-        """Return the URLs by step: of all, or none when the steps are local.
+        """Return the URLs by step, of optional ones where set, or none when the steps are local.
 
         Raises:
             StepError: `misconfigured`, only some of them are set.
         """
         urls = {stage.name: getattr(self, f"{stage.name}_url") for stage in PIPELINE}
         known = {step: url for step, url in urls.items() if url}
-        missing = [stage.url_variable for stage in PIPELINE if stage.name not in known]
+        needed = [stage for stage in PIPELINE if not stage.optional]
+        missing = [stage.url_variable for stage in needed if stage.name not in known]
         if known and missing:
             raise StepError(
                 "misconfigured",
-                f"{' and '.join(missing)} not set although {len(known)} of the {len(urls)} step "
-                "URLs are; set all of them, or none for local steps",
+                f"{' and '.join(missing)} not set although "
+                f"{listing([stage.url_variable for stage in PIPELINE if stage.name in known])} "
+                f"{'is' if len(known) == 1 else 'are'}; set all of them, or none for local steps"
+                + (_NOT_A_STEP if [*known] == ["rerank"] else ""),
             )
         return known
 

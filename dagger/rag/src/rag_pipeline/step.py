@@ -11,7 +11,15 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Container,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -35,7 +43,7 @@ from .outputs import (
     check_reply,
     read_reply,
 )
-from .stages import PIPELINE, Stage, search_stages
+from .stages import PIPELINE, Stage, present, search_stages
 
 LOG = logging.getLogger(__name__)
 __version__ = version("rag-pipeline")
@@ -45,6 +53,7 @@ Step = Callable[[str], Awaitable[str]]
 StreamingStep = Callable[[str], AsyncGenerator[Event, None]]
 """A step as JSON text in, events out: `message`, then `final_answer` (its response) or `error`."""
 SCORE_DIGITS = 6  # decimals of a score that count in a digest
+MOST = 100  # passages a search gives
 SEARCH_FIELDS = {"top_k", "filters", "min_score"}  # with the options of its steps: what a search is
 
 
@@ -65,7 +74,7 @@ async def answer(
 
     Args:
         request: The question and the options of each step.
-        steps: What runs each stage, by its name.
+        steps: What runs each stage, by its name; an optional stage may have none.
         stages: The stages in their order.
         clock: Seconds since any fixed moment, for `timings_ms`.
         new_id: Makes an id when the request has none.
@@ -74,8 +83,8 @@ async def answer(
         StepError: A step's own error; `module_bad_output` when a step's response is off contract
             (`step` and `param` name the place); `module_error` when a step raised.
     """
-    run = _Run(request, stages, clock, new_id)
-    for stage in stages:
+    run = _Run(request, stages, steps, clock, new_id)
+    for stage in run.stages:
         await run.ask(stage, steps[stage.name])
     return run.response()
 
@@ -103,14 +112,14 @@ async def stream(
         `search_results` (a `SearchResponse`), `message` for each piece of text, not verified yet;
         `citation` for each one verified, and `final_answer`, the `RagResponse`.
     """
-    run = _Run(request, stages, clock, new_id)
-    searching = len(search_stages(stages))
-    for stage in stages[:searching]:
+    run = _Run(request, stages, steps, clock, new_id)
+    searching = len(search_stages(run.stages))
+    for stage in run.stages[:searching]:
         await run.ask(stage, steps[stage.name])
     yield Event("search_results", run.search_response().model_dump_json())
-    for stage in stages[searching:-1]:
+    for stage in run.stages[searching:-1]:
         await run.ask(stage, steps[stage.name])
-    async with aclosing(run.listen(stages[-1], last)) as pieces:
+    async with aclosing(run.listen(run.stages[-1], last)) as pieces:
         async for piece in pieces:
             yield piece
     for event in closing_events(run.response()):
@@ -134,18 +143,66 @@ async def search(
     new_id: Callable[[], str] = new_request_id,
 ) -> SearchResponse:
     """Find passages only; arguments and errors as for `answer`, of the steps that search."""
-    run = _Run(request, stages, clock, new_id)
-    for stage in search_stages(stages):
+    run = _Run(request, stages, steps, clock, new_id)
+    for stage in search_stages(run.stages):
         await run.ask(stage, steps[stage.name])
     return run.search_response()
 
 
+def running(
+    request: RagRequest, stages: Sequence[Stage], steps: Container[str]
+) -> tuple[Stage, ...]:
+    """Return the stages that run for a request: an optional one where it has a step and is not off.
+
+    Raises:
+        StepError: `invalid_request`, options of a step that this pipeline does not have.
+    """
+    chosen = []
+    for stage in stages:
+        options = getattr(request, stage.name, {})
+        if stage.optional and options.get("enabled") is False:
+            continue
+        if present([stage], steps):
+            chosen.append(stage)
+        elif any(value is not None for value in options.values()):
+            raise StepError(
+                "invalid_request",
+                f"{stage.name}: this pipeline has no such step; leave its options out, or configure it "
+                "(docs/reranking.md)",
+                param=stage.name,
+            )
+    return tuple(chosen)
+
+
+def search_fields(fields: dict[str, Any], stages: Sequence[Stage]) -> dict[str, Any]:
+    """Return a request in which as many passages are searched as its stages choose from.
+
+    Such a stage applies the limits of the request, `top_k` and `min_score`, in place of the search.
+    """
+    for stage in stages:
+        if stage.candidates is None:
+            continue
+        limits = {
+            "candidates": stage.candidates,
+            "top_n": fields["top_k"],
+            "min_relevance": fields["min_score"],
+            "max_per_document": fields["retrieve"].get("max_per_document"),
+        }
+        options = {**limits, **fields[stage.name]}
+        wanted = options["candidates"]
+        most = min(wanted, MOST) if isinstance(wanted, int) else 0  # the stage refuses another type
+        top_k = max(fields["top_k"], most)
+        fields = {**fields, "top_k": top_k, "min_score": None, stage.name: options}
+    return fields
+
+
 @dataclass
 class _Run:
-    """One question on its way through the stages."""
+    """One question on its way through the stages that run for it."""
 
     request: RagRequest
-    stages: Sequence[Stage]
+    offered: Sequence[Stage]
+    steps: Container[str]
     clock: Callable[[], float]
     new_id: Callable[[], str]
     outputs: list[Output] = field(default_factory=list)
@@ -153,8 +210,10 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.began = self.clock()
+        self.stages = running(self.request, self.offered, self.steps)
         self.id = self.request.request_id or self.new_id()
-        self.fields = {**self.request.model_dump(), "request_id": self.id}
+        fields = {**self.request.model_dump(), "request_id": self.id}
+        self.fields = search_fields(fields, self.stages)
         self.text = _dump(self.fields)  # the next step's request
 
     async def ask(self, stage: Stage, step: Step) -> None:
@@ -220,6 +279,7 @@ class _Run:
             query=self.request.query,
             collection=self.request.collection,
             results=self.last(RetrieveOutput).results,
+            degraded=self.degraded(),
             timings_ms=self.timings(),
             warnings=self.warnings(),
             provenance=self.provenance(),
@@ -237,7 +297,7 @@ class _Run:
             answerable=reply.answerable,
             finish_reason=reply.finish_reason,
             llm_generated=reply.llm_generated,
-            degraded=reply.degraded,
+            degraded=self.degraded(),
             support=reply.support,
             citations=reply.citations,
             citation_check=reply.citation_check,
@@ -261,6 +321,10 @@ class _Run:
                     f"citations.{index}.marker",
                 )
 
+    def degraded(self) -> bool:
+        """Return whether a step went on without what failed."""
+        return any(output.degraded for output in self.outputs)
+
     def timings(self) -> dict[str, float]:
         """Return milliseconds by step, and in total."""
         seconds = {**self.seconds, "total": self.clock() - self.began}
@@ -275,7 +339,11 @@ class _Run:
         merged = {
             step: fields for output in self.outputs for step, fields in output.provenance.items()
         }
-        options = {stage.name for stage in search_stages(self.stages)}
+        options = {
+            stage.name
+            for stage in search_stages(self.offered)
+            if stage in self.stages or getattr(self.request, stage.name, {})
+        }
         own: dict[str, JsonValue] = {
             "version": __version__,
             "request": self.request.model_dump(include=SEARCH_FIELDS | options),

@@ -29,10 +29,11 @@ def open_pipeline(
     if urls:
         from .steps.remote import open_remote
 
-        return open_remote(urls, deadline_s=settings.step_deadline_s, wait=preload)
+        stages = settings.stages()
+        return open_remote(urls, deadline_s=settings.step_deadline_s, wait=preload, stages=stages)
     from .steps.local import open_local
 
-    return open_local(preload=preload)
+    return open_local(preload=preload, stages=settings.stages())
 
 
 @contextmanager

@@ -4,11 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rag_kit.command import command
+from rag_kit.command import command, open_later
 from rag_kit.errors import StepError, dump_error
-
-from .retriever import Retriever
-from .wire import open_step
 
 PROG = "python -m rag_retrieve"
 
@@ -27,6 +24,8 @@ def index(arguments: list[str]) -> int:
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report there, too")
     options = parser.parse_args(arguments)
+    from .retriever import Retriever
+
     try:
         with Retriever.open() as retriever:
             report = retriever.ingest(
@@ -63,7 +62,7 @@ def main(arguments: list[str]) -> int:
         "Find passages for a question in a collection under $RAG_HOME; "
         f"`{PROG} index --help` tells how to bring documents in."
     )
-    return command("retrieve", PROG, about, open_step, arguments)
+    return command("retrieve", PROG, about, open_later("rag_retrieve"), arguments)
 
 
 if __name__ == "__main__":

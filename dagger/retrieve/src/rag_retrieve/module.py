@@ -62,12 +62,13 @@ class Retrieve:
         input: Annotated[  # noqa: A002, the name of the option
             dagger.File | None, Name("input"), Doc("The request as a file, instead.")
         ] = None,
+        strict: image.Strict = False,
     ) -> str:
         """Find passages for one request; returns the response, or an error envelope, as JSON."""
         container = self.container()
         if self.qdrant_url or self.qdrant or self.retriever == Ranking.superlinked:
             container = image.fresh(container)
-        return await image.ask("retrieve", container, input_json, input)
+        return await image.ask("retrieve", container, input_json, input, strict)
 
     @function(cache=image.PURE)
     async def index(
@@ -101,19 +102,23 @@ class Retrieve:
         collection: Annotated[str, Doc("Collection to bring them into.")] = "default",
         name: Annotated[str, Doc("Name of the folder in document ids.")] = "docs",
         prune: Annotated[bool, Doc("Delete documents whose file is gone from the folder.")] = False,
+        strict: image.Strict = False,
     ) -> str:
         """Bring a folder into a collection on the Qdrant server; returns the report, or an error envelope.
 
         Unchanged documents compute no embedding.
         """
         if not (self.qdrant_url or self.qdrant):
-            return image.envelope_of(
+            refused = image.envelope_of(
                 "retrieve",
                 "retriever_misconfigured",
                 "no Qdrant server is given; set --qdrant-url or --qdrant, or use index",
             )
+            return image.checked(refused, strict)
         ran = self._ingest(image.fresh(self.container()), docs, collection, name, prune=prune)
-        return await image.read("retrieve", ran.file(f"{image.HOME}/{REPORT}"))
+        return image.checked(
+            await image.read("retrieve", ran.file(f"{image.HOME}/{REPORT}")), strict
+        )
 
     @function(cache=image.PURE)
     def container(self) -> dagger.Container:

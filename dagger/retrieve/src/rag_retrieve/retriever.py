@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,11 +18,12 @@ from rag_kit.reports import CollectionInfo, Counters, DocumentInfo, IngestReport
 from .documents import LoadedDocument
 from .index.analyzer import Analyzer
 from .index.cache import EmbeddingCache
-from .index.collection import Collection, Draft
+from .index.collection import Collection, Draft, Pace
 from .index.embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
-from .index.ingest import Ingest, OnProgress
+from .index.ingest import Ingest, OnProgress, StopIngest
 from .index.manifest import Manifest, Recipe, check_recipe, read_manifest
 from .index.places import find_files
+from .index.turns import Turns
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
 from .step import __version__, retrieve
@@ -78,8 +81,11 @@ class Retriever:
 
             self._superlinked = Superlinked(settings)
         self._collections: dict[str, Collection] = {}
-        self._opening = threading.Lock()
-        self._writing = threading.Lock()
+        self._opening = threading.RLock()
+        self._naming = threading.Lock()  # a run chooses the ids of its files
+        self._turns = Turns()
+        self._reindexing: set[str] = set()
+        self._running: Counter[str] = Counter()  # runs of `ingest_documents` by collection
 
     @classmethod
     def open(cls, settings: RetrieveSettings | None = None) -> Self:
@@ -159,12 +165,14 @@ class Retriever:
         Returns:
             What happened to each document; all of it is durable.
         """
-        with self._writing:
+        with self._naming:
             opened = self._existing(collection)
             roots, stored = (opened.manifest.roots, opened.document_ids()) if opened else ({}, [])
             found = find_files(paths, roots, stored)
-            run = Ingest(opened or self._collection(collection, create=True), progress)
-            run.places(found, prune=prune)
+            opened = opened or self._collection(collection, create=True)
+            opened.keep_roots(found.roots)
+        run = Ingest(opened, progress, self._pace())
+        run.places(found, prune=prune)
         return run.report
 
     def ingest_documents(
@@ -173,12 +181,52 @@ class Retriever:
         *,
         collection: str = "default",
         progress: OnProgress | None = None,
+        tenant: str = "",
+        check: Callable[[], None] = lambda: None,
     ) -> IngestReport:
-        """Bring documents that are already text into a collection."""
-        with self._writing:
-            run = Ingest(self._collection(collection, create=True), progress)
-            run.documents(documents)
+        """Bring documents that are already text into a collection.
+
+        Args:
+            documents: They are read as the run goes on.
+            collection: Its name; it is created when it does not exist.
+            progress: Called after each batch of passages and each commit.
+            tenant: Whose run it is; tenants have turns at the embedder.
+            check: Called often. `StopIngest` ends the run and takes back what it has added, also
+                the collection when it was made for it; another exception leaves what is committed.
+        """
+        with self._run_of(collection) as created:
+            run = Ingest(
+                self._collection(collection, create=True), progress, self._pace(tenant, check)
+            )
+            try:
+                run.documents(documents)
+            except StopIngest as stop:
+                stop.report = run.report
+                run.take_back()
+                self._drop_empty(collection, created=created)
+                raise
         return run.report
+
+    def _pace(self, tenant: str = "", check: Callable[[], None] = lambda: None) -> Pace:
+        return Pace(turn=lambda: self._turns.turn(tenant), check=check)
+
+    @contextmanager
+    def _run_of(self, collection: str) -> Iterator[bool]:
+        """Count a run while it goes on; tells whether the collection has to be made for it."""
+        with self._opening:
+            self._running[collection] += 1
+            created = not self._stores.exists(collection)
+        try:
+            yield created
+        finally:
+            with self._opening:
+                self._running -= Counter([collection])
+
+    def _drop_empty(self, collection: str, *, created: bool) -> None:
+        with self._opening:
+            alone = self._running[collection] == 1
+            if created and alone and not self._collection(collection).manifest.documents:
+                self.delete_collection(collection)
 
     def documents(self, collection: str) -> list[DocumentInfo]:
         """List the documents of a collection, by id."""
@@ -191,9 +239,8 @@ class Retriever:
     def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
         """Delete documents; ids that are not there are reported as missing."""
         opened = self._collection(collection)
-        with self._writing, opened.checkpointed():
-            changes = opened.removals(document_ids)
-            opened.commit(changes)
+        with opened.checkpointed():
+            changes = opened.commit(opened.removals(document_ids))
         deleted = [change.document_id for change in changes]
         missing = [item for item in document_ids if item not in deleted]
         return IngestReport(collection=collection, deleted=deleted, missing=missing)
@@ -218,46 +265,88 @@ class Retriever:
 
     def delete_collection(self, name: str) -> None:
         """Delete a collection and all it holds; raises `collection_not_found`."""
-        with self._writing, self._opening:
+        with self._opening:
             if opened := self._collections.pop(name, None):
                 opened.close()
             self._stores.delete(name)
 
-    def reindex(self, collection: str, *, progress: OnProgress | None = None) -> IngestReport:
+    def reindex(
+        self,
+        collection: str,
+        *,
+        progress: OnProgress | None = None,
+        tenant: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> IngestReport:
         """Rebuild a collection from its stored documents, with the present settings.
 
         Searches use the old index until the new one is complete and replaces it in one step. After
-        a crash in between, the old one stays.
+        a crash in between, or when `check` raises, the old one stays. What other threads change
+        meanwhile is in the new one, too.
         """
-        with self._writing:
+        with self._rebuilding(collection):
             old = self._collection(collection, any_recipe=True)
-            manifest = old.manifest.emptied(self._recipe)
+            manifest = Manifest.new(collection, self._recipe, old.manifest.roots)
             generation, store = self._stores.begin_generation(collection, self._recipe.dim)
             try:
                 draft = Collection(
                     Draft(), store, manifest, self._analyzer(), on_step=self._on_step
                 )
-                run = Ingest(draft, progress)
-                run.documents(old.stored())
+                run = Ingest(draft, progress, self._pace(tenant, check))
+                before = old.contents()
+                run.documents(old.stored(list(before)))
+                with old.changing():
+                    self._catch_up(run, draft, old, before)
+                    self._publish(collection, old, draft, generation)
             except BaseException:
                 store.close()  # discards the unfinished generation
                 raise
-
-            def publish() -> None:
-                self._stores.publish_generation(collection, generation, draft.manifest.model_dump())
-
-            try:
-                old.replace(draft, publish)
-            except BaseException:
-                self._collections.pop(
-                    collection, None
-                )  # the next use opens the published generation
-                raise
         return run.report
+
+    def _catch_up(
+        self, run: Ingest, draft: Collection, old: Collection, before: dict[str, str]
+    ) -> None:
+        """Bring a draft up to what has changed since `before` was the content of the old one."""
+        now = old.contents()
+        changed = [name for name, content in now.items() if before.get(name) != content]
+        gone = [name for name in before if name not in now]
+        later = Ingest(draft)
+        later.documents(old.stored(changed))
+        draft.commit(draft.removals(gone))
+        draft.checkpoint()
+        run.report.added = [name for name in run.report.added if name not in set(gone)]
+        run.report.added += [name for name in later.report.added if name not in before]
+        run.report.chunks += later.report.chunks
+        run.report.embeddings += later.report.embeddings
+
+    def _publish(self, name: str, old: Collection, draft: Collection, generation: int) -> None:
+        def publish() -> None:
+            self._stores.publish_generation(name, generation, draft.manifest.model_dump())
+
+        try:
+            old.replace(draft, publish)
+        except BaseException:
+            self._collections.pop(name, None)  # the next use opens the published generation
+            raise
+
+    @contextmanager
+    def _rebuilding(self, collection: str) -> Iterator[None]:
+        with self._opening:
+            if collection in self._reindexing:
+                raise StepError(
+                    "in_progress",
+                    f"collection '{collection}' is being reindexed already; wait for it",
+                    param="collection",
+                )
+            self._reindexing.add(collection)
+        try:
+            yield
+        finally:
+            self._reindexing.discard(collection)
 
     def close(self) -> None:
         """Close every collection after its running searches."""
-        with self._writing, self._opening:
+        with self._opening:
             for collection in self._collections.values():
                 collection.close()
             self._collections.clear()
@@ -299,7 +388,7 @@ class Retriever:
 
     def _open(self, name: str, *, create: bool) -> Collection:
         if create and not self._stores.exists(name):
-            manifest = Manifest(name=name, recipe=self._recipe)
+            manifest = Manifest.new(name, self._recipe)
             store = self._stores.create(name, dim=self._recipe.dim, manifest=manifest.model_dump())
         else:
             manifest = self._manifest(name)

@@ -19,11 +19,12 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from rag_kit.errors import CODES, StepError, error_of
+from rag_kit.ranking import cap
 
 from .index.collection import Collection, Ranked
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
-from .step import cap, respond, result_of
+from .step import respond, result_of
 from .stores.base import Point
 
 BATCH = 64  # chunks read and sent at once

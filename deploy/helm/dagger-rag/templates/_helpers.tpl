@@ -1,6 +1,7 @@
-{{/* The steps in the order of the pipeline. A new one also needs its block in values.yaml. */}}
+{{/* The steps in the order of the pipeline; rerank where there is a server for it. A new one also needs
+its block in values.yaml. */}}
 {{- define "rag.steps" -}}
-["retrieve", "augment", "generate"]
+["retrieve", {{ if .Values.reranker.url }}"rerank", {{ end }}"augment", "generate"]
 {{- end }}
 
 {{/* The deployments: who calls comes before who is called. */}}
@@ -82,6 +83,13 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
     {{- $_ := set $env (printf "RAG_%s_URL" (upper $step)) (include "rag.url" (list $root $step)) -}}
   {{- end -}}
   {{- $_ := set $env "RAG_STEP_DEADLINE_S" $values.deadlineSeconds -}}
+{{- else if eq $part "rerank" -}}
+  {{- $_ := set $env "RAG_RERANKER_URL" $values.reranker.url -}}
+  {{- with $values.reranker.kind -}}{{- $_ := set $env "RAG_RERANKER" . -}}{{- end -}}
+  {{- with $values.reranker.model -}}{{- $_ := set $env "RAG_RERANKER_MODEL" . -}}{{- end -}}
+  {{- if $values.reranker.apiKey.existingSecret -}}
+    {{- $_ := set $keys "RAG_RERANKER_API_KEY_FILE" $values.reranker.apiKey -}}
+  {{- end -}}
 {{- else if eq $part "generate" -}}
   {{- with $values.llm.baseUrl -}}
     {{- $_ := set $env "RAG_LLM_BASE_URL" . -}}
@@ -118,7 +126,7 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
 {{- define "rag.own" -}}
 {{- $root := index . 0 -}}
 {{- $bare := deepCopy $root.Values -}}
-{{- range $part := include "rag.parts" . | fromJsonArray -}}
+{{- range $part := include "rag.parts" $root | fromJsonArray -}}
   {{- $_ := set (index $bare $part) "settings" dict -}}
 {{- end -}}
 {{- $config := include "rag.config" (list (dict "Values" $bare "Release" $root.Release "Chart" $root.Chart) (index . 1)) | fromYaml -}}
@@ -227,7 +235,7 @@ capabilities: {drop: [ALL]}
   {{- $own := include "rag.own" (list $root $part) | fromJsonArray -}}
   {{- range $name, $_ := (index $root.Values $part).settings -}}
     {{- if regexMatch "_API_KEYS?(_FILE)?$" $name -}}
-      {{- $faults = append $faults (printf "%s.settings.%s: a key does not belong into values; name a Secret (apiKeys, qdrant.apiKey, llm.apiKey, embedding.apiKey)" $part $name) -}}
+      {{- $faults = append $faults (printf "%s.settings.%s: a key does not belong into values; name a Secret (apiKeys, qdrant.apiKey, llm.apiKey, embedding.apiKey, reranker.apiKey)" $part $name) -}}
     {{- else if has $name $own -}}
       {{- $faults = append $faults (printf "%s.settings.%s is set by the chart; change the value it comes from (see values.yaml)" $part $name) -}}
     {{- end -}}
@@ -251,6 +259,9 @@ capabilities: {drop: [ALL]}
   {{- if and $root.Values.networkPolicy.enabled $model.baseUrl (not (index $root.Values.networkPolicy $name)) -}}
     {{- $faults = append $faults (printf "networkPolicy.%s is empty although %s.baseUrl is set; say where that server runs, or nothing reaches it" $name $name) -}}
   {{- end -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled .Values.reranker.url (not .Values.networkPolicy.reranker) -}}
+  {{- $faults = append $faults "networkPolicy.reranker is empty although reranker.url is set; say where that server runs, or nothing reaches it" -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled (not .Values.qdrant.release) (not .Values.networkPolicy.qdrant) -}}
   {{- $faults = append $faults "networkPolicy.qdrant is empty although qdrant.release is; say where Qdrant runs, or nothing reaches it" -}}

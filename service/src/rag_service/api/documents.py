@@ -39,9 +39,8 @@ from .sse import streamed
 
 MAX_PAGE = 1000
 HINT = (
-    "documents of the runner {} come with its build (`dagger call rag ingest`, RAG_DOCS) or are "
-    "kept by whoever runs it (`rag index`); set RAG_QDRANT_URL, as for the runner, to manage them "
-    "here"
+    "the documents of the runner {} come with its build or are kept by whoever runs it, and cannot be "
+    "managed here; whoever runs the service can change that with RAG_QDRANT_URL"
 )
 ADDED = {
     f"{what}_added": {
@@ -91,6 +90,7 @@ class Accepted(BaseModel):
 
     id: str
     status: Literal["queued", "running", "done", "failed"]
+    ahead: int = Field(description="Uploads that are done before it begins.")
     events: str = Field(description="Path of its events.")
 
 
@@ -167,13 +167,17 @@ IdempotencyKey = Annotated[
 ]
 
 
-def _job(
+async def _job(
     service: Service, library: Library, caller: Context, ingest_id: str, *, write: bool
 ) -> Job:
-    """Return a job whose collection the key may use; another's looks as if it did not exist."""
-    job = library.job(ingest_id)
-    if not caller.principal.may_use(job.collection):
-        job = library.job("")
+    """Return a job whose collection the key may use.
+
+    Raises:
+        StepError: `not_found`: there is none, or it is about another collection.
+    """
+    job = await library.job(ingest_id)
+    if job is None or not caller.principal.may_use(job.collection):
+        raise StepError("not_found", f"there is no ingest '{ingest_id[:80]}' of the last day")
     authorized(service, caller, job.collection, write=write)
     return job
 
@@ -182,14 +186,14 @@ async def readable_job(
     service: ServiceDep, library: LibraryDep, caller: Caller, ingest_id: str
 ) -> Job:
     """Return the job of the path, which the key may see."""
-    return _job(service, library, caller, ingest_id, write=False)
+    return await _job(service, library, caller, ingest_id, write=False)
 
 
 async def writable_job(
     service: ServiceDep, library: LibraryDep, caller: Caller, ingest_id: str
 ) -> Job:
     """Return the job of the path, which the key may stop."""
-    return _job(service, library, caller, ingest_id, write=True)
+    return await _job(service, library, caller, ingest_id, write=True)
 
 
 ReadableJob = Annotated[Job, Depends(readable_job)]
@@ -227,7 +231,7 @@ async def delete_collection(
     library: LibraryDep, collection: WritableCollectionInPath, caller: Caller
 ) -> DeletedCollection:
     """Delete a collection and all it holds."""
-    await _in_time(caller, library.delete_collection(collection))
+    await _in_time(caller, library.delete_collection(collection, caller.tenant))
     return DeletedCollection(collection=collection, deleted=True)
 
 
@@ -249,7 +253,8 @@ async def reindex(
     Questions are answered from the old one until the new one is complete.
     """
     await request.body()  # it is empty; the next message is that the client went away
-    return await _followed(service, request, library.reindex(collection), wait=wait)
+    job = library.reindex(collection, context_of(request.scope).tenant)
+    return await _followed(service, request, job, wait=wait)
 
 
 # -- documents ------------------------------------------------------------------------------
@@ -290,7 +295,9 @@ async def delete_document(
     library: LibraryDep, collection: WritableCollection, caller: Caller, document_id: str
 ) -> reports.IngestReport:
     """Delete a document; no answer finds it from then on."""
-    report = await _in_time(caller, library.delete_documents(collection, [document_id]))
+    report = await _in_time(
+        caller, library.delete_documents(collection, [document_id], caller.tenant)
+    )
     if report.missing:
         raise StepError(
             "document_not_found",
@@ -332,10 +339,11 @@ async def add_documents(
     ingest goes on when the client goes away; `DELETE /v1/ingests/{id}` stops it.
     """
     items = await read_items(request)
+    caller = context_of(request.scope)
     if idempotency_key is None:
-        return await _followed(service, request, library.ingest(collection, items), wait=wait)
-    key_name = context_of(request.scope).principal.name
-    job, replayed = await _begin_once(library, key_name, idempotency_key, collection, items)
+        job = library.ingest(collection, items, caller.tenant)
+        return await _followed(service, request, job, wait=wait)
+    job, replayed = await _begin_once(library, caller, idempotency_key, collection, items)
     response = await _followed(service, request, job, wait=wait)
     if replayed:
         response.headers["idempotency-replayed"] = "true"
@@ -343,20 +351,20 @@ async def add_documents(
 
 
 async def _begin_once(
-    library: Library, tenant: str, key: str, collection: str, items: Items
+    library: Library, caller: Context, key: str, collection: str, items: Items
 ) -> tuple[Job, bool]:
     """Start the ingest, or return the job of an equal request before, and which of both it is."""
     try:
         digest = await asyncio.to_thread(digest_of, collection, items)
-        job = library.replays.find(tenant, key, digest)
+        job = library.replays.find(caller.principal.name, key, digest)
     except BaseException:
         _close(items)
         raise
     if job is not None:
         _close(items)
         return job, True
-    job = library.ingest(collection, items)
-    library.replays.keep(tenant, key, digest, job)
+    job = library.ingest(collection, items, caller.tenant)
+    library.replays.keep(caller.principal.name, key, digest, job)
     return job, False
 
 
@@ -369,9 +377,9 @@ def _close(items: Items) -> None:
 
 
 @router.get("/v1/ingests/{ingest_id}", summary="Show an ingest", response_model=Ingest)
-async def ingest(job: ReadableJob) -> dict[str, Any]:
+async def ingest(request: Request, job: ReadableJob) -> dict[str, Any]:
     """Show how far an ingest is, or how it ended."""
-    return _state(job)
+    return _state(request, job)
 
 
 @router.delete(
@@ -380,10 +388,13 @@ async def ingest(job: ReadableJob) -> dict[str, Any]:
     status_code=202,
     response_model=Ingest,
 )
-async def stop_ingest(job: WritableJob) -> dict[str, Any]:
-    """Stop an ingest after its current commit; what was committed until then stays."""
-    job.stopped.set()
-    return _state(job)
+async def stop_ingest(request: Request, job: WritableJob) -> dict[str, Any]:
+    """Stop an ingest; the documents it has added are taken back.
+
+    Documents that it has replaced by then keep the new content; its `error` names them.
+    """
+    job.stop()
+    return _state(request, job)
 
 
 @router.get(
@@ -398,16 +409,17 @@ async def ingest_events(request: Request, service: ServiceDep, job: ReadableJob)
     return await streamed(service, request, _events(job, len(job.progress) - 1))
 
 
-def _state(job: Job) -> dict[str, Any]:
+def _state(request: Request, job: Job) -> dict[str, Any]:
     error = envelope(job.error, step="retrieve")["error"] if job.error else None
     return {
         "id": job.id,
         "collection": job.collection,
         "status": job.status,
+        "ahead": job.ahead,
         "progress": job.progress[-1],
         "report": job.report,
         "error": error,
-        "events": f"/v1/ingests/{job.id}/events",
+        "events": f"{_path(request, job)}/events",
     }
 
 
@@ -425,9 +437,10 @@ async def _events(job: Job, seen: int) -> AsyncGenerator[Event, None]:
 
 async def _followed(service: Service, request: Request, job: Job, *, wait: bool) -> Response:
     """Return a job's end, its events, or where to find it, as the client wishes."""
-    headers = {"location": f"/v1/ingests/{job.id}"}
+    headers = {"location": _path(request, job)}
+    await job.recorded.wait()  # from here on a restart does not forget it
     if not wait:
-        return _json(_accepted(job), 202, headers)
+        return _json(_accepted(request, job), 202, headers)
     if EVENTS in request.headers.get("accept", ""):
         response = await streamed(service, request, _events(job, 0))
         response.headers.update(headers)
@@ -437,7 +450,7 @@ async def _followed(service: Service, request: Request, job: Job, *, wait: bool)
         async with asyncio.timeout(left):
             await while_connected(request, job.wait())
     except TimeoutError:
-        return _json(_accepted(job), 202, headers)
+        return _json(_accepted(request, job), 202, headers)
     _refuse_nothing_read(job)
     return _json(_report(job), 200, headers)
 
@@ -446,8 +459,17 @@ def _json(value: Any, status: int, headers: dict[str, str]) -> Response:
     return Response(pydantic_core.to_json(value), status, headers, media_type=JSON)
 
 
-def _accepted(job: Job) -> dict[str, str]:
-    return {"id": job.id, "status": job.status, "events": f"/v1/ingests/{job.id}/events"}
+def _path(request: Request, job: Job) -> str:
+    return f"{request.scope['root_path']}/v1/ingests/{job.id}"
+
+
+def _accepted(request: Request, job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "status": job.status,
+        "ahead": job.ahead,
+        "events": f"{_path(request, job)}/events",
+    }
 
 
 def _refuse_nothing_read(job: Job) -> None:

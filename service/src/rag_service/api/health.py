@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from rag_kit.errors import StepError
 from rag_pipeline.settings import read_settings as rag_settings
@@ -30,10 +30,11 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """A question can be answered."""
+    """A question can be answered, or in a new installation the first documents can be added."""
 
     status: Literal["ready"]
     runner: str
+    note: str | None = Field(description='"no collection … yet": there is nothing to ask so far.')
 
 
 class Info(BaseModel):
@@ -54,11 +55,14 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", response_model=Ready, responses={**PUBLIC, **NOT_READY})
 async def readyz(request: Request, service: ServiceDep) -> Any:
-    """Tell whether a question can be answered now: a real one was before."""
+    """Tell whether a question can be answered now: a real one was before.
+
+    A service without a collection is ready, too, and says so in `note`: it takes documents.
+    """
     if (missing := service.missing) is not None:
         unavailable = missing.status == 503
         return refuse(request, missing if unavailable else StepError("not_ready", missing.message))
-    return Ready(status="ready", runner=service.runner.name)
+    return Ready(status="ready", runner=service.runner.name, note=service.note or None)
 
 
 @router.get(

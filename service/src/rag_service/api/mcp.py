@@ -71,7 +71,7 @@ class AskResult(BaseModel):
     id: str = Field(description="Id of the request.")
     answer: str = Field(description="The answer; numbers in brackets point to citations.")
     answerable: bool = Field(description="False: the documents do not tell.")
-    degraded: bool = Field(description="Whether the model failed and the documents' words answer.")
+    degraded: bool = Field(description="Whether a model failed and the answer does without.")
     citations: list[Citation] = Field(description="By number.")
     warnings: list[str] = Field(description="What to know about the answer.")
 
@@ -210,7 +210,7 @@ def _read(model: type[Arguments], arguments: dict[str, Any]) -> Arguments:
     try:
         return model.model_validate(arguments, strict=True)
     except ValidationError as error:
-        raise explain(error) from None
+        raise explain(error, model) from None
 
 
 def _succeeded(model: type[BaseModel], data: dict[str, Any], text: str) -> types.CallToolResult:

@@ -150,6 +150,7 @@ class ChatRequest(BaseModel):
     min_score: float | None = None
     no_context: Literal["abstain", "answer", "error"] | None = None
     retrieve: dict[str, JsonValue] | None = None
+    rerank: dict[str, JsonValue] | None = None
     augment: dict[str, JsonValue] | None = None
     generate: dict[str, JsonValue] | None = None
 
@@ -292,7 +293,7 @@ def to_question(body: ChatRequest, default: str) -> RagRequest:
         "collection": to_collection(body.model, body.collection, default),
         "generate": {name: value for name, value in options.items() if value is not None},
     }
-    for name in ("top_k", "filters", "min_score", "no_context", "retrieve", "augment"):
+    for name in ("top_k", "filters", "min_score", "no_context", "retrieve", "rerank", "augment"):
         if (value := getattr(body, name)) is not None:
             question[name] = value
     try:

@@ -61,9 +61,8 @@ async def containers(service: ServiceDep) -> Runner:
     if service.containers is None:
         raise StepError(
             "engine_unavailable",
-            f"/rag runs three containers on a Dagger engine, and this service runs without one "
-            f"(runner {service.runner.name}); start it with `rag serve --runner containers` (or "
-            "resident, or call), or ask /rag_modules, which gives the same answer",
+            "/rag runs three containers on a Dagger engine, and this service runs without one "
+            f"(runner {service.runner.name}); ask /rag_modules, which gives the same answer",
         )
     service.containers_wanted.set()
     return service.containers

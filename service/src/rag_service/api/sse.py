@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from rag_kit.errors import StepError
 from rag_kit.handler import EVENTS, Event
-from rag_kit.server import DONE, EventQueue, sse, while_connected
+from rag_kit.server import DONE, UNBUFFERED, EventQueue, sse, while_connected
 
 from ..http.context import context_of
 from ..http.errors import to_body
@@ -56,7 +56,7 @@ async def streamed(
         queue.stop()
         raise
     blocks = _blocks(service, request, queue, first, write)
-    return StreamingResponse(blocks, media_type=EVENTS)
+    return StreamingResponse(blocks, media_type=EVENTS, headers=UNBUFFERED)
 
 
 async def _blocks(

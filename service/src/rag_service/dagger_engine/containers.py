@@ -18,8 +18,8 @@ from pydantic import SecretStr, ValidationError
 from rag_kit.errors import StepError
 from rag_kit.request import explain, parse
 from rag_pipeline.models import RagRequest
-from rag_pipeline.stages import STEPS
-from rag_pipeline.step import answer, search
+from rag_pipeline.stages import NEEDED, PIPELINE, STEPS, search_stages
+from rag_pipeline.step import answer, running, search
 
 from ..runners.base import Notify
 from .base import EngineRunner, probed
@@ -53,13 +53,23 @@ ENTER = """) { node(id: $retrieve) { ... on Container {
   withEnvVariable(name: "RAG_RUN", value: $run) {
   withMountedDirectory(path: "/carry", source: $folder, owner: "10001:10001") {
   withNewFile(path: "/carry/request.json", contents: $request, owner: "10001:10001") {"""
-LEAVE_STORE = """  withoutMount(path: "/data") {
-  withoutSecretVariable(name: "RAG_QDRANT_API_KEY") {"""  # both are retrieve's alone
-VARIABLES = {"generate": "  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID!"}
+LEAVE = {  # what is a step's alone
+    "retrieve": """  withoutMount(path: "/data") {
+  withoutSecretVariable(name: "RAG_QDRANT_API_KEY") {""",
+    "rerank": '  withoutSecretVariable(name: "RAG_RERANKER_API_KEY") {',
+}
+VARIABLES = {
+    "rerank": "  $rerankUrl: String!, $rerankKind: String!, $rerankModel: String!, $rerankApiKey: ID!",
+    "generate": "  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID!",
+}
 SETTINGS = {
+    "rerank": """  withEnvVariable(name: "RAG_RERANKER_URL", value: $rerankUrl) {
+  withEnvVariable(name: "RAG_RERANKER", value: $rerankKind) {
+  withEnvVariable(name: "RAG_RERANKER_MODEL", value: $rerankModel) {
+  withSecretVariable(name: "RAG_RERANKER_API_KEY", secret: $rerankApiKey) {""",
     "generate": """  withEnvVariable(name: "RAG_LLM_BASE_URL", value: $llmBaseUrl) {
   withEnvVariable(name: "RAG_LLM_MODEL", value: $llmModel) {
-  withSecretVariable(name: "RAG_LLM_API_KEY", secret: $llmApiKey) {"""
+  withSecretVariable(name: "RAG_LLM_API_KEY", secret: $llmApiKey) {""",
 }
 
 
@@ -74,7 +84,7 @@ def chain(*steps: str) -> str:
     lines.append(ENTER)
     source = "request"
     for index, step in enumerate(steps):
-        lines += [LEAVE_STORE] if index == 1 else []
+        lines += [LEAVE[source]] if source in LEAVE else []
         lines += [f"  withRootfs(directory: ${step}) {{"] if index else []
         lines += [SETTINGS[step]] if step in SETTINGS else []
         lines.append(_execution(step, source))
@@ -100,17 +110,21 @@ def images(first: str, *others: str) -> str:
     )
 
 
-IMAGES = images(*STEPS)
-RUN = chain(*STEPS)
+SEARCHING = tuple(stage.name for stage in search_stages(PIPELINE))
+IMAGES = images(*NEEDED)
+IMAGES_RERANKED = images(*STEPS)
+RUN = chain(*NEEDED)
+RUN_RERANKED = chain(*STEPS)
 SEARCH = chain(STEPS[0])
+SEARCH_RERANKED = chain(*SEARCHING)
 
 
 @dataclass(frozen=True)
 class Images:
-    """The steps' images in a session, as variables of the two queries."""
+    """The steps in a session, and their images among the variables of the queries."""
 
-    for_search: dict[str, Any]
-    for_answer: dict[str, Any]
+    steps: tuple[str, ...]
+    variables: dict[str, Any]
 
     async def ping(self) -> None:
         """Do nothing: the images live as long as their session."""
@@ -129,23 +143,23 @@ class ContainersRunner(EngineRunner[Images]):
         """Answer a request."""
         request = _validated(text)
         async with self._supervisor.lease() as live:
-            run = _Run(live.session, RUN, live.started.for_answer, self._options.deadline_s)
+            run = _Run(live.session, live.started, self._options.deadline_s)
             return await run.answer(request)
 
     async def search(self, text: str) -> str:
         """Find passages for a request."""
         request = _validated(text)
         async with self._supervisor.lease() as live:
-            run = _Run(live.session, SEARCH, live.started.for_search, self._options.deadline_s)
-            found = await search(request, {"retrieve": run.retrieve})
-            return found.model_dump_json()
+            run = _Run(live.session, live.started, self._options.deadline_s)
+            return await run.search(request)
 
     async def _start(self, session: Session, notify: Notify) -> Images:
         options, limit = self._options, self._options.load_s
         await load_module(session, options, notify, steps=True)
         arguments = await dependencies(session, options)
         notify("dagger: building the steps' images, indexing the documents …")
-        built = await session.ask(IMAGES, {}, deadline_s=limit)
+        query, steps = (IMAGES_RERANKED, STEPS) if options.reranker_url else (IMAGES, NEEDED)
+        built = await session.ask(query, {}, deadline_s=limit)
         retrieve = built["retrieve"]["container"]["id"]
 
         async def extend(query: str, **values: str) -> None:
@@ -162,19 +176,20 @@ class ContainersRunner(EngineRunner[Images]):
             await extend(OVER_INDEX, index=data["node"]["index"]["id"])
         if arguments["qdrantApiKey"]:
             await extend(WITH_HIDDEN, name="RAG_QDRANT_API_KEY", value=arguments["qdrantApiKey"])
-        for name in ("qdrant", "llm"):
+        for name in ("qdrant", "llm", "reranker"):
             if arguments[name]:
                 await extend(WITH_SERVICE, name=name, value=arguments[name])
-        no_key = await secret(session, options, "no-llm-api-key", SecretStr(""))
-        variables = {"retrieve": retrieve, "folder": built["directory"]["id"]}
+        no_key = await secret(session, options, "no-api-key", SecretStr(""))
+        given = {name: arguments[name] for name in ("llmBaseUrl", "llmModel")}
+        given |= {name: arguments[name] for name in ("rerankKind", "rerankModel")}
+        given |= {name: arguments[name] or no_key for name in ("llmApiKey", "rerankApiKey")}
+        images_of = {step: built[step]["container"]["rootfs"]["id"] for step in steps[1:]}
         started = Images(
-            variables,
-            variables
-            | {step: built[step]["container"]["rootfs"]["id"] for step in STEPS[1:]}
-            | {"llmBaseUrl": arguments["llmBaseUrl"], "llmModel": arguments["llmModel"]}
-            | {"llmApiKey": arguments["llmApiKey"] or no_key},
+            steps,
+            {**given, **images_of, "rerankUrl": arguments["rerank"]}
+            | {"retrieve": retrieve, "folder": built["directory"]["id"]},
         )
-        run = _Run(session, RUN, started.for_answer, limit)
+        run = _Run(session, started, limit)
         await probed(run.answer(_validated(options.probe_request)), notify)
         return started
 
@@ -190,24 +205,36 @@ def _validated(text: str) -> RagRequest:
 class _Run:
     """One run of the chain: the query is sent when `retrieve` is called, and has all outputs."""
 
-    def __init__(
-        self, session: Session, query: str, variables: dict[str, Any], deadline_s: float
-    ) -> None:
-        self._session, self._query, self._deadline_s = session, query, deadline_s
-        self._variables = {**variables, "run": uuid.uuid4().hex}
+    def __init__(self, session: Session, images: Images, deadline_s: float) -> None:
+        self._session, self._images, self._deadline_s = session, images, deadline_s
+        self._query = ""
         self._outputs: dict[str, Any] = {}
 
     async def answer(self, request: RagRequest) -> str:
         """Return the response made of the outputs of all steps."""
         began = time.perf_counter()
-        later: dict[str, Any] = {step: partial(self._reply, step) for step in STEPS[1:]}
-        response = await answer(request, {"retrieve": self.retrieve, **later})
+        self._query = RUN_RERANKED if self._reranks(request) else RUN
+        response = await answer(request, self._steps())
         total = round((time.perf_counter() - began) * 1000, 3)  # no times by step
         return response.model_copy(update={"timings_ms": {"total": total}}).model_dump_json()
 
+    async def search(self, request: RagRequest) -> str:
+        """Return the passages found."""
+        self._query = SEARCH_RERANKED if self._reranks(request) else SEARCH
+        found = await search(request, self._steps())
+        return found.model_dump_json()
+
+    def _reranks(self, request: RagRequest) -> bool:
+        return "rerank" in [stage.name for stage in running(request, PIPELINE, self._images.steps)]
+
+    def _steps(self) -> dict[str, Any]:
+        later = {step: partial(self._reply, step) for step in self._images.steps[1:]}
+        return {"retrieve": self.retrieve, **later}
+
     async def retrieve(self, text: str) -> str:
         """Run the containers; return the first output."""
-        variables = {**self._variables, "request": text}
+        given = {**self._images.variables, "run": uuid.uuid4().hex, "request": text}
+        variables = {name: value for name, value in given.items() if f"${name}:" in self._query}
         try:
             data = await self._session.ask(self._query, variables, deadline_s=self._deadline_s)
         except StepError as error:

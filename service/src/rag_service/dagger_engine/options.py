@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from rag_kit.errors import StepError
+from rag_kit.origins import is_loopback
 
-from ..settings import ServiceSettings, is_loopback, process_environment
+from ..settings import ServiceSettings, process_environment
 from .errors import REMEDY, unavailable
 
 RUNNER_HOST = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
@@ -34,6 +35,10 @@ class EngineOptions:
         llm_base_url: OpenAI-compatible server; one on this machine is forwarded.
         llm_model: Name of the model there.
         llm_api_key: Its key.
+        reranker_url: Reranking server; one on this machine is forwarded; None: no reranking.
+        reranker: What it speaks.
+        reranker_model: Name of the model there.
+        reranker_api_key: Its key.
         session_port: An existing session to use instead of a child process (under `dagger run`).
         session_token: Its token.
         connect_s: Seconds until a session answers, where the engine's address is given.
@@ -65,6 +70,10 @@ class EngineOptions:
     llm_base_url: str | None = None
     llm_model: str | None = None
     llm_api_key: SecretStr | None = None
+    reranker_url: str | None = None
+    reranker: str | None = None
+    reranker_model: str | None = None
+    reranker_api_key: SecretStr | None = None
     session_port: int | None = None
     session_token: SecretStr | None = None
     connect_s: float = 10.0
@@ -86,11 +95,12 @@ class EngineOptions:
 
     @property
     def probe_request(self) -> str:
-        """The probe as a request, answered without a model."""
+        """The probe as a request, answered without a model and a reranker."""
         return json.dumps(
             {
                 "query": self.probe,
                 "collection": self.collection,
+                "rerank": {"enabled": False},
                 "generate": {"target": "extractive"},
             }
         )
@@ -144,6 +154,10 @@ def options_of(settings: ServiceSettings) -> EngineOptions:
         llm_base_url=settings.llm_base_url,
         llm_model=settings.llm_model,
         llm_api_key=settings.secret("llm_api_key"),
+        reranker_url=settings.reranker_url,
+        reranker=settings.reranker,
+        reranker_model=settings.reranker_model,
+        reranker_api_key=settings.secret("reranker_api_key"),
         session_port=settings.dagger_session_port,
         session_token=settings.dagger_session_token,
         load_s=settings.engine_load_s,

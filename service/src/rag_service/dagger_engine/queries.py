@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from rag_kit.errors import StepError
+from rag_kit.origins import is_loopback
 
 from ..runners.base import Notify
-from ..settings import is_loopback
 from .options import EngineOptions
 from .session import Session
 
@@ -32,22 +32,26 @@ FORWARD = """query ($host: String!, $ports: [PortForward!]!) {
 # `docs` and one without, and a value for every string.
 RAG = """query (
   $docs: ID!, $docsName: String!, $collection: String!, $qdrantUrl: String!, $qdrant: ID,
-  $qdrantApiKey: ID, $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID, $llm: ID
+  $qdrantApiKey: ID, $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID, $llm: ID,
+  $rerank: String!, $rerankKind: String!, $rerankModel: String!, $rerankApiKey: ID, $reranker: ID
 ) {
   rag(
     docs: $docs, docsName: $docsName, collection: $collection, qdrantUrl: $qdrantUrl,
     qdrant: $qdrant, qdrantApiKey: $qdrantApiKey, llmBaseUrl: $llmBaseUrl, llmModel: $llmModel,
-    llmApiKey: $llmApiKey, llm: $llm
+    llmApiKey: $llmApiKey, llm: $llm, rerank: $rerank, rerankKind: $rerankKind,
+    rerankModel: $rerankModel, rerankApiKey: $rerankApiKey, reranker: $reranker
   ) { id }
 }"""
 RAG_OWN_DOCS = """query (
   $collection: String!, $qdrantUrl: String!, $qdrant: ID, $qdrantApiKey: ID,
-  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID, $llm: ID
+  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID, $llm: ID,
+  $rerank: String!, $rerankKind: String!, $rerankModel: String!, $rerankApiKey: ID, $reranker: ID
 ) {
   rag(
     collection: $collection, qdrantUrl: $qdrantUrl, qdrant: $qdrant,
     qdrantApiKey: $qdrantApiKey, llmBaseUrl: $llmBaseUrl, llmModel: $llmModel,
-    llmApiKey: $llmApiKey, llm: $llm
+    llmApiKey: $llmApiKey, llm: $llm, rerank: $rerank, rerankKind: $rerankKind,
+    rerankModel: $rerankModel, rerankApiKey: $rerankApiKey, reranker: $reranker
   ) { id }
 }"""
 
@@ -82,11 +86,16 @@ def check_pin(options: EngineOptions, digest: str, commit: str) -> None:
 
 
 async def dependencies(session: Session, options: EngineOptions) -> dict[str, Any]:
-    """Return Qdrant and the model as arguments of `rag`: URLs, services, secrets."""
-    arguments: dict[str, Any] = {"llmModel": options.llm_model or ""}
+    """Return Qdrant, the model and the reranker as arguments of `rag`: URLs, services, secrets."""
+    arguments: dict[str, Any] = {
+        "llmModel": options.llm_model or "",
+        "rerankKind": options.reranker or "",
+        "rerankModel": options.reranker_model or "",
+    }
     for alias, url, argument in (
         ("qdrant", options.qdrant_url, "qdrantUrl"),
         ("llm", options.llm_base_url, "llmBaseUrl"),
+        ("reranker", options.reranker_url, "rerank"),
     ):
         service, reached = await forwarded(session, options, alias, url or "")
         arguments |= {alias: service, argument: reached}
@@ -94,6 +103,9 @@ async def dependencies(session: Session, options: EngineOptions) -> dict[str, An
         session, options, "qdrant-api-key", options.qdrant_api_key
     )
     arguments["llmApiKey"] = await secret(session, options, "llm-api-key", options.llm_api_key)
+    arguments["rerankApiKey"] = await secret(
+        session, options, "reranker-api-key", options.reranker_api_key
+    )
     return arguments
 
 

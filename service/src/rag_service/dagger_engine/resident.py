@@ -59,6 +59,11 @@ class ResidentRunner(EngineRunner[Resident]):
         async with self._leased() as live:
             return await live.session.guard(live.started.pipeline.search(text))
 
+    async def rerank(self, text: str) -> str:
+        """Rank passages again."""
+        async with self._leased() as live:
+            return await live.session.guard(live.started.pipeline.rerank(text))
+
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer a request piece by piece."""
         async with self._leased() as live:

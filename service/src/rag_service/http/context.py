@@ -70,6 +70,17 @@ class Context:
         return left
 
 
+def path_of(scope: Scope) -> str:
+    """Return the path of a request without the prefix that proxies put before it."""
+    return str(scope["path"])[len(scope.get("root_path", "")) :] or "/"
+
+
+def address_of(scope: Scope) -> str:
+    """Return the client's address."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
 def context_of(scope: Scope) -> Context:
     """Return the context that `middleware.Requests` made."""
     context: Context = scope["state"]["rag"]

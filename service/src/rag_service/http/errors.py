@@ -16,7 +16,7 @@ from starlette.routing import Match
 from rag_kit.errors import StepError, envelope
 from rag_kit.request import explain
 
-from .context import Context, context_of
+from .context import Context, context_of, path_of
 
 JSON = "application/json"
 DIFY = "/retrieval"  # Dify shows error_msg, and knows 403 as the only status of a wrong key
@@ -41,7 +41,7 @@ def headers_of(error: StepError) -> dict[str, str]:
 def refuse(request: Request, error: StepError) -> Response:
     """Return the response for an error."""
     body, status = to_body(error, context_of(request.scope)), error.status
-    if request.url.path == DIFY:
+    if path_of(request.scope) == DIFY:
         number = DIFY_CODES.get(error.code, status)
         if status == 401:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -76,13 +76,13 @@ def _methods(request: Request) -> set[str]:
     for route in request.app.state.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
-    return methods
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer an error of the router: no such path, wrong method."""
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = path_of(request.scope)
     if error.status_code == 405:
         text = f"{path} does not take {request.method}"
         response = refuse(request, StepError("method_not_allowed", text))

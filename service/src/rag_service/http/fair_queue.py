@@ -160,6 +160,8 @@ class Admission:
         mine = self._tenants.get(tenant)
         if mine is not None and admitted in mine.admitted:
             mine.admitted.remove(admitted)
+        if mine is not None and not (mine.admitted or mine.active(self._clock())):
+            del self._tenants[tenant]  # it never reached the queue, where idle ones are forgotten
 
     @asynccontextmanager
     async def slot(self, tenant: str, left_s: float) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""Pure ASGI middleware, outermost first: Gate, Requests, (SameOrigin,) Keys, Limits.
+"""Pure ASGI middleware, outermost first: (Proxies,) Gate, Requests, (SameOrigin,) Keys, Limits, (Paths).
 
 Plain ASGI: Starlette's BaseHTTPMiddleware runs the application in another task, which hides the
 client's disconnect.
@@ -14,7 +14,6 @@ import re
 import time
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import pydantic_core
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,9 +21,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag_kit.errors import StepError, envelope
+from rag_kit.origins import host_name, is_loopback
 
-from ..settings import ApiKey, ServiceSettings, is_loopback
-from .context import Context, Principal, context_of
+from ..settings import ApiKey, ServiceSettings
+from .context import Context, Principal, address_of, context_of, path_of
 from .errors import headers_of, refuse
 from .fair_queue import Admission, Rates
 from .metrics import Metrics
@@ -38,7 +38,7 @@ OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # need no key; 
 PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, no access log
 UPLOADS = "/v1/documents"
 ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
-QUESTIONS = ("/rag_modules", "/rag", "/v1/search", "/v1/chat/completions")
+QUESTIONS = ("/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/rerank", "/rerank")
 HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # of every response
 
 Refusal = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
@@ -117,7 +117,8 @@ class Gate:
 
         `scope` then has tenant and time of its admission.
         """
-        if scope["path"] not in QUESTIONS or scope["method"] != "POST":
+        path = path_of(scope)
+        if path not in QUESTIONS or scope["method"] != "POST":
             return None
         headers = dict(scope["headers"])
         tenant = self._tenant(scope, headers)
@@ -125,7 +126,7 @@ class Gate:
             try:
                 scope[ADMITTED] = tenant, self._admission.admit(tenant, self._deadline_s)
             except StepError as error:
-                return self._refuse(scope["path"], headers, error)
+                return self._refuse(path, headers, error)
         return None
 
     def _tenant(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
@@ -259,12 +260,6 @@ def request_id_of(header: str) -> str:
     return header if REQUEST_ID.match(header) else f"req_{random.getrandbits(128):032x}"
 
 
-def address_of(scope: Scope) -> str:
-    """Return the client's address."""
-    client = scope.get("client")
-    return client[0] if client else ""
-
-
 def _route(scope: Scope) -> str:
     """Return the route's pattern, not the path: a metrics label must have few values."""
     return getattr(scope.get("route"), "path", "") or "other"
@@ -298,7 +293,7 @@ class Keys:
         await self._app(scope, receive, send)
 
     def _authenticate(self, scope: Scope) -> None:
-        path, context = scope["path"], context_of(scope)
+        path, context = path_of(scope), context_of(scope)
         headers = Headers(scope=scope)
         if not self._keys and path not in PROBES:
             self._check_host(headers.get("host", ""))
@@ -317,7 +312,7 @@ class Keys:
 
     def _check_host(self, header: str) -> None:
         """Reject foreign Host headers (DNS rebinding)."""
-        name = _host_name(header)
+        name = host_name(header)
         if not is_loopback(name) and name not in self._settings.allowed_hosts:
             raise StepError(
                 "forbidden",
@@ -338,14 +333,6 @@ class Keys:
         return Principal(found.name, found.collections, found.write, found.per_minute)
 
 
-def _host_name(header: str) -> str:
-    """Return the name in a Host header, without its port; "" when it is malformed."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
-
-
 def _digest(key: str) -> bytes:
     return hashlib.blake2s(key.encode()).digest()  # half the time of SHA-256
 
@@ -361,7 +348,7 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = scope["path"] == UPLOADS
+        upload = path_of(scope) == UPLOADS
         limit = self._settings.max_upload_bytes if upload else self._settings.max_body_bytes
         length = Headers(scope=scope).get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > limit:

@@ -52,7 +52,7 @@ async def read(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
-        raise explain(error) from None
+        raise explain(error, model) from None
 
 
 def refuse_hosts(data: dict[str, Any], *, known: Container[str] = ()) -> None:

@@ -1,9 +1,5 @@
 """Requests from pages of other sites: refused, unless `RAG_ALLOWED_ORIGINS` lists the site (CORS).
 
-A browser sends what any page tells it to, also to a service on this machine. It says in `Origin` and
-`Sec-Fetch-Site` which page it was, and no page can change these headers (Fetch standard). Other
-clients send neither.
-
 Starlette's CORSMiddleware is not used: it answers a foreign preflight with 400 and CORS headers, and
 cannot add its headers to what is answered outside of it (a full queue, an unexpected error).
 """
@@ -18,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rag_kit.errors import StepError
+from rag_kit.origins import foreign_header, normalize
 
 from ..settings import ServiceSettings
 from .errors import refuse
-from .origins import is_own, normalize
 
 SAFE = ("GET", "HEAD", "OPTIONS")  # change nothing, and other sites cannot read the response
 CORS_METHODS = "GET, POST, DELETE"
@@ -46,7 +42,7 @@ class SameOrigin:
         preflight = is_preflight(scope["method"], headers)
         if scope["method"] in SAFE and not preflight:
             return None
-        foreign = foreign_header(scope, self._allowed)
+        foreign = foreign_header(headers, scheme=scope["scheme"], allowed=self._allowed)
         if foreign is not None:
             text = (
                 f"the request comes from a page of another site ({foreign[:200]}); the operator "
@@ -62,27 +58,6 @@ class SameOrigin:
 def is_preflight(method: str, headers: Headers) -> bool:
     """Whether a browser asks if it may send a page's request."""
     return method == "OPTIONS" and "access-control-request-method" in headers
-
-
-def foreign_header(scope: Scope, allowed: Collection[str]) -> str | None:
-    """Return the header that shows that a request comes from another site, or None.
-
-    Args:
-        scope: Of the request.
-        allowed: Origins of other sites that may send it, normalized.
-    """
-    headers = Headers(scope=scope)
-    site = headers.get("sec-fetch-site", "none")
-    if site == "same-origin":  # the browser compared; holds where a proxy replaces the Host header
-        return None
-    origin = headers.get("origin")
-    if not origin:
-        return None if site == "none" else f"Sec-Fetch-Site: {site}"
-    sender = normalize(origin)
-    if sender is None:
-        return f"Origin: {origin}"
-    own = is_own(sender, host=headers.get("host", ""), scheme=scope["scheme"])
-    return None if own or sender in allowed else f"Origin: {origin}"
 
 
 def cors_headers(origin: str, allowed: Collection[str]) -> dict[str, str]:

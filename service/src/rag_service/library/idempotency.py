@@ -7,8 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 from rag_kit.errors import StepError
 from rag_kit.reports import IngestReport
 
+from .database import transaction
 from .jobs import Job
 
 LOG = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Replays:
             entry = self._entries[found]
             row = (*found, entry.digest, job.id, entry.at, report.model_dump_json())
             try:
-                with _transaction(self._path) as database:
+                with transaction(self._path, TABLE) as database:
                     database.execute(INSERT, row)
                     database.execute(EXPIRE, (self._clock() - KEPT_S, MAX_KEYS))
             except (OSError, sqlite3.Error) as error:
@@ -124,7 +124,7 @@ class Replays:
 
     def _load(self, path: Path) -> None:
         try:
-            with _transaction(path) as database:
+            with transaction(path, TABLE) as database:
                 rows = database.execute(SELECT).fetchall()
         except (OSError, sqlite3.Error) as error:
             LOG.warning("%s: %s; earlier idempotency keys are not known", path, error)
@@ -143,13 +143,3 @@ class Replays:
             if young and len(self._entries) <= MAX_KEYS:
                 return
             del self._entries[oldest]
-
-
-@contextmanager
-def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database, which only its owner may read, and commit at the end."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(TABLE)
-        yield database

@@ -1,6 +1,8 @@
-"""The library of documents: concurrent reads, and one change at a time.
+"""The library of documents: reads, deletions and ingests side by side.
 
-Both have threads of their own, so that an ingest never takes one that answers questions.
+All have threads of their own, so that an ingest never takes one that answers questions. Ingests
+take turns at the embedder, a batch of passages at a time; the large ones of a tenant are done one
+after the other. Deletions wait for no ingest, only for a commit.
 """
 
 from __future__ import annotations
@@ -8,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -35,6 +38,8 @@ from ..runners.base import Runner
 from ..settings import ServiceSettings
 from .idempotency import Replays
 from .jobs import Job
+from .ledger import Ledger
+from .lines import Lines
 
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
@@ -42,12 +47,20 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 READERS = 2  # threads that list and show
-MAX_WAITING = 8  # queued changes; each may hold an upload
-REMEMBERED = 100  # finished jobs that can be looked up
-OUTCOMES = "idempotency.sqlite3"  # file in RAG_HOME
+DELETERS = 4  # threads that delete
+MAX_INGESTS = 64  # of all tenants, at work or waiting; each may hold an upload
+MAX_INGESTS_OF_TENANT = 9
+MAX_DELETIONS_OF_TENANT = 64
+SMALL_BYTES = 256 * 1024  # an upload up to this size waits for no other one: about 400 passages
+REMEMBERED = 100  # finished jobs in memory
+OUTCOMES = "idempotency.sqlite3"  # files in RAG_HOME
+LEDGER = "ingests.sqlite3"
+NAMED = 5  # documents named in a message
+CLOSED = "the service ended before this was done; what was stored until then stays; send it again"
 Result = TypeVar("Result")
 OnProgress = Callable[["Progress"], None]
-Work = Callable[["Retriever", OnProgress], "IngestReport"]
+Check = Callable[[], None]
+Work = Callable[["Retriever", OnProgress, Check], "IngestReport"]
 
 
 class Item(Protocol):
@@ -57,6 +70,10 @@ class Item(Protocol):
     def name(self) -> str:
         """Its id, or the prefix of its records' ids."""
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+
     def load(self) -> list[LoadedDocument]:
         """Return its documents; raises `document_unreadable`."""
 
@@ -64,13 +81,8 @@ class Item(Protocol):
         """Release what it holds."""
 
 
-class _StoppedError(Exception):
-    """Raised between two commits of a job that is to stop."""
-
-
-def _threads(number: int, name: str) -> ThreadPoolExecutor:
-    """Return threads with low priority, as those that answer have."""
-    return ThreadPoolExecutor(number, thread_name_prefix=name, initializer=lower_priority)
+class _ClosingError(Exception):
+    """Raised in a job at work when the service ends."""
 
 
 class Library:
@@ -79,6 +91,7 @@ class Library:
     Args:
         retriever: Returns the retriever, and may block; raises while there is none.
         replays: Idempotency keys and their jobs.
+        ledger: Remembers jobs over a restart; None: nothing does.
         close: Called at the end, in a thread.
     """
 
@@ -87,14 +100,21 @@ class Library:
         retriever: Callable[[], Retriever],
         replays: Replays,
         close: Callable[[], object] = lambda: None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.replays = replays
+        self._ledger = ledger or Ledger(None)
         self._retriever, self._close = retriever, close
-        self._readers = _threads(READERS, "rag-documents")
-        self._writer = _threads(1, "rag-ingest")  # its embedding threads inherit the priority
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="rag-documents")
+        self._deleters = ThreadPoolExecutor(DELETERS, thread_name_prefix="rag-delete")
+        self._writers = ThreadPoolExecutor(  # their embedding threads inherit the priority
+            MAX_INGESTS, thread_name_prefix="rag-ingest", initializer=lower_priority
+        )
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._lines = Lines()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pending = 0  # changes, running or queued
+        self._ingests: Counter[str] = Counter()  # at work or waiting, by tenant
+        self._deletions: Counter[str] = Counter()
         self._closing = False
 
     # -- reading --------------------------------------------------------------------------
@@ -121,86 +141,97 @@ class Library:
 
     # -- changing -------------------------------------------------------------------------
 
-    async def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
+    async def delete_documents(
+        self, collection: str, document_ids: Sequence[str], tenant: str = ""
+    ) -> IngestReport:
         """Delete documents; a call cancelled before its turn changes nothing.
 
         Raises:
             StepError: `collection_not_found`, `overloaded` and those of the store.
         """
-        return await self._change(
-            lambda retriever: retriever.delete_documents(collection, document_ids)
+        return await self._delete(
+            tenant, lambda retriever: retriever.delete_documents(collection, document_ids)
         )
 
-    async def delete_collection(self, name: str) -> None:
+    async def delete_collection(self, name: str, tenant: str = "") -> None:
         """Delete a collection and all it holds; as `delete_documents`."""
-        await self._change(lambda retriever: retriever.delete_collection(name))
+        await self._delete(tenant, lambda retriever: retriever.delete_collection(name))
 
-    async def _change(self, work: Callable[[Retriever], Result]) -> Result:
-        with self._queued():
+    async def _delete(self, tenant: str, work: Callable[[Retriever], Result]) -> Result:
+        with self._counted(self._deletions, tenant, MAX_DELETIONS_OF_TENANT, "deletions"):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._writer, self._do, work)
+            return await loop.run_in_executor(self._deleters, self._do, work)
 
     @contextmanager
-    def _queued(self) -> Iterator[None]:
+    def _counted(self, counts: Counter[str], tenant: str, most: int, what: str) -> Iterator[None]:
+        """Count a change of a tenant while it waits or is at work.
+
+        Raises:
+            StepError: `overloaded`, `draining`.
+        """
         if self._closing:
             raise StepError("draining", "the service is shutting down; ask another one")
-        if self._pending > MAX_WAITING:
+        if counts[tenant] >= most:
             raise StepError(
-                "overloaded",
-                f"{self._pending} changes to documents are waiting already",
-                retry_after=5,
+                "overloaded", f"{most} of your {what} are waiting already", retry_after=5
             )
-        self._pending += 1
+        if counts.total() >= MAX_INGESTS and counts is self._ingests:
+            raise StepError(
+                "overloaded", f"{MAX_INGESTS} {what} are waiting already", retry_after=5
+            )
+        counts[tenant] += 1
         try:
             yield
         finally:
-            self._pending -= 1
+            counts[tenant] -= 1
+            if not counts[tenant]:
+                del counts[tenant]
 
-    def ingest(self, collection: str, items: Sequence[Item]) -> Job:
+    def ingest(self, collection: str, items: Sequence[Item], tenant: str = "") -> Job:
         """Start to ingest files and texts into a collection, which is created when it does not exist.
 
         When none of them can be read, nothing is created. The items are closed in any case.
+
+        Args:
+            collection: Its name.
+            items: Files and texts.
+            tenant: Whose they are.
 
         Raises:
             StepError: `overloaded`, `draining`.
         """
 
-        def work(retriever: Retriever, progress: OnProgress) -> IngestReport:
-            return _ingest(retriever, collection, items, progress)
+        def work(retriever: Retriever, progress: OnProgress, check: Check) -> IngestReport:
+            return _ingest(retriever, collection, items, tenant, progress, check)
 
         def close() -> None:
             for item in items:
                 item.close()
 
-        return self._start(Job(collection, len(items)), work, close)
+        large = sum(item.size for item in items) > SMALL_BYTES
+        return self._start(Job(collection, len(items), tenant=tenant), work, close, large=large)
 
-    def reindex(self, collection: str) -> Job:
+    def reindex(self, collection: str, tenant: str = "") -> Job:
         """Start to rebuild a collection; errors as for `ingest`."""
 
-        def work(retriever: Retriever, progress: OnProgress) -> IngestReport:
-            return retriever.reindex(collection, progress=progress)
+        def work(retriever: Retriever, progress: OnProgress, check: Check) -> IngestReport:
+            return retriever.reindex(collection, progress=progress, tenant=tenant, check=check)
 
-        return self._start(Job(collection, 0), work, lambda: None)
+        return self._start(Job(collection, 0, tenant=tenant), work, lambda: None, large=True)
 
-    def job(self, job_id: str) -> Job:
-        """Return an unfinished job, or one of the last `REMEMBERED` finished ones.
+    async def job(self, job_id: str) -> Job | None:
+        """Return a job of the last day, or None."""
+        return self._jobs.get(job_id) or await asyncio.to_thread(self._ledger.find, job_id)
 
-        Raises:
-            StepError: `not_found`.
-        """
-        if (job := self._jobs.get(job_id)) is None:
-            raise StepError(
-                "not_found",
-                f"there is no ingest '{job_id[:80]}'; the last {REMEMBERED} are remembered until "
-                "the service ends",
-            )
-        return job
-
-    def _start(self, job: Job, work: Work, close: Callable[[], None]) -> Job:
+    def _start(self, job: Job, work: Work, close: Callable[[], None], *, large: bool) -> Job:
         with ExitStack() as stack:
             stack.callback(close)
-            stack.enter_context(self._queued())
-            task = asyncio.get_running_loop().create_task(self._run(job, work, stack.pop_all()))
+            most = MAX_INGESTS_OF_TENANT
+            stack.enter_context(self._counted(self._ingests, job.tenant, most, "uploads"))
+            if large:
+                self._lines.join(job)
+            running = self._run(job, work, stack.pop_all(), large=large)
+            task = asyncio.get_running_loop().create_task(running)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._jobs[job.id] = job
@@ -209,50 +240,85 @@ class Library:
             del self._jobs[known]
         return job
 
-    async def _run(self, job: Job, work: Work, held: AbstractContextManager[Any]) -> None:
+    async def _run(
+        self, job: Job, work: Work, held: AbstractContextManager[Any], *, large: bool
+    ) -> None:
+        with held:
+            await asyncio.to_thread(self._ledger.begin, job)
+            job.recorded.set()
+            async with self._lines.head(job) if large else nullcontext():
+                result = await self._result(job, work)
+            await asyncio.to_thread(self._record, job, result)
+            job.finish(result)
+
+    def _record(self, job: Job, result: IngestReport | StepError) -> None:
+        """Make the outcome durable, before any client learns of it."""
+        self._ledger.end(job, result)
+        if isinstance(result, IngestReport):
+            self.replays.record(job, result)
+
+    async def _result(self, job: Job, work: Work) -> IngestReport | StepError:
         loop = asyncio.get_running_loop()
 
-        def stoppable(retriever: Retriever) -> IngestReport:
-            if job.stopped.is_set():
-                raise _StoppedError
-            loop.call_soon_threadsafe(job.begin)
+        def stoppable(retriever: Retriever) -> IngestReport | StepError:
+            from rag_retrieve.index.ingest import StopIngest
+
+            def check() -> None:
+                if job.stopped.is_set():
+                    raise _ClosingError if self._closing else StopIngest
 
             def progress(at: Progress) -> None:
-                loop.call_soon_threadsafe(job.advance, at.done, at.total, at.document_id)
-                if job.stopped.is_set():
-                    raise _StoppedError
+                loop.call_soon_threadsafe(job.advance, at)
 
-            report = work(retriever, progress)
-            self.replays.record(job, report)
-            return report
-
-        with held:
             try:
-                job.finish(await loop.run_in_executor(self._writer, self._do, stoppable))
-            except StepError as error:
-                job.finish(error)
-            except _StoppedError:
-                code = "draining" if self._closing else "client_cancelled"
-                job.finish(StepError(code, "it was stopped; what was committed until then stays"))
-            except Exception as error:
-                LOG.exception("%s: unexpected error", job.id)
-                text = f"it failed unexpectedly ({type(error).__name__}); the log has the details"
-                job.finish(StepError("internal_error", text))
+                check()
+                loop.call_soon_threadsafe(job.begin)
+                return work(retriever, progress, check)
+            except StopIngest as stop:
+                return _stopped(stop.report)
+            except _ClosingError:
+                return StepError("draining", CLOSED)
+
+        try:
+            return await loop.run_in_executor(self._writers, self._do, stoppable)
+        except StepError as error:
+            return error
+        except Exception as error:
+            LOG.exception("%s: unexpected error", job.id)
+            text = f"it failed unexpectedly ({type(error).__name__}); the log has the details"
+            return StepError("internal_error", text)
 
     async def close(self) -> None:
-        """Stop the running job after its current commit, drop the queued ones, and close."""
+        """Stop the jobs after their current batch of passages, drop those that wait, and close."""
         self._closing = True
         for job in self._jobs.values():
-            job.stopped.set()
+            job.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for pool in (self._readers, self._writer):
+        for pool in (self._readers, self._deleters, self._writers):
             pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._close)
 
 
+def _stopped(report: IngestReport | None) -> StepError:
+    """Return the error of a job that its client stopped."""
+    if report is None:
+        return StepError("client_cancelled", "it was stopped before it began")
+    text = "it was stopped, and what it had added was taken back"
+    if report.updated:
+        names = ", ".join(report.updated[:NAMED])
+        more = f" and {len(report.updated) - NAMED} more" if len(report.updated) > NAMED else ""
+        text += f"; already replaced, and left so: {names}{more}"
+    return StepError("client_cancelled", text)
+
+
 def _ingest(
-    retriever: Retriever, collection: str, items: Sequence[Item], progress: OnProgress
+    retriever: Retriever,
+    collection: str,
+    items: Sequence[Item],
+    tenant: str,
+    progress: OnProgress,
+    check: Check,
 ) -> IngestReport:
     reading = _Reading(items)
     documents = reading.documents()
@@ -262,10 +328,14 @@ def _ingest(
 
     def with_total(at: Progress) -> None:
         total = max(at.done, reading.loaded + reading.left)
-        progress(Progress(at.done, total, at.document_id))
+        progress(replace(at, total=total))
 
     report = retriever.ingest_documents(
-        chain((first,), documents), collection=collection, progress=with_total
+        chain((first,), documents),
+        collection=collection,
+        progress=with_total,
+        tenant=tenant,
+        check=check,
     )
     report.failed = [*reading.failed, *report.failed]
     return report
@@ -308,15 +378,19 @@ def open_library(settings: ServiceSettings, runner: Runner, metrics: Metrics) ->
     None when they cannot be managed here: they came with the runner's build.
     """
     if (retriever := runner.documents()) is not None:
-        return Library(retriever, _replays(metrics))
+        return Library(retriever, _replays(metrics), ledger=_ledger())
     if settings.qdrant_url:
         server = _ServerRetriever(settings)
-        return Library(server.get, _replays(metrics), server.close)
+        return Library(server.get, _replays(metrics), server.close, _ledger())
     return None
 
 
 def _replays(metrics: Metrics) -> Replays:
     return Replays(metrics.registry, path=rag_settings().home / OUTCOMES)
+
+
+def _ledger() -> Ledger:
+    return Ledger(rag_settings().home / LEDGER)
 
 
 class _ServerRetriever:
@@ -343,7 +417,7 @@ class _ServerRetriever:
             raise StepError(
                 "not_supported",
                 f"managing documents here needs the package {error.name}; install "
-                "rag-service[local], or manage them with `rag index` elsewhere",
+                "rag-service[local]",
             ) from None
         try:
             return Retriever.open(RetrieveSettings(**self._options))

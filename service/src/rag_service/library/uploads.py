@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import SEEK_END
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -62,6 +63,11 @@ class FileItem:
     name: str
     file: BinaryIO
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.file.seek(0, SEEK_END)
+
     def load(self) -> list[LoadedDocument]:
         """Return its documents; raises `document_unreadable`."""
         from rag_retrieve.documents import load
@@ -104,6 +110,11 @@ class TextDocument(BaseModel):
     def name(self) -> str:
         """Its id."""
         return self.document_id
+
+    @property
+    def size(self) -> int:
+        """About its bytes."""
+        return len(self.text)
 
     def load(self) -> list[LoadedDocument]:
         """Return it as a loader does; raises `document_unreadable`."""

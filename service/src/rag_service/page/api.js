@@ -155,7 +155,7 @@ export class EventParser {
   }
 }
 
-const OPERATOR = "If it stays like this, tell whoever runs the service; `rag doctor` says more.";
+const OPERATOR = "If it stays like this, tell whoever runs the service.";
 const AGAIN = "Try again in a moment.";
 
 const WORDS = {

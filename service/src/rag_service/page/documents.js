@@ -192,7 +192,7 @@ export class Documents {
       await this.#follow(`v1/documents?collection=${encodeURIComponent(collection)}`, { method: "POST", form });
     } catch (error) {
       if (this.#upload.sending.signal.aborted || error.code === "client_cancelled") {
-        this.#report(h("p", {}, "Stopped. What was added until then stays."));
+        this.#report(h("p", {}, error.code ? `Stopped: ${error.message}.` : "Stopped; nothing was added."));
         announce("Stopped");
       } else {
         this.#fail(error);
@@ -214,9 +214,7 @@ export class Documents {
       for await (const { name: event, data } of stream(path, { ...options, signal: upload.sending.signal }, "report")) {
         upload.id = data.id ?? upload.id;
         if (event === "report") this.#showReport(data);
-        else if (event === "progress" && data.document_id) {
-          this.#progress(`${data.done} of ${data.total}: ${data.document_id}`, data);
-        } else if (event === "progress") this.#progress(`Reading ${count(data.total, "file")}…`);
+        else if (event === "progress") this.#showProgress(data);
       }
     } catch (error) {
       if (error.code !== "broken" || !upload.id || !attempts) throw error;
@@ -234,6 +232,19 @@ export class Documents {
       else upload.sending.abort();
     } catch {
       upload.sending.abort();
+    }
+  }
+
+  /** Show a place in the queue, or documents and passages done. */
+  #showProgress(data) {
+    if (data.ahead) {
+      this.#progress(`Waiting: ${count(data.ahead, "upload")} ${data.ahead === 1 ? "goes" : "go"} first`);
+    } else if (!data.document_id) {
+      this.#progress(data.total ? `Reading ${count(data.total, "file")}…` : "Reading…");
+    } else {
+      const passages = `${data.passages.toLocaleString("en")} of ${count(data.passages_total, "passage")}`;
+      const bar = data.total > 1 ? data : { done: data.passages, total: data.passages_total };
+      this.#progress(`${data.done} of ${count(data.total, "document")}, ${passages}: ${data.document_id}`, bar);
     }
   }
 

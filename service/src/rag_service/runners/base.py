@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from rag_kit.breaker import Breaker
+from rag_kit.errors import StepError
 from rag_kit.handler import Event
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ class Runner(Protocol):
 
     async def search(self, text: str) -> str:
         """Answer a `RagRequest` with a `SearchResponse`."""
+
+    async def rerank(self, text: str) -> str:
+        """Answer a request of the step `rerank` with its response."""
+        raise StepError(
+            "not_supported",
+            f"the runner {self.name} ranks passages within a question only; use local, remote or "
+            "resident (RAG_RUNNER)",
+        )
 
     async def ready(self) -> None:
         """Return when it can answer now; raises what is missing."""

@@ -15,7 +15,7 @@ from rag_kit.handler import Event
 from rag_kit.workers import processors
 from rag_pipeline.outputs import read_reply
 from rag_pipeline.settings import read_settings
-from rag_pipeline.stages import PIPELINE, Stage
+from rag_pipeline.stages import Stage
 from rag_pipeline.steps.local import LocalPipeline, open_local
 
 from .base import Notify, Runner
@@ -30,12 +30,12 @@ class LocalRunner(Runner):
     """Keeps model, collections and connections loaded between requests.
 
     Args:
-        stages: The stages of the pipeline in their order.
+        stages: The stages of the pipeline in their order; None: as configured.
     """
 
     name = "local"
 
-    def __init__(self, stages: Sequence[Stage] = PIPELINE) -> None:
+    def __init__(self, stages: Sequence[Stage] | None = None) -> None:
         self._stages = stages
         self._context: AbstractContextManager[LocalPipeline] | None = None
         self.pipeline: LocalPipeline | None = None
@@ -44,7 +44,8 @@ class LocalRunner(Runner):
         """Load the model and open every collection."""
         began = time.perf_counter()
         notify(f"loading the model and the collections of {read_settings().home}")
-        self._context = open_local(preload=True, stages=self._stages)
+        stages = self._stages or read_settings().stages()
+        self._context = open_local(preload=True, stages=stages)
         self.pipeline = await anyio.to_thread.run_sync(self._context.__enter__)
         notify(f"loaded in {time.perf_counter() - began:.1f} s")
 
@@ -82,6 +83,10 @@ class LocalRunner(Runner):
     async def search(self, text: str) -> str:
         """Find passages for a request."""
         return _checked(await self._open.search_handler.serve(text))
+
+    async def rerank(self, text: str) -> str:
+        """Rank passages again."""
+        return _checked(await self._open.handler.also["rerank"].serve(text))
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer a request piece by piece."""

@@ -9,7 +9,7 @@ from rag_kit.client import CONNECT_S, StepClient, Wording, new_client
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 from rag_pipeline.models import RagResponse, SearchResponse
-from rag_pipeline.outputs import read_reply
+from rag_pipeline.outputs import RetrieveOutput, check_reply, read_reply
 
 from .responses import Response, check_response, response_events
 
@@ -42,6 +42,12 @@ class PipelineClient:
     async def search(self, text: str) -> str:
         """Find passages; raises as `answer`."""
         return check_response(SearchResponse, text, await self._client(text, "search"))
+
+    async def rerank(self, text: str) -> str:
+        """Rank passages again; raises as `answer`."""
+        reply = await self._client(text, "rerank")
+        check_reply("rerank", RetrieveOutput, read_reply("rerank", reply))
+        return reply
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer piece by piece; raises as `answer`, and `llm_stream_broken` when it breaks off."""

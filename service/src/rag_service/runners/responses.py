@@ -49,6 +49,7 @@ def response_events(response: str) -> list[Event]:
         query=answer.query,
         collection=answer.collection,
         results=[Result.model_validate(each.model_dump()) for each in answer.contexts],
+        degraded=answer.degraded,
         timings_ms=answer.timings_ms,
         warnings=answer.warnings,
         provenance=answer.provenance,

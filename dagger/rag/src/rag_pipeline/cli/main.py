@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -30,6 +31,7 @@ from .options import (
     Collection,
     Filter,
     Mode,
+    Rerank,
     RetrieverName,
     RetrieverOption,
     SearchMode,
@@ -102,14 +104,61 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete documents whose file is gone.")
     ] = False,
+    service: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Upload to a running service instead, with the key in RAG_API_KEY if it needs one.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read documents into a collection."""
     from ..steps.local import open_retriever
 
-    with failures(as_json), loaded(open_retriever()) as retriever:
-        report = ingest(retriever, paths, collection, prune=prune)
+    if service and prune:
+        raise typer.BadParameter("--prune needs the store itself; --service only adds documents")
+    with failures(as_json):
+        if service:
+            finish_report(send(service, paths, collection), as_json)
+            return
+        try:
+            with loaded(open_retriever()) as retriever:
+                report = ingest(retriever, paths, collection, prune=prune)
+        except StepError as error:
+            url = _service_instead(error, paths, collection, ask=not (as_json or prune))
+            report = send(url, paths, collection)
         finish_report(report, as_json)
+
+
+def _service_instead(error: StepError, paths: list[Path], collection: str, *, ask: bool) -> str:
+    """Return the URL of the service that has the store open, if the user wants to upload to it.
+
+    Raises:
+        StepError: The error, with the command that uploads to the service when there is one.
+    """
+    from ..running import find_service
+    from ..settings import read_settings
+    from .upload import answers
+
+    url = find_service(read_settings().home) if error.code == "store_locked" else None
+    if url is None or not answers(url):
+        raise error
+    if ask and _on_terminal():
+        question = f"A service at {url} has the documents open. Upload to it instead?"
+        if typer.confirm(question, default=True, err=True):
+            return url
+    command = shlex.join(["rag", "index", *map(str, paths), "-c", collection, "--service", url])
+    text = f"a service at {url} has the documents open; upload to it: `{command}`"
+    raise StepError("store_locked", text, param=error.param, step=error.step)
+
+
+def send(url: str, paths: list[Path], collection: str) -> IngestReport:
+    """Upload with a progress bar."""
+    from .upload import upload
+
+    with screen.progress(f"uploading into {collection}") as tick:
+        return upload(url, paths, collection=collection, progress=tick)
 
 
 def ingest(
@@ -130,12 +179,13 @@ def ask(
     retriever: RetrieverOption = None,
     weights: Weights = None,
     category: Category = None,
+    rerank: Rerank = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question with numbered citations: document, page, characters, quote."""
     if question is None and (as_json or not _on_terminal()):
         raise typer.BadParameter('no question given; try: rag ask "Who may sign?"')
-    request = _request(collection, top_k, filters, mode, weights, category)
+    request = _request(collection, top_k, filters, mode, weights, category, rerank)
     with failures(as_json), loaded(_open(retriever)) as pipeline:
         if question is None:
             converse(pipeline, request)
@@ -153,10 +203,11 @@ def search(
     retriever: RetrieverOption = None,
     weights: Weights = None,
     category: Category = None,
+    rerank: Rerank = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the passages found for a question with their scores, without an answer."""
-    options = _request(collection, top_k, filters, mode, weights, category)
+    options = _request(collection, top_k, filters, mode, weights, category, rerank)
     request = {"query": question, **options}
     with failures(as_json), loaded(_open(retriever)) as pipeline:
         finish(pipeline.search(request), as_json, screen.write_results)
@@ -169,10 +220,13 @@ def _request(
     mode: Mode | None,
     weights: str | None,
     category: str | None,
+    rerank: bool | None,
 ) -> dict[str, Any]:
     request: dict[str, Any] = {"collection": collection, "top_k": top_k}
     if filters is not None:
         request["filters"] = _json("--filter", filters)
+    if rerank is not None:
+        request["rerank"] = {"enabled": rerank}
     options: dict[str, Any] = {}
     if mode is not None:
         options["mode"] = mode.value
@@ -203,7 +257,7 @@ def _open(retriever: RetrieverName | None) -> AbstractContextManager[Pipeline]:
             "--retriever chooses how this process searches, but RAG_RETRIEVE_URL names a running "
             "step; set RAG_RETRIEVER where that one runs"
         )
-    return open_local(retriever=retriever.value)
+    return open_local(retriever=retriever.value, stages=read_settings().stages())
 
 
 def _on_terminal() -> bool:

@@ -41,6 +41,12 @@ class Mode(StrEnum):
 SearchMode = Annotated[Mode | None, typer.Option("--mode", help="By words, by meaning, or both.")]
 
 
+Rerank = Annotated[
+    bool | None,
+    typer.Option("--rerank/--no-rerank", help="Rank again, or not; default: where configured."),
+]
+
+
 class RetrieverName(StrEnum):
     """Retrievers of the step `retrieve`."""
 

@@ -102,6 +102,8 @@ def _source(citation: dict[str, Any]) -> Text:
     text = Text.assemble((f"[{citation['marker']}] ", "bold green"), (name, "bold"))
     if title and title != name:
         text.append(f", “{title}”")
+    if citation.get("date"):
+        text.append(f", {one_line(citation['date'])}")
     if citation["page"] is not None:
         text.append(f", page {citation['page']}")
     text.append(f", characters {start}–{end}")
@@ -115,7 +117,9 @@ def write_results(response: dict[str, Any]) -> None:
     if not results:
         out().print("nothing found")
         return
-    legs = [leg for leg in ("dense", "sparse") if any(leg in r["scores"] for r in results)]
+    legs = [
+        leg for leg in ("dense", "sparse", "rerank") if any(leg in r["scores"] for r in results)
+    ]
     rows = [
         [
             str(rank),

@@ -111,7 +111,8 @@ def samples(
 ) -> dict[str, str]:
     """Return the requests a step is sent, by kind, as JSON text; `invalid` is not JSON."""
     before, following = _neighbours(name, stages)
-    normal = {"request_id": REQUEST_ID, **UNKNOWN}
+    stage = next(stage for stage in stages if stage.name == name)
+    normal: dict[str, Any] = {"request_id": REQUEST_ID, **UNKNOWN}
     if following:
         normal[following.name] = {"seed": 7}
     if before is None:
@@ -127,6 +128,8 @@ def samples(
     }
     if before is None:
         requests["one"] = {**normal, "top_k": 1}
+    elif stage.candidates is not None:
+        requests["one"] = {**normal, name: {"top_n": 1}}
     texts = {kind: json.dumps(request) for kind, request in requests.items()}
     return {**texts, "invalid": '{"query": "cut'}
 
@@ -149,7 +152,7 @@ async def check_step(
     """Send a step a few requests and report which promises of the contract it keeps.
 
     Args:
-        name: `retrieve`, `augment` or `generate`: what it stands for.
+        name: A step of the pipeline: what it stands for.
         step: The step, from JSON text to JSON text.
         collection: For `retrieve`: where it searches.
         query: For `retrieve`: a question it finds passages for.

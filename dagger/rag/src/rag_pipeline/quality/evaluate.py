@@ -168,7 +168,7 @@ def _read_line(number: int, line: bytes) -> Question:
         question = Question.model_validate(data, strict=True)
     except ValidationError as error:
         fault = explain(error)
-        if error.errors()[0]["type"] == "extra_forbidden":
+        if any(each["type"] == "extra_forbidden" for each in error.errors()):
             known = ", ".join(Question.model_fields)
             fault.message = f"{fault.param}: unknown field; known are {known}"
         raise StepError("invalid_request", f"line {number}: {fault.message}") from None

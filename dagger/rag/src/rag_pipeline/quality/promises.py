@@ -227,6 +227,22 @@ def _keeps_passages(exchange: Exchange) -> None:
                 raise Finding(got, f"contexts.{rank}.{name}")
 
 
+def _reranks_passages(exchange: Exchange) -> None:
+    sent = {passage["chunk_id"]: passage for passage in exchange.passages}
+    for rank, item in enumerate(exchange.items("results")):
+        given = sent.get(str(item.get("chunk_id")))
+        if given is None:
+            raise Finding(f"{item.get('chunk_id')!r} was not sent", f"results.{rank}.chunk_id")
+        scores = item.get("scores")
+        kept = {**item, "score": given["score"]}
+        if isinstance(scores, dict):
+            kept["scores"] = {name: scores.get(name) for name in given["scores"]}
+        for name, value in given.items():
+            if kept.get(name) != value:
+                got = f"changed to {kept[name]!r:.80}" if name in kept else "missing"
+                raise Finding(got, f"results.{rank}.{name}")
+
+
 def _accounts(exchange: Exchange) -> None:
     listed = [*exchange.items("contexts"), *exchange.items("left_out")]
     known = {str(item.get("chunk_id")) for item in listed}
@@ -308,6 +324,17 @@ RULES: dict[str, Sequence[Rule]] = {
         Rule("top-k", "at most top_k passages", _keeps_top_k),
         *RANKING,
         Rule("no-results", "an empty list when no score reaches min_score", _finds_nothing),
+        CARRIES,
+    ],
+    "rerank": [
+        Rule(
+            "keeps-passages",
+            "passages that were sent, every field as it was but score, and scores added",
+            _reranks_passages,
+        ),
+        Rule("top-n", "at most rerank.top_n passages", _keeps_top_k),
+        *RANKING,
+        Rule("no-results", "an empty list when there are no passages", _finds_nothing),
         CARRIES,
     ],
     "augment": [

@@ -61,11 +61,13 @@ def open_local(
         home: An embedded store there instead of the configured one.
         preload: Open every collection now, so that no request has to.
         retriever: "builtin" or "superlinked" instead of the configured one.
-        stages: The stages in their order; the first is `retrieve`.
+        stages: The stages in their order; the first is `retrieve`. An optional one is opened where
+            its settings configure it.
 
     Raises:
         StepError: What keeps a step from opening, e.g. `misconfigured` or `store_locked`.
     """
+    opened_stages = [stage for stage in stages if not stage.optional or _is_configured(stage)]
     with ExitStack() as stack:
         # The threads close after the steps: closing a step ends the requests it still works on.
         waiting, computing = (stack.enter_context(threads(io_bound=it)) for it in (True, False))
@@ -74,7 +76,7 @@ def open_local(
         )
         opening = {
             stage.name: waiting.submit(_enter, stack, stage.name, partial(_open_step, stage))
-            for stage in stages
+            for stage in opened_stages
             if stage.name != "retrieve"
         }
         opened = retrieving.result()
@@ -103,6 +105,19 @@ def open_retriever() -> Iterator[Retriever]:
     """
     with errors_of("retrieve"), ExitStack() as stack:
         yield _enter(stack, "retrieve", _open_retriever)
+
+
+def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return the files that an ingest of these paths reads: document id and path, by id.
+
+    Raises:
+        StepError: `invalid_request`; `misconfigured`, the package is not installed.
+    """
+    try:
+        from rag_retrieve.index.places import find_files
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    return [(file.name, file.path) for file in find_files(paths, {}, []).files]
 
 
 def _enter(
@@ -136,6 +151,14 @@ def _retrieve_handler(retriever: Retriever) -> Handler:
     from rag_retrieve.wire import handler_for
 
     return handler_for(retriever)
+
+
+def _is_configured(stage: Stage) -> bool:
+    try:
+        with errors_of(stage.name):
+            return bool(import_module(f"{stage.package}.wire").is_configured())
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
 
 
 def _open_step(stage: Stage) -> AbstractContextManager[Handler]:

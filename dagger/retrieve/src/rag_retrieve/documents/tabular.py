@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import cast
 
 from pydantic import JsonValue
@@ -13,7 +13,12 @@ from rag_kit.tables import Row, rows
 
 from .document import LoadedDocument, Table, first_warnings, stem, unreadable
 from .encoding import decode
+from .values import numbers
 
+CSV = "text/csv"
+TSV = "text/tab-separated-values"
+MAX_VALUES = 256  # of one column in one passage
+MAX_VALUE_CHARACTERS = 200
 DELIMITERS = ",;\t|"
 SAMPLE_ROWS = 200  # from which delimiter and header are told
 SAMPLE_CHARACTERS = 200_000
@@ -22,13 +27,13 @@ SAMPLE_CHARACTERS = 200_000
 def read_csv(name: str, data: bytes) -> list[LoadedDocument]:
     """Read CSV; the delimiter is that of `, ; tab |` which cuts most rows into equally many cells."""
     text, warnings = decode(name, data)
-    return [_document(name, text, "text/csv", _delimiter(text), warnings)]
+    return [_document(name, text, CSV, _delimiter(text), warnings)]
 
 
 def read_tsv(name: str, data: bytes) -> list[LoadedDocument]:
     """Read tab-separated values."""
     text, warnings = decode(name, data)
-    return [_document(name, text, "text/tab-separated-values", "\t", warnings)]
+    return [_document(name, text, TSV, "\t", warnings)]
 
 
 def _sample(text: str, delimiter: str) -> list[Row]:
@@ -83,11 +88,45 @@ def _document(
         name,
         text,
         content_type,
-        metadata={"columns": cast(JsonValue, list(columns))},
+        metadata={"columns": list(columns), **_numeric(columns, found[first + 1 :], delimiter)},
         breaks=tuple(row.start for row in found),
         tables=(table,),
         warnings=first_warnings([*decoding, *_irregular(text, found[first + 1 :], len(columns))]),
     )
+
+
+def _numeric(columns: Sequence[str], below: Sequence[Row], delimiter: str) -> dict[str, JsonValue]:
+    """Return which columns hold numbers only."""
+    named = [
+        name
+        for at, name in enumerate(columns)
+        if name
+        and numbers([r.cells[at] for r in below if at < len(r.cells)], comma=delimiter == ";")
+    ]
+    return {"numeric_columns": cast(JsonValue, named)} if named else {}
+
+
+def row_values(document: LoadedDocument, tables: Sequence[Table]) -> dict[str, JsonValue]:
+    """Return the distinct values of each named column in parts of a CSV's table; numbers as such."""
+    if document.content_type not in (CSV, TSV):
+        return {}
+    numeric = document.metadata.get("numeric_columns")
+    values: dict[str, JsonValue] = {}
+    for table in tables:
+        cells = [
+            row.cells
+            for row in rows(
+                document.text, table.start, table.end, table.delimiter, len(table.columns)
+            )
+            if row.cells != table.columns
+        ]
+        for name, column in zip(table.columns, zip_longest(*cells, fillvalue=""), strict=False):
+            kept = [cell for cell in dict.fromkeys(column) if cell][:MAX_VALUES]
+            is_numeric = isinstance(numeric, list) and name in numeric
+            known = numbers(kept, comma=table.delimiter == ";") if is_numeric else {}
+            if name and kept:
+                values[name] = [known.get(cell, cell[:MAX_VALUE_CHARACTERS]) for cell in kept]
+    return values
 
 
 def _irregular(text: str, below: Sequence[Row], width: int) -> list[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pydantic import JsonValue
-
 from .document import Heading, LoadedDocument, fence_after, lines_of, stem, tidy
 from .encoding import decode
+from .front_matter import front_matter
 from .tables import markdown_tables
 from .withdrawn import blank_markdown, blank_rst
 
@@ -18,9 +17,6 @@ NO_SETEXT = re.compile(r"\s*(?:[-*+>|<]|\d+[.)]|:::|\s{4})")  # lists, quotes, t
 RST_UNDERLINE = re.compile(r"([=\-~^\"'`#*+.:_<>])\1{2,}$")
 LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 MARKUP = re.compile(r" #+$|\{#[^{}]*\}|<[^<>]*>|[`*]")
-MAX_FRONT_MATTER_LINES = 100
-SCALAR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:[ \t]+(\S.*)$")
-NUMBER = re.compile(r"-?\d{1,15}(\.\d+)?$")
 
 
 def read_plain(name: str, data: bytes) -> list[LoadedDocument]:
@@ -36,10 +32,12 @@ def read_markdown(name: str, data: bytes) -> list[LoadedDocument]:
     heading, else the stem of the name.
     """
     text, warnings = decode(name, data)
-    metadata, start = front_matter(text)
+    metadata, start, unread = front_matter(text)
     text = blank_markdown(text, start)
     headings = tuple(markdown_headings(text, start))
-    title = tidy(metadata.pop("title", None)) or _first(headings) or stem(name)
+    title = metadata.pop("title", None)
+    title = tidy(title if title is None or isinstance(title, list | dict) else str(title))
+    title = title or _first(headings) or stem(name)
     return [
         LoadedDocument(
             name,
@@ -50,7 +48,7 @@ def read_markdown(name: str, data: bytes) -> list[LoadedDocument]:
             metadata=metadata,
             headings=headings,
             tables=tuple(markdown_tables(text, start)),
-            warnings=warnings,
+            warnings=(*warnings, *unread),
         )
     ]
 
@@ -94,42 +92,6 @@ def markdown_headings(text: str, start: int = 0) -> Iterator[Heading]:
 def plain_heading(text: str) -> str:
     """Return the words of a heading without links, emphasis, tags, anchors and closing marks."""
     return tidy(MARKUP.sub("", LINK.sub(r"\1", " ".join(text.split()))))
-
-
-def front_matter(text: str) -> tuple[dict[str, JsonValue], int]:
-    """Read the `key: scalar` lines between `---` marks at the top of a Markdown file.
-
-    Returns:
-        The values (numbers and booleans as such), and the offset at which the body starts;
-        nothing and 0 if there is no closed front matter. Lists and nested values are left out.
-    """
-    values: dict[str, JsonValue] = {}
-    for number, (begin, end) in enumerate(lines_of(text)):
-        line = text[begin:end].rstrip()
-        if number == 0:
-            if line != "---":
-                break
-        elif line in ("---", "..."):
-            return values, end
-        elif number > MAX_FRONT_MATTER_LINES:
-            break
-        elif pair := SCALAR.match(line):
-            value = _scalar(pair[2].strip())
-            if value is not None:
-                values[pair[1]] = value
-    return {}, 0
-
-
-def _scalar(value: str) -> JsonValue:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        return value[1:-1]
-    if value[0] in "[{|>&*!#" or value in ("null", "~"):
-        return None
-    if value in ("true", "false"):
-        return value == "true"
-    if number := NUMBER.match(value):
-        return float(value) if number[1] else int(value)
-    return value
 
 
 def _rst_headings(text: str) -> Iterator[Heading]:

@@ -58,11 +58,18 @@ class Analyzer:
         vector = self._bm25.embed_document(comparable(text))
         return Sparse(list(vector.indices), list(vector.values))
 
-    def cut(self, document: LoadedDocument) -> list[Chunk]:
-        """Cut a document into passages."""
+    def cut(
+        self, document: LoadedDocument, check: Callable[[], None] = lambda: None
+    ) -> list[Chunk]:
+        """Cut a document into passages; `check` is called often and may raise to end it."""
+
+        def count_tokens(text: str) -> int:
+            check()
+            return self._count_tokens(text)
+
         return chunk(
             document,
-            count_tokens=self._count_tokens,
+            count_tokens=count_tokens,
             max_tokens=self.recipe.chunk_tokens,
             overlap_tokens=self.recipe.chunk_overlap_tokens,
         )

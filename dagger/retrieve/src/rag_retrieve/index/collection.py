@@ -15,18 +15,30 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from rag_kit.errors import StepError
 from rag_kit.reports import DocumentInfo, StoredDocument
 
 from ..documents import LoadedDocument
 from ..documents.chunker import embedding_text
-from ..search.filters import Condition, matches
+from ..documents.names import with_name
+from ..search.filters import (
+    Compare,
+    Condition,
+    fields_of,
+    matches,
+    text_fields,
+    values_at,
+    without_text,
+)
 from ..stores.base import Hit, Leg, Point, Store, batches
 from ..stores.embedded.locks import SharedLock, has_ended, this_process
 from .analyzer import Analyzer
@@ -41,12 +53,13 @@ from .points import (
     document_point_id,
     loaded_document,
 )
-from .sentence_vectors import Span, packed, sentences_of
+from .sentence_vectors import Span, at_end, packed, sentences_of
 
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
 ]  # fmt: skip
 JOURNAL_LEASE_S = 900.0  # a server store's journal older than this belongs to a dead process
+EMBEDDED_AT_ONCE = 64  # passages in one turn at the embedder: about a second of a processor
 READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
 
 
@@ -102,6 +115,40 @@ class _Passages:
         return {id_: self._points[id_] for id_ in ids if id_ in self._points}
 
 
+@dataclass
+class _Facts:
+    """What is known of the metadata of one content of a collection, as far as filters asked."""
+
+    digest: str = ""
+    texts: dict[str, set[str]] = field(default_factory=dict)
+    known: dict[str, bool] = field(default_factory=dict)
+
+    def of(self, digest: str) -> _Facts:
+        """Return what is known of this content; of another one, nothing."""
+        if digest != self.digest:
+            self.digest, self.texts, self.known = digest, {}, {}
+        return self
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a run shares the embedder, and what it does between two batches of passages.
+
+    Args:
+        turn: Held while a batch is embedded.
+        check: Called often, with nothing held; raises to end the run.
+        embedded: Called after each batch: how many of the passages that were cut are done, how many
+            there are, and how many of the batch had to be computed.
+    """
+
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    check: Callable[[], None] = lambda: None
+    embedded: Callable[[int, int, int], None] = lambda done, total, computed: None
+
+
+ALONE = Pace()
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Passages with their payloads, best first, and the manifest they were found under."""
@@ -143,7 +190,7 @@ class Draft:
 
 
 class Collection:
-    """An open collection; searches run side by side, commits one at a time."""
+    """An open collection; searches run side by side, commits of all threads one at a time."""
 
     def __init__(
         self,
@@ -157,10 +204,13 @@ class Collection:
         self._ledger = ledger
         self._store = store
         self._lock = SharedLock()
+        self._changing = threading.RLock()  # taken before `_lock`
+        self._closed = False
         self._on_step = on_step
         self._uncertain: list[Version] = []  # in commits since the last checkpoint
         self._owner = f"process {os.getpid()} on {socket.gethostname()}"
         self._process = this_process()
+        self._facts = _Facts()
         self.manifest = manifest
         self.analyzer = analyzer
         if store.exclusive:
@@ -191,7 +241,7 @@ class Collection:
         fields = [] if self._store.exclusive else ["document_id", "version"]
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
-                hits = self._store.search(list(legs), condition, fields)
+                hits = self._store.search(list(legs), self._native(condition), fields)
                 completed = self._complete(legs, hits) if complete else [{} for _ in legs]
                 kept = hits if self._store.exclusive else self._published_only(hits)
                 passages = _Passages(self._store, kept)
@@ -203,6 +253,30 @@ class Collection:
         self._check(points, kept, condition)
         found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
         return Snapshot(found, manifest)
+
+    def unknown_fields(self, condition: Condition) -> list[str]:
+        """Return the fields of a filter that no passage has, sorted."""
+        anywhere: Leg = ("dense", np.eye(1, self.manifest.recipe.dim, dtype=np.float32)[0], 1)
+        with self._lock.shared():
+            known = self._facts.of(self.manifest.corpus_digest).known
+            for field in fields_of(condition) - known.keys():
+                (hits,) = self._store.search([anywhere], Compare(field, "exists", True), [])
+                known[field] = bool(hits)
+        return sorted(field for field in fields_of(condition) if not known[field])
+
+    def _native(self, condition: Condition | None) -> Condition | None:
+        """Return the filter as stores can test it; a field's texts are read once a content."""
+        if condition is None or not (fields := text_fields(condition)):
+            return condition
+        texts = self._facts.of(self.manifest.corpus_digest).texts
+        if new := fields - texts.keys():
+            found: dict[str, set[str]] = {field: set() for field in new}
+            for point in self._store.scroll({"kind": "chunk"}, ["metadata"]):
+                for field, values in found.items():
+                    there = values_at(point.payload["metadata"], field)
+                    values.update(value for value in there if isinstance(value, str))
+            texts.update(found)
+        return without_text(condition, texts)
 
     def _complete(self, legs: Sequence[Leg], found: list[list[Hit]]) -> list[dict[str, float]]:
         everything = {hit.id for leg in found for hit in leg}
@@ -311,22 +385,29 @@ class Collection:
         return StoredDocument.model_validate(self._record_of(document_id).payload)
 
     def _record_of(self, document_id: str) -> Point:
-        point_id = document_point_id(document_id)
-        with self._lock.shared():
-            point = self._store.get([point_id]).get(point_id)
+        point = self._find_record(document_id)
         if point is None:
             raise StepError(
                 "document_not_found",
-                f"collection '{self.manifest.name}' has no document '{document_id}'; "
-                "`rag documents list` shows the ones there are",
+                f"collection '{self.manifest.name}' has no document '{document_id}'",
                 param="document_id",
             )
         return point
 
-    def stored(self) -> Iterator[LoadedDocument]:
-        """Yield every document as it was loaded, to rebuild the collection."""
-        for info in self.documents():
-            yield loaded_document(self._record_of(info.document_id).payload)
+    def _find_record(self, document_id: str) -> Point | None:
+        point_id = document_point_id(document_id)
+        with self._lock.shared():
+            return self._store.get([point_id]).get(point_id)
+
+    def contents(self) -> dict[str, str]:
+        """Return the content hash of each document, by id."""
+        return {info.document_id: info.content_hash for info in self.documents()}
+
+    def stored(self, document_ids: Sequence[str]) -> Iterator[LoadedDocument]:
+        """Yield documents as they were loaded, to rebuild the collection; deleted ones are skipped."""
+        for document_id in document_ids:
+            if (record := self._find_record(document_id)) is not None:
+                yield loaded_document(record.payload)
 
     def versions(self, document_ids: Sequence[str]) -> dict[str, Version]:
         """Return the published version of each document that exists."""
@@ -341,8 +422,11 @@ class Collection:
 
     # -- writing --------------------------------------------------------------------------
 
-    def prepare(self, documents: Sequence[LoadedDocument]) -> list[Change]:
-        """Chunk and embed the documents whose content is new; unchanged ones need no change."""
+    def prepare(self, documents: Sequence[LoadedDocument], pace: Pace = ALONE) -> list[Change]:
+        """Chunk and embed the documents whose content is new; unchanged ones need no change.
+
+        Other threads may commit meanwhile.
+        """
         hashes = {document.document_id: content_hash(document) for document in documents}
         old = self.versions(list(hashes))
         fresh = [
@@ -351,7 +435,7 @@ class Collection:
             if (before := old.get(document.document_id)) is None
             or before.content_hash != hashes[document.document_id]
         ]
-        cuts = [self.analyzer.cut(document) for document in fresh]
+        cuts = [self.analyzer.cut(document, pace.check) for document in fresh]
         self._on_step("cut")
         texts = [
             embedding_text(document, piece)
@@ -363,8 +447,11 @@ class Collection:
             for document, pieces in zip(fresh, cuts, strict=True)
             for found in sentences_of(document, [piece.span for piece in pieces])
         ]
-        vectors = iter(self._embed(texts, spans))
-        sparse = map(self.analyzer.sparse_document, texts)
+        vectors = iter(self._embed(texts, spans, pace))
+        sources = (
+            document.source for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces
+        )
+        sparse = map(self.analyzer.sparse_document, map(with_name, sources, texts))
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
@@ -378,32 +465,37 @@ class Collection:
         return changes
 
     def _embed(
-        self, texts: Sequence[str], spans: Sequence[Sequence[Span]]
-    ) -> Iterator[tuple[Vectors, dict[str, Any]]]:
-        """Yield the vector of each passage, and its sentences as the payload keeps them.
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], pace: Pace
+    ) -> list[tuple[Vectors, dict[str, Any]]]:
+        """Return the vector of each passage, and its sentences as the payload keeps them.
 
         Args:
             texts: What is embedded of each passage; the passage stands at its end.
             spans: Its sentences, in the document.
+            pace: When to go on.
         """
-        for at in range(0, len(texts), 64):
-            batch, places = texts[at : at + 64], spans[at : at + 64]
-            inside = [
-                [
-                    (start - own[-1][1] + len(text), end - own[-1][1] + len(text))
-                    for start, end in own
-                ]
-                for text, own in zip(batch, places, strict=True)
-            ]
-            rows = self.analyzer.embed_parts(batch, inside)
-            if rows is None:
-                yield from ((row, {}) for row in self.analyzer.embed(batch))
-            else:
-                yield from (
-                    (row[0], packed(own, row[1:]) if len(row) > 1 else {})
-                    for row, own in zip(rows, places, strict=True)
-                )
+        found: list[tuple[Vectors, dict[str, Any]]] = []
+        for at in range(0, len(texts), EMBEDDED_AT_ONCE):
+            pace.check()
+            batch = slice(at, at + EMBEDDED_AT_ONCE)
+            with pace.turn():
+                before = self.analyzer.counters.texts_embedded
+                found += self._embed_batch(texts[batch], spans[batch])
+                computed = self.analyzer.counters.texts_embedded - before
             self._on_step("embedded")
+            pace.embedded(len(found), len(texts), computed)
+        return found
+
+    def _embed_batch(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]]
+    ) -> Iterator[tuple[Vectors, dict[str, Any]]]:
+        inside = [at_end(text, own) for text, own in zip(texts, spans, strict=True)]
+        rows = self.analyzer.embed_parts(texts, inside)
+        if rows is None:
+            yield from ((row, {}) for row in self.analyzer.embed(texts))
+            return
+        for row, own in zip(rows, spans, strict=True):
+            yield row[0], packed(own, row[1:]) if len(row) > 1 else {}
 
     def removals(self, document_ids: Sequence[str]) -> list[Change]:
         """Return the changes that delete documents; unknown ids need none."""
@@ -412,12 +504,44 @@ class Collection:
             for document_id, version in self.versions(document_ids).items()
         ]
 
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Change]) -> list[Change]:
         """Make the changes visible, each document completely; `checkpoint` makes them durable.
+
+        Returns:
+            What was changed: other threads may have committed since the changes were prepared.
 
         Raises:
             StepError: `storage_full` and others from the store; what was visible before stays.
+                `collection_not_found`, it was deleted meanwhile.
         """
+        with self.changing():
+            current = self._current(changes)
+            self._commit(current)
+        return current
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep other threads from changing this collection; reentrant.
+
+        Raises:
+            StepError: `collection_not_found`, it was deleted meanwhile.
+        """
+        with self._changing:
+            if self._closed:
+                raise StepError(
+                    "collection_not_found",
+                    f"collection '{self.manifest.name}' was deleted meanwhile",
+                    param="collection",
+                )
+            yield
+
+    def _current(self, changes: Sequence[Change]) -> list[Change]:
+        """Return the changes over the versions published now, without those already made."""
+        published = self.versions([change.document_id for change in changes])
+        current = [replace(each, old=published.get(each.document_id)) for each in changes]
+        return [each for each in current if each.old != each.new]
+
+    def _commit(self, changes: Sequence[Change]) -> None:
         if not changes:
             return
         if not self._uncertain:
@@ -435,8 +559,11 @@ class Collection:
 
     def checkpoint(self) -> None:
         """Make all commits so far durable; they are acknowledged when this returns."""
-        if not self._uncertain:
-            return
+        with self._changing:
+            if self._uncertain and not self._closed:
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
         self._store.flush()
         self._on_step("flushed")
         self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
@@ -455,8 +582,9 @@ class Collection:
         Raises:
             StepError: `in_progress`, another process commits.
         """
-        if not self._uncertain:
-            self._take_over()
+        with self.changing():
+            if not self._uncertain:
+                self._take_over()
         try:
             yield
         except BaseException:
@@ -473,9 +601,12 @@ class Collection:
         """
         if roots == self.manifest.roots:
             return
-        self._take_over()
-        self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
-        self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+        with self.changing():
+            if not self._uncertain:
+                self._take_over()
+            self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
+            if not self._uncertain:  # otherwise the next checkpoint writes it
+                self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
 
     def _apply(self, changes: Sequence[Change]) -> None:
         with self._lock.exclusive():
@@ -518,7 +649,7 @@ class Collection:
         with self._lock.exclusive():
             self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
             self._store.flush()
-        manifest = self.manifest.emptied(self.manifest.recipe)
+        manifest = self.manifest.model_copy(update={"corpus_sum": "0", "documents": 0, "chunks": 0})
         for info in self.documents():
             manifest.add(info.document_id, info.content_hash, info.chunks)
         self._ledger.write_manifest(manifest.name, manifest.model_dump())
@@ -555,18 +686,24 @@ class Collection:
 
     def refresh(self) -> None:
         """Read the manifest again if other processes may have changed it."""
-        if not self._store.exclusive and not self._uncertain:
-            raw = self._ledger.read_manifest(self.manifest.name)
-            self.manifest = read_manifest(raw or {}, self.manifest.name)
+        if self._store.exclusive or not self._changing.acquire(blocking=False):
+            return  # another thread commits, and keeps the manifest up to date
+        try:
+            if not self._uncertain:
+                raw = self._ledger.read_manifest(self.manifest.name)
+                self.manifest = read_manifest(raw or {}, self.manifest.name)
+        finally:
+            self._changing.release()
 
     def replace(self, draft: Collection, publish: Callable[[], None]) -> None:
         """Replace this collection's content by a draft's, between two searches."""
-        with self._lock.exclusive():
+        with self.changing(), self._lock.exclusive():
             self._store.close()
             publish()
             self._store, self.manifest, self.analyzer = draft._store, draft.manifest, draft.analyzer
 
     def close(self) -> None:
-        """Wait for running searches, then close the store."""
-        with self._lock.exclusive():
+        """Wait for running searches and a commit, then close the store."""
+        with self._changing, self._lock.exclusive():
+            self._closed = True
             self._store.close()

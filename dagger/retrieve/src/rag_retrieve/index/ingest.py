@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from rag_kit.errors import StepError
 from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
 from ..documents import MAX_DOCUMENT_BYTES, LoadedDocument, load
-from .collection import Collection
+from .collection import ALONE, Collection, Pace
 from .places import File, Places, covers
+from .points import Change, Version
 
 COMMIT_DOCUMENTS = 32  # documents in one commit
 CHECKPOINT_COMMITS = 16  # syncing costs 0.1 s and more
@@ -18,22 +20,46 @@ COMMIT_CHARACTERS = 64_000  # text in one commit: about 100 passages, seconds of
 OnProgress = Callable[[Progress], None]
 
 
-class Ingest:
-    """One run of ingest into a collection; gathers the report as commits succeed."""
+class StopIngest(Exception):  # noqa: N818, a request and no failure
+    """Raised by a run's `check` to end it and take back the documents it has added.
 
-    def __init__(self, collection: Collection, on_progress: OnProgress | None = None) -> None:
+    `report` then tells what had been done; None when the run had not begun.
+    """
+
+    report: IngestReport | None = None
+
+
+class Ingest:
+    """One run of ingest into a collection; gathers the report as commits succeed.
+
+    Args:
+        collection: Where to.
+        on_progress: Called after each batch of passages and each commit.
+        pace: Its turns at the embedder, and its end before all is done.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        on_progress: OnProgress | None = None,
+        pace: Pace = ALONE,
+    ) -> None:
         self._collection = collection
+        self._pace = replace(pace, embedded=self._embedded)
         self._on_progress = on_progress or (lambda progress: None)
         self.report = IngestReport(collection=collection.manifest.name)
         self._seen: set[str] = set()
         self._total = 0  # documents of the files read so far
         self._left = 0  # files not read yet
         self._commits = 0
+        self._done = 0  # documents committed or found unchanged
+        self._passages = 0  # of them, those that were embedded
+        self._last = ""
+        self._added: dict[str, Version] = {}
 
     def places(self, found: Places, *, prune: bool) -> None:
         """Ingest what paths hold, then report or delete what is gone from them."""
         self.report.skipped = found.skipped
-        self._collection.keep_roots(found.roots)
         self.files(found.files)
         sure = [prefix for prefix in found.prefixes if prefix not in found.adopted]
         self.missing(found.adopted, prune=False)
@@ -60,6 +86,7 @@ class Ingest:
         batch: list[LoadedDocument] = []
         size = 0
         for document in documents:
+            self._pace.check()
             self.report.warnings += [
                 FileWarning(document_id=document.source, message=message)
                 for message in document.warnings
@@ -76,6 +103,20 @@ class Ingest:
                 batch, size = [], 0
         if batch:
             self._commit(batch)
+
+    def take_back(self) -> None:
+        """Delete the documents that this run has added and nobody has replaced since."""
+        with self._collection.checkpointed(), self._collection.changing():
+            for at in range(0, len(self._added), COMMIT_DOCUMENTS):
+                mine = list(self._added.values())[at : at + COMMIT_DOCUMENTS]
+                published = self._collection.versions([version.document_id for version in mine])
+                self._collection.commit(
+                    [
+                        Change(version.document_id, version, None)
+                        for version in mine
+                        if published.get(version.document_id) == version
+                    ]
+                )
 
     def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
         """Report, or with `prune` delete, documents under the prefixes that were not seen.
@@ -123,25 +164,43 @@ class Ingest:
         )
 
     def _commit(self, batch: Sequence[LoadedDocument]) -> None:
-        counters = self._collection.analyzer.counters
-        before = counters.texts_embedded
-        changes = self._collection.prepare(batch)
-        self._collection.commit(changes)
+        self._last = batch[-1].document_id
+        prepared = self._collection.prepare(batch, self._pace)
+        self._pace.check()
+        changes = {change.document_id: change for change in self._collection.commit(prepared)}
         self._commits += 1
         if self._commits % CHECKPOINT_COMMITS == 0:
             self._collection.checkpoint()
-        self.report.embeddings += counters.texts_embedded - before
-        changed = {change.document_id: change for change in changes}
         for document in batch:
-            change = changed.get(document.document_id)
-            if change is None:
-                self.report.unchanged.append(document.document_id)
-            else:
-                (self.report.updated if change.old else self.report.added).append(
-                    change.document_id
-                )
-                self.report.chunks += len(change.points)
-        done = len(self._seen)
+            self._note(document.document_id, changes.get(document.document_id))
+        self._done = len(self._seen)
+        self._passages += sum(len(change.points) for change in prepared)
+        self._advance(0, 0)
+
+    def _note(self, document_id: str, change: Change | None) -> None:
+        if change is None:
+            self.report.unchanged.append(document_id)
+            return
+        assert change.new is not None
+        self.report.chunks += len(change.points)
+        if change.old is None:
+            self.report.added.append(document_id)
+            self._added[document_id] = change.new
+        else:
+            self.report.updated.append(document_id)
+
+    def _embedded(self, done: int, total: int, computed: int) -> None:
+        self.report.embeddings += computed
+        self._advance(done, total)
+
+    def _advance(self, embedded: int, cut: int) -> None:
+        """Report progress; the passages are those since the last commit."""
         self._on_progress(
-            Progress(done, max(done, self._total + self._left), batch[-1].document_id)
+            Progress(
+                self._done,
+                max(self._done, self._total + self._left),
+                self._last,
+                self._passages + embedded,
+                self._passages + cut,
+            )
         )

@@ -12,6 +12,8 @@ from rag_kit.errors import StepError
 from ..settings import RetrieveSettings
 from .embedders import Embedder
 
+INDEXING = 2  # raise when more is stored or searched with a passage, and say what in GAINS
+GAINS = "headings, dates and columns of passages, and search by the names of files and folders"
 CHUNKER = "structure-1"  # raise when the chunker cuts differently
 BM25_K = 1.2  # term saturation, unitless
 BM25_B = 0.75  # length penalty, 0 to 1
@@ -58,14 +60,26 @@ class Manifest(BaseModel):
     corpus_sum: str = Field("0", description="Sum of document hashes modulo 2^256, hexadecimal.")
     documents: int = 0
     chunks: int = 0
+    indexing: int = Field(1, description="`INDEXING` of the version that built all of it.")
     roots: dict[str, str] = Field(
         default_factory=dict,
         description="By id of a file, or by `folder/`, where it was on disk when it was last indexed.",
     )
 
-    def emptied(self, recipe: Recipe) -> Manifest:
-        """Return the manifest of the same collection without content."""
-        return Manifest(name=self.name, recipe=recipe, roots=self.roots)
+    @classmethod
+    def new(cls, name: str, recipe: Recipe, roots: dict[str, str] | None = None) -> Manifest:
+        """Return the manifest of a collection that is built anew."""
+        return cls(name=name, recipe=recipe, roots=roots or {}, indexing=INDEXING)
+
+    @property
+    def outdated(self) -> str:
+        """What a reindex would bring, as a warning; "" where it would bring nothing."""
+        if self.indexing >= INDEXING:
+            return ""
+        return (
+            f"collection_outdated: '{self.name}' was indexed by an earlier version; "
+            f"`rag reindex --collection {self.name}` brings {GAINS}"
+        )
 
     @property
     def corpus_digest(self) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 from ..documents import Heading, LoadedDocument, Table
 from ..documents.chunker import Chunk
+from ..documents.dated import date_of
+from ..documents.tabular import row_values
 from ..stores.base import Point, Sparse
 from .embedders import Vectors
 
@@ -89,8 +91,10 @@ def chunk_point(
         "text": piece.text,
         "span": list(piece.span),
         "page": piece.page,
-        "metadata": document.metadata,
+        "metadata": {**document.metadata, **row_values(document, piece.tables)},
     }
+    if date := date_of(document):
+        payload["date"] = date
     if piece.headings:
         payload["headings"] = [heading.text for heading in piece.headings]
     if piece.tables:

@@ -58,6 +58,12 @@ def sentences_of(document: LoadedDocument, passages: Sequence[Span]) -> list[lis
     ]
 
 
+def at_end(text: str, spans: Sequence[Span]) -> list[Span]:
+    """Return where the pieces of a passage stand in a text that ends with the passage."""
+    moved = len(text) - spans[-1][1]
+    return [(start + moved, end + moved) for start, end in spans]
+
+
 def folded_spans(text: str, spans: Sequence[Span]) -> list[Span]:
     """Return where pieces of a text stand once it is folded; none where folding joins two of them."""
     if fold(text) == text:

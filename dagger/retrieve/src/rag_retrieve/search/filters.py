@@ -13,20 +13,28 @@ A filter is a JSON object in the style of MongoDB. Its meaning, exactly:
 * Types never mix: "1" is not 1, true is not 1. `null` equals only null (not a missing field).
 * Numbers compare as 64-bit floats (1 equals 1.0), except that an integer operand of magnitude
   2^53 or more under `$eq $ne $in $nin` equals only the very same integer.
-* `$gt $gte $lt $lte` take numbers only. Text compares by code points, case matters.
+* `$gt $gte $lt $lte` with a number compare numbers; with text they compare text. Text that is a date,
+  on both sides, compares as one, by the precision of the operand: 2024-03-15T10:00 is `$lte`
+  "2024-03-15" (see `dates`). Other text compares by code points, case matters.
+* `$contains` and `$startsWith` take text that is a part, or the beginning, of a text. `$contains` with a
+  number is `$eq`; with a list it means each of the list.
+* `$exists` takes true or false; a field that is null exists, one that is an empty list does not.
 
 `matches` is that meaning in Python; each store translates the tree to its native filter, and a
-property test holds the two equal.
+property test holds the two equal. No store compares parts or order of text: `without_text`
+puts in the values there are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from rag_kit.errors import StepError
+
+from .dates import parse_date
 
 MAX_CONDITIONS = 64  # comparisons in one filter
 MAX_DEPTH = 8  # levels of $and, $or and $not
@@ -35,10 +43,10 @@ MAX_FIELD = 256  # characters in a field's path
 EXACT_INTEGER = 2**53  # from here a 64-bit float no longer tells neighbouring integers apart
 
 Scalar: TypeAlias = str | int | float | bool | None
-Op: TypeAlias = Literal["eq", "gt", "gte", "lt", "lte", "in"]
+Op: TypeAlias = Literal["eq", "gt", "gte", "lt", "lte", "in", "contains", "starts", "exists"]
 
-ORDER = ("$gt", "$gte", "$lt", "$lte")
-OPERATORS = ("$eq", "$ne", *ORDER, "$in", "$nin", "$and", "$or", "$not")
+OPERATORS = "$eq $ne $gt $gte $lt $lte $in $nin $contains $startsWith $exists $not"
+NOTHING = "\0"  # a text that no metadata holds
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,58 @@ def matches(condition: Condition, metadata: Mapping[str, Any]) -> bool:
         case Not(inner):
             return not matches(inner, metadata)
         case Compare(field, op, value):
-            return any(_holds(found, op, value) for found in _values(metadata, field))
+            found = values_at(metadata, field)
+            if op == "exists":
+                return bool(found) is value
+            return any(_holds(one, op, value) for one in found)
+
+
+def fields_of(condition: Condition) -> set[str]:
+    """Return the fields that a filter names."""
+    match condition:
+        case And(conditions) | Or(conditions):
+            return {field for one in conditions for field in fields_of(one)}
+        case Not(inner):
+            return fields_of(inner)
+        case Compare(field):
+            return {field}
+
+
+def text_fields(condition: Condition) -> set[str]:
+    """Return the fields whose order or parts a filter compares as text."""
+    match condition:
+        case And(conditions) | Or(conditions):
+            return {field for one in conditions for field in text_fields(one)}
+        case Not(inner):
+            return text_fields(inner)
+        case Compare(field):
+            return {field} if _is_textual(condition) else set()
+
+
+def without_text(condition: Condition, texts: Mapping[str, Collection[str]]) -> Condition:
+    """Return the same filter with `in` in place of what no store compares.
+
+    Args:
+        condition: A filter.
+        texts: All texts that the collection has in each of `text_fields(condition)`.
+    """
+    match condition:
+        case And(conditions):
+            return And(tuple(without_text(one, texts) for one in conditions))
+        case Or(conditions):
+            return Or(tuple(without_text(one, texts) for one in conditions))
+        case Not(inner):
+            return Not(without_text(inner, texts))
+        case Compare(field, op, value) if _is_textual(condition):
+            fitting = tuple(text for text in texts[field] if _holds(text, op, value))
+            return Compare(field, "in", fitting or (NOTHING,))
+        case Compare():
+            return condition
+
+
+def _is_textual(compare: Compare) -> bool:
+    is_order = compare.op in ("gt", "gte", "lt", "lte") and isinstance(compare.value, str)
+    return is_order or compare.op in ("contains", "starts")
 
 
 def is_number(value: object) -> bool:
@@ -116,7 +175,8 @@ def is_exact_integer(value: object) -> bool:
     return isinstance(value, int) and abs(value) >= EXACT_INTEGER
 
 
-def _values(metadata: Mapping[str, Any], field: str) -> list[Any]:
+def values_at(metadata: Mapping[str, Any], field: str) -> list[Any]:
+    """Return the values of a field: the elements of a list, nothing where there is none."""
     found: Any = metadata
     for key in field.split("."):
         if not isinstance(found, Mapping) or key not in found:
@@ -130,10 +190,27 @@ def _holds(found: Any, op: Op, value: Any) -> bool:
         return any(_equal(found, one) for one in value)
     if op == "eq":
         return _equal(found, value)
-    if not is_number(found):
-        return False
-    left, right = _as_float(found), _as_float(value)
-    return {"gt": left > right, "gte": left >= right, "lt": left < right, "lte": left <= right}[op]
+    if op in ("contains", "starts"):
+        return isinstance(found, str) and (
+            value in found if op == "contains" else found.startswith(value)
+        )
+    order = _order(found, value)
+    return order is not None and {
+        "gt": order > 0, "gte": order >= 0, "lt": order < 0, "lte": order <= 0,
+    }[op]  # fmt: skip
+
+
+def _order(found: Any, value: Any) -> int | None:
+    """Return -1, 0 or 1: less, equal or greater; None for what does not compare."""
+    if is_number(found) and is_number(value):
+        left, right = _as_float(found), _as_float(value)
+        return (left > right) - (left < right)
+    if not (isinstance(found, str) and isinstance(value, str)):
+        return None
+    one, other = parse_date(found), parse_date(value)
+    if one and other:
+        return one.order_of(other)
+    return (found > value) - (found < value)
 
 
 def _equal(found: Any, value: Scalar) -> bool:
@@ -215,8 +292,38 @@ def _operator(field: str, op: str, value: Any, where: str, depth: int) -> Condit
         return among if op == "$in" else Not(among)
     orders: dict[str, Op] = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
     if op in orders:
-        return Compare(field, orders[op], _number(value, where))
-    raise _bad(where, _unknown(op, "one of $eq $ne $gt $gte $lt $lte $in $nin $not"))
+        return Compare(field, orders[op], _ordered(value, where))
+    if op == "$exists":
+        if not isinstance(value, bool):
+            raise _bad(where, f"must be true or false, but got {_kind(value)}")
+        return Compare(field, "exists", value)
+    if op == "$startsWith":
+        return Compare(field, "starts", _part(value, where))
+    if op == "$contains":
+        is_list = isinstance(value, list)
+        parts = _scalars(value, where) if is_list else [_scalar(value, where)]
+        return _all_of([_contains(field, one, where) for one in parts])
+    raise _bad(where, _unknown(op, f"one of {OPERATORS}"))
+
+
+def _contains(field: str, value: Scalar, where: str) -> Compare:
+    if isinstance(value, str):
+        return Compare(field, "contains", _part(value, where))
+    return Compare(field, "eq", value)
+
+
+def _part(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise _bad(where, f"must be text that is not empty, but got {_kind(value)}")
+    return _text(value, where)
+
+
+def _ordered(value: Any, where: str) -> int | float | str:
+    if isinstance(value, str):
+        return _text(value, where)
+    if not is_number(value):
+        raise _bad(where, f"compares numbers, texts and dates, but got {_kind(value)}")
+    return _number(value, where)
 
 
 def _scalar(value: Any, where: str) -> Scalar:

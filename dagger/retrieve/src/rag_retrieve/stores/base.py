@@ -262,8 +262,7 @@ def not_found(name: str) -> StepError:
     """Return the error for a collection that does not exist."""
     return StepError(
         "collection_not_found",
-        f"collection '{name}' does not exist; `rag collections list` shows the ones there are, "
-        f"`rag index PATH --collection {name}` makes it",
+        f"collection '{name}' does not exist; adding documents to it makes it",
         param="collection",
     )
 

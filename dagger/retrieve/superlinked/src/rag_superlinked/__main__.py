@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from rag_kit.errors import StepError
+from rag_kit.origins import is_loopback
 
 from .server import application
 from .settings import SuperlinkedSettings
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         print(f"{PROG}: {error.message}", file=sys.stderr)
         return 2
     config = uvicorn.Config(
-        application(settings),
+        application(settings, local=is_loopback(options.host)),
         host=options.host,
         port=options.port,
         log_level="info",

@@ -14,7 +14,9 @@ import pydantic_core
 from pydantic import BaseModel, ValidationError
 from rag_kit.errors import CODES, StepError, envelope
 from rag_kit.request import MAX_BODY_BYTES, explain, parse
+from rag_kit.server import BrowserGuard
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -138,8 +140,13 @@ class Server:
         return {"status": "ready"}
 
 
-def application(settings: SuperlinkedSettings | None = None) -> Starlette:
-    """Return the server as an ASGI application; settings None: from the environment."""
+def application(settings: SuperlinkedSettings | None = None, *, local: bool = False) -> Starlette:
+    """Return the server as an ASGI application.
+
+    Args:
+        settings: None: from the environment.
+        local: Answer only to this machine's own names in the Host header.
+    """
     server = Server(settings or SuperlinkedSettings.read())
 
     def route(path: str, method: str, endpoint: Endpoint) -> Route:
@@ -165,6 +172,7 @@ def application(settings: SuperlinkedSettings | None = None) -> Starlette:
     return Starlette(
         lifespan=server.lifespan,
         exception_handlers={404: unknown, 405: wrong_method},
+        middleware=[Middleware(BrowserGuard, local=local, refuse=_refuse)],
         routes=[
             route("/healthz", "GET", server.healthz),
             route("/readyz", "GET", server.readyz),

@@ -28,6 +28,7 @@ DAMAGED = "page(s) {} are damaged and left out"
 COMPLEX = "page(s) {} hold far more than a page does and are left out; print them to a new PDF"
 SHOWN_PAGES = 20  # in a warning
 UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0e-\x1f]")
+PDF_DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 OFFICE_TITLE = re.compile(r"^Microsoft \w+ - ")
 ENDS = re.compile(r"[.!?:;\u3002\uff01\uff1f][\"')\]\u201d\u2019\u00bb]*$")
 LOG = logging.getLogger(__name__)
@@ -57,10 +58,14 @@ def read_pdf(name: str, data: bytes) -> list[LoadedDocument]:
                     name, f"it has {len(pdf)} pages; at most {MAX_PAGES} are accepted: split it"
                 )
             pages = _pages(name, pdf)
-            title, author = (tidy(pdf.get_metadata_value(key)) for key in ("Title", "Author"))
+            title, author, modified = (
+                tidy(pdf.get_metadata_value(key)) for key in ("Title", "Author", "ModDate")
+            )
         finally:
             pdf.close()
-    return [_document(name, pages, OFFICE_TITLE.sub("", title), author)]
+    date = PDF_DATE.match(modified)
+    metadata = {"author": author, "modified": "-".join(filter(None, date.groups())) if date else ""}
+    return [_document(name, pages, OFFICE_TITLE.sub("", title), metadata)]
 
 
 def _open(name: str, data: bytes) -> Any:
@@ -110,7 +115,9 @@ def _page(found: PageText) -> _Page:
     return _Page(lines, found.notes) if letters >= MIN_LETTERS else _Page([], found.notes, BLANK)
 
 
-def _document(name: str, pages: list[_Page], title: str, author: str) -> LoadedDocument:
+def _document(
+    name: str, pages: list[_Page], title: str, metadata: dict[str, str]
+) -> LoadedDocument:
     warnings = tuple(_warnings(pages))
     kept = without_furniture([page.lines for page in pages])
     texts = [_page_text(lines, page.notes) for lines, page in zip(kept, pages, strict=True)]
@@ -132,7 +139,7 @@ def _document(name: str, pages: list[_Page], title: str, author: str) -> LoadedD
         check_text(name, text),
         "application/pdf",
         pages=starts,
-        metadata={"author": author} if author else {},
+        metadata={key: value for key, value in metadata.items() if value},
         warnings=warnings,
     )
 

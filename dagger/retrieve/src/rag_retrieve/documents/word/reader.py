@@ -11,6 +11,7 @@ from typing import Any
 import docx
 from docx.oxml import parse_xml
 from docx.oxml.ns import qn
+from pydantic import JsonValue
 
 from ..archive import check_office_file
 from ..document import Heading, LoadedDocument, check_text, stem, tidy, unreadable
@@ -54,7 +55,7 @@ def read_docx(name: str, data: bytes) -> list[LoadedDocument]:
     try:
         document = docx.Document(io.BytesIO(_transitional(data)))
         properties = document.core_properties
-        title, author = tidy(properties.title), tidy(properties.author)
+        title, metadata = tidy(properties.title), _metadata(properties)
         word = _Word(document.part)
         blocks = list(word.blocks())
     except Exception as error:  # python-docx and lxml raise whatever a damaged file leads them to
@@ -70,11 +71,20 @@ def read_docx(name: str, data: bytes) -> list[LoadedDocument]:
             name,
             check_text(name, text),
             CONTENT_TYPE,
-            metadata={"author": author} if author and author != "python-docx" else {},
+            metadata=metadata,
             headings=headings,
             warnings=word.warnings,
         )
     ]
+
+
+def _metadata(properties: Any) -> dict[str, JsonValue]:
+    """Return author and day of the last change, but not those of the template of python-docx."""
+    author, modified = tidy(properties.author), properties.modified
+    if author == "python-docx":
+        return {}
+    changed = {"modified": modified.date().isoformat()} if modified else {}
+    return {**({"author": author} if author else {}), **changed}
 
 
 def _transitional(data: bytes) -> bytes:

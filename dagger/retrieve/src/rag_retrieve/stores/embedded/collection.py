@@ -246,6 +246,15 @@ def to_edge(condition: Condition) -> Any:
             return q.Filter(must_not=[to_edge(inner)])
         case Compare(field, "eq", value):
             return q.Filter(must=[_equals(payload_key(field), value)])
+        case Compare(field, "exists", value):
+            key = payload_key(field)
+            there = q.Filter(must_not=[q.IsEmptyCondition(key)])
+            known = q.Filter(should=[there, q.IsNullCondition(key)])
+            return known if value else q.Filter(must_not=[known])
+        case Compare(field, "in", tuple() as values) if all(isinstance(v, str) for v in values):
+            return q.Filter(
+                must=[q.FieldCondition(payload_key(field), match=q.MatchAny(list(values)))]
+            )
         case Compare(field, "in", tuple() as values):
             return q.Filter(should=[_equals(payload_key(field), value) for value in values])
         case Compare(field, op, value):

@@ -212,11 +212,23 @@ def to_client(condition: Condition) -> models.Filter:
             return models.Filter(must_not=[to_client(inner)])
         case Compare(field, "eq", value):
             return models.Filter(must=[_equals(payload_key(field), value)])
+        case Compare(field, "exists", value):
+            known = _exists(payload_key(field))
+            return known if value else models.Filter(must_not=[known])
+        case Compare(field, "in", tuple() as values) if all(isinstance(v, str) for v in values):
+            among = models.MatchAny.model_validate({"any": list(values)})
+            return models.Filter(must=[models.FieldCondition(key=payload_key(field), match=among)])
         case Compare(field, "in", tuple() as values):
             return models.Filter(should=[_equals(payload_key(field), value) for value in values])
         case Compare(field, op, value):
             bounds = models.Range.model_validate({op: value})
             return models.Filter(must=[models.FieldCondition(key=payload_key(field), range=bounds)])
+
+
+def _exists(key: str) -> models.Filter:
+    field = models.PayloadField(key=key)
+    there = models.Filter(must_not=[models.IsEmptyCondition(is_empty=field)])
+    return models.Filter(should=[there, models.IsNullCondition(is_null=field)])
 
 
 def _equals(key: str, value: Any) -> models.FieldCondition | models.IsNullCondition:

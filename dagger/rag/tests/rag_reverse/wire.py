@@ -28,7 +28,7 @@ class Request(BaseModel):
 
     query: str
     results: list[Result]
-    rerank: Options = Field(default_factory=Options)
+    reverse: Options = Field(default_factory=Options)
     warnings: list[str] = Field(default_factory=list)
     provenance: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
 
@@ -38,13 +38,13 @@ class Request(BaseModel):
         return check_query(value)
 
 
-def rerank(request: Request) -> Request:
+def reverse(request: Request) -> Request:
     """Return the passages in reverse order, scored 1, 1/2, 1/3 …"""
-    turned = request.results[::-1][: request.rerank.keep]
+    turned = request.results[::-1][: request.reverse.keep]
     results = [
         result.model_copy(update={"score": 1 / rank}) for rank, result in enumerate(turned, 1)
     ]
-    made: dict[str, Any] = {**request.provenance, "rerank": {"version": "1.0"}}
+    made: dict[str, Any] = {**request.provenance, "reverse": {"version": "1.0"}}
     warnings = [*request.warnings, "reversed"]
     update = {"results": results, "provenance": made, "warnings": warnings}
     return request.model_copy(update=update)
@@ -53,4 +53,4 @@ def rerank(request: Request) -> Request:
 @contextmanager
 def open_step() -> Iterator[Handler]:
     """Yield the handler of the double."""
-    yield Handler("rerank", Request, rerank)
+    yield Handler("reverse", Request, reverse)

@@ -1,0 +1,109 @@
+"""Which passage counts where two contradict each other: the newer one, the new text of a mail."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_generate.extractive import Extractive
+from rag_generate.generator import Draft
+from rag_generate.models import GenerateRequest
+from rag_generate.newer import is_quoted
+
+
+def answer(query: str, *passages: tuple[str, str | None, str], most: int = 3) -> str:
+    """Return the answer over passages given as document, date and text, the best first."""
+    contexts = [
+        {
+            "chunk_id": str(n), "document_id": name, "text": text, "span": [0, len(text)],
+            "score": 1 / n, "scores": {"dense": 0.7 - 0.05 * n}, "marker": n,
+            **({"date": date} if date else {}),
+        }
+        for n, (name, date, text) in enumerate(passages, start=1)
+    ]  # fmt: skip
+    request = GenerateRequest.model_validate(
+        {"query": query, "contexts": contexts, "generate": {"max_sentences": most}}
+    )
+    *_, draft = Extractive(min_support=0.3).stream(request)
+    assert isinstance(draft, Draft)
+    return draft.text
+
+
+SIBLINGS = [
+    ("How many days of leave do employees have?", "Employees have 28 days of leave.",
+     "From July employees have 30 days of leave."),
+    ("What is the deadline for travel expenses?", "The deadline for travel expenses is ten days.",
+     "The deadline for travel expenses was changed to thirty days."),
+    ("Who approves purchases over 500 euros?", "Ann approves purchases over 500 euros.",
+     "Bob approves purchases over 500 euros."),
+    ("When does the canteen close?", "The canteen closes at 14:00.",
+     "The closing time of the canteen is 15:30; the canteen closes later on Fridays."),
+    ("Is smoking allowed on the terrace?", "Smoking is allowed on the terrace.",
+     "Smoking is no longer allowed on the terrace."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "old", "new"), SIBLINGS)
+def test_the_newer_of_two_documents_comes_first(query: str, old: str, new: str) -> None:
+    """Both are shown; with room for one sentence, the newer one alone."""
+    passages = (("old", "2022-02-01", old), ("new", "2025-07", new))
+
+    text = answer(query, *passages)
+    assert text.index("[2]") < (text.index("[1]") if "[1]" in text else len(text))
+    assert "[1]" not in answer(query, *passages, most=1)
+    assert answer(query, *passages[::-1]).index("[1]") == answer(query, *passages[::-1]).index("[")
+
+
+@pytest.mark.parametrize(
+    "dates", [(None, None), ("2025", None), (None, "2025"), ("2025", "2025"), ("2025", "2025-03")]
+)
+def test_without_two_dates_the_better_passage_comes_first(
+    dates: tuple[str | None, str | None],
+) -> None:
+    """A year is not before a month in it."""
+    query, old, new = SIBLINGS[0]
+
+    assert "[1]" in answer(query, ("a", dates[0], old), ("b", dates[1], new))[:60]
+
+
+def test_a_newer_document_on_something_else_changes_nothing() -> None:
+    """A date alone is no reason."""
+    text = answer(
+        "How many days of leave do employees have?",
+        ("old", "2022", "Employees have 28 days of leave."),
+        ("new", "2025", "Employees park in the north yard. The gate opens at six."),
+    )
+
+    assert text == "Employees have 28 days of leave [1]."
+
+
+@pytest.mark.parametrize(("year", "expected"), [("2024", "20 EUR"), ("2025", "26 EUR")])
+def test_a_year_that_is_asked_for_chooses_the_document(year: str, expected: str) -> None:
+    """Also the older one."""
+    text = answer(
+        f"What did the parking permit cost in {year}?",
+        ("a", "2024", "The parking permit costs 20 EUR."),
+        ("b", "2025", "The parking permit costs 26 EUR."),
+    )
+
+    assert expected in text
+    assert text.count("EUR") == 1
+
+
+MAILS = [
+    "The meeting is on Friday at ten.\n\n> The meeting is on Thursday at nine.\n",
+    "The meeting is on Friday at ten.\n\nOn Mon, 3 Mar 2025, Ann <a@x.org> wrote:\n"
+    "The meeting is on Thursday at nine.\n",
+    "The meeting is on Friday at ten.\n\n-----Original Message-----\n"
+    "The meeting is on Thursday at nine.\n",
+    "The meeting is on Friday at ten.\n\nFrom: Ann\nSent: Monday\nSubject: Plan\n\n"
+    "The meeting is on Thursday at nine.\n",
+]
+
+
+@pytest.mark.parametrize("mail", MAILS)
+def test_new_text_of_a_mail_comes_before_what_it_quotes(mail: str) -> None:
+    """Lines with `>`, and what stands below the head of the old mail."""
+    assert is_quoted(mail, mail.index("The meeting is on Thursday"))
+    assert not is_quoted(mail, mail.index("The meeting is on Friday"))
+    text = answer("When is the meeting?", ("mail", None, mail), most=1)
+    assert "Friday" in text
