@@ -30,8 +30,8 @@ test-full: setup ## the full lane: more random cases, and the tests that take mi
 	$(PYTHON) -m pytest --lane full -m alone || failed=1; \
 	exit $$failed
 
-crash-soak: setup ## kill an ingest 10,000 times and check the store (KILLS=, SEED=, MINUTES=)
-	@$(PYTHON) tests/faults/crash_lane.py --kills $(or $(KILLS),10000) --minutes $(or $(MINUTES),600) \
+crash-soak: setup ## kill an ingest 10,000 times and check the store (KILLS=, SEED=, MINUTES=, WRITERS= side by side)
+	@$(PYTHON) tests/faults/$(if $(WRITERS),writers_lane.py --writers $(WRITERS),crash_lane.py) --kills $(or $(KILLS),10000) --minutes $(or $(MINUTES),600) \
 		$(if $(SEED),--seed $(SEED))
 
 fuzz: setup ## fuzz the queries sent to a Dagger engine, ten minutes (SECONDS=)

@@ -10,7 +10,9 @@ cache; before each form is timed, it is called once. Forms:
     rag.run           one function call in an open session
     steps by hand     retrieve.run, augment.run, generate.run called one after the other (the naive chain)
     containers        the three images' commands chained over the core API in one query, no module call
-    shell             `dagger call rag run`, a process, a session and the module's load each time
+    shell             `dagger call rag run`, a process, a session and the module's load each time;
+                      `dagger functions`, the load alone. Both also with the engine's own SDK for Python,
+                      asked in turns, so that other load on the machine meets each form alike
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / folder) for folder in ("tests/doubles", "scripts")]
 
 import httpx
-from engine_kit import QUIET, Session, copy_of
+from engine_kit import QUIET, Session, commit, copy_of
 from projects import MODULES, PIPELINE
 from report import machine, write_section
 from rich.console import Console
@@ -73,16 +76,27 @@ def question() -> str:
     )
 
 
-def timed(form: str, ask: Callable[[str], dict[str, Any]], calls: int) -> Row:
+Ask = Callable[[str], dict[str, Any]]
+
+
+def timed(form: str, ask: Ask, calls: int) -> Row:
     """Ask once, then `calls` times; an error ends the benchmark."""
-    seconds = []
+    [row] = in_turns({form: ask}, calls)
+    return row
+
+
+def in_turns(forms: dict[str, Ask], calls: int) -> list[Row]:
+    """Ask every form once, then all of them `calls` times, one after the other."""
+    seconds: dict[str, list[float]] = {form: [] for form in forms}
     for _ in range(calls + 1):
-        began = time.perf_counter()
-        answer = ask(question())
-        seconds.append(time.perf_counter() - began)
-        assert "error" not in answer, answer
-    print(f"{form}: {' '.join(spoken(each) for each in seconds)}", file=sys.stderr, flush=True)
-    return Row(form, seconds[0], seconds[1:])
+        for form, ask in forms.items():
+            began = time.perf_counter()
+            answer = ask(question())
+            seconds[form].append(time.perf_counter() - began)
+            assert "error" not in answer, answer
+    for form, each in seconds.items():
+        print(f"{form}: {' '.join(map(spoken, each))}", file=sys.stderr, flush=True)
+    return [Row(form, each[0], each[1:]) for form, each in seconds.items()]
 
 
 @contextmanager
@@ -203,24 +217,47 @@ def containers(opened: Session, store: str, calls: int) -> Row:
     return timed("three container steps, chained", ask, calls)
 
 
-def shell(repository: Path, calls: int, *at: str) -> Row:
-    """Time `dagger call`."""
+def dagger(repository: Path, *arguments: str) -> str:
+    """Run the command line; return its standard output."""
+    return subprocess.run(
+        ["dagger", "-s", *arguments],
+        cwd=repository,
+        env={**os.environ, **QUIET},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=900,
+        stdin=subprocess.DEVNULL,
+    ).stdout
 
-    def ask(text: str) -> dict[str, Any]:
-        done = subprocess.run(
-            ["dagger", "-s", *at, "run", "--query", text],
-            cwd=repository,
-            env={**os.environ, **QUIET},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=900,
-            stdin=subprocess.DEVNULL,
-        )
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
 
-    return timed(f"dagger {' '.join(at)} run", ask, calls)
+def with_plain_sdk(folder: Path) -> Path:
+    """Return a copy of this repository whose modules run with the engine's own SDK."""
+    repository = copy_of(ROOT, folder)
+    for name in MODULES:
+        config = repository / "dagger" / name / "dagger.json"
+        config.write_text(config.read_text().replace('"../python-sdk"', '"python"'))
+    commit(repository)
+    return repository
+
+
+def shell(own: Path, plain: Path, calls: int) -> list[Row]:
+    """Time the command line, with our SDK and with the engine's."""
+    forms: dict[str, Ask] = {}
+    for sdk, repository in (("", own), (", plain SDK", plain)):
+        for at in (("call", "rag"), ("-m", "dagger/rag", "call")):
+            forms[f"dagger {' '.join(at)} run{sdk}"] = partial(_run, repository, at)
+        forms[f"dagger functions{sdk}"] = partial(_functions, repository)
+    return in_turns(forms, calls)
+
+
+def _run(repository: Path, at: tuple[str, ...], text: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(dagger(repository, *at, "run", "--query", text))
+    return answer
+
+
+def _functions(repository: Path, _: str) -> dict[str, Any]:
+    return {"functions": dagger(repository, "functions")}
 
 
 def table(rows: list[Row]) -> str:
@@ -233,12 +270,25 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def show(rows: list[Row]) -> None:
+    """Print the rows."""
+    shown = Table("form", "median", "fastest", "slowest", "call before")
+    for row in rows:
+        shown.add_row(*row.cells())
+    Console(width=110).print(shown)
+
+
 def main() -> None:
     """Measure, print, and with --write put the table into docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=5, help="calls of a slow form (default 5)")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md, too")
+    parser.add_argument("--shell", action="store_true", help="the command line only; minutes less")
     options = parser.parse_args()
+    if options.shell:
+        with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as plain:
+            show(shell(copy_of(ROOT, Path(own)), with_plain_sdk(Path(plain)), options.calls))
+        return
     fast = 40 * options.calls
     rows = [one_process(fast)]
     with tempfile.TemporaryDirectory() as folder:
@@ -250,12 +300,9 @@ def main() -> None:
             store = index_of(opened)
             rows.append(containers(opened, store, options.calls))
             rows.append(by_hand(opened, store, options.calls))
-        rows.append(shell(repository, options.calls, "-m", "dagger/rag", "call"))
-        rows.append(shell(repository, options.calls, "call", "rag"))
-    shown = Table("form", "median", "fastest", "slowest", "call before")
-    for row in rows:
-        shown.add_row(*row.cells())
-    Console(width=110).print(shown)
+        with tempfile.TemporaryDirectory() as other:
+            rows += shell(repository, with_plain_sdk(Path(other)), options.calls)
+    show(rows)
     text = table(rows)
     print(text)
     if options.write:

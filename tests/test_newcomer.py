@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = [
     json.loads(line) for line in (ROOT / "tests" / "newcomer.jsonl").read_text().splitlines()
 ]
+pytestmark = pytest.mark.timeout(600)  # it embeds the documentation
 FLOOR = 0.8  # share of the questions whose answer holds the fact asked for
 
 

@@ -473,6 +473,29 @@ def test_adding_files_can_be_stopped(page: Page) -> None:
     assert page.locator(".file").count() < len(texts)
 
 
+def test_an_upload_behind_another_one_says_so_and_can_be_stopped(page: Page, site: str) -> None:
+    """Another tab's large upload goes first; small files would not wait for it."""
+
+    def text(of: str) -> bytes:
+        return " ".join(f"Sentence {n} of {of} is said." for n in range(12_000)).encode()
+
+    with httpx.Client(base_url=site, trust_env=False, timeout=60) as other:
+        files = {"files": ("first.txt", text("the first"))}
+        job = other.post("/v1/documents?wait=false&collection=tab", files=files).json()
+        choose_new(page, "behind")
+        waiting = {"name": "second.txt", "mimeType": "text/plain", "buffer": text("the second")}
+        page.locator("#files").set_input_files([waiting])
+        label = page.locator("#ingest-label")
+        expect(label).to_have_text("Waiting: 1 upload goes first")
+        page.get_by_role("button", name="Stop").click()
+        report = page.locator("#ingest-report")
+        expect(report).to_contain_text("Stopped: it was stopped before it began.")
+        expect(page.locator(".file")).to_have_count(0)
+        state = other.get(f"/v1/ingests/{job['id']}").json()
+        assert state["status"] == "running" and state["ahead"] == 0
+        other.delete(f"/v1/ingests/{job['id']}")
+
+
 def test_files_may_be_dropped_anywhere(page: Page) -> None:
     choose_new(page, "dropped")
     page.keyboard.press("Escape")

@@ -687,8 +687,8 @@ def test_qdrant_is_three_nodes_with_a_key_from_a_secret() -> None:
     replicas = values["config"]["storage"]["collection"]
 
     assert values["config"]["cluster"]["enabled"] is True
-    assert values["replicaCount"] == replicas["replication_factor"] == 3
-    assert replicas["write_consistency_factor"] * 2 > replicas["replication_factor"]
+    assert (values["replicaCount"], replicas["replication_factor"]) == (3, 2)
+    assert replicas["write_consistency_factor"] < replicas["replication_factor"], "one may be away"
     (key,) = values["env"]
     assert key["name"] == "QDRANT__SERVICE__API_KEY"
     assert set(key) == {"name", "valueFrom"}

@@ -153,6 +153,31 @@ def test_help_tells_every_function_and_option(dagger_cli: Dagger, module: str) -
         assert " ".join(told.split("\n\n")[0].split()) in shown
 
 
+def test_flags_of_the_pipeline_and_of_the_question_have_a_help_each(dagger_cli: Dagger) -> None:
+    """`rag --help` has what stands before the function, `rag run --help` what stands after it."""
+    pipeline = dagger_cli("call", "rag", "--help").out
+    question = dagger_cli("call", "rag", "run", "--help").out
+
+    for flag in ("--docs", "--docs-name", "--store", "--llm-model"):
+        assert flag in pipeline
+    for flag in ("--query", "--top-k", "--input-json", "--strict"):
+        assert flag in question
+
+
+@pytest.mark.parametrize("given", [("--query", " "), ("--input-json", '{"quer": "x"}')])
+def test_a_bad_request_starts_no_service_and_fails_where_that_is_asked_for(
+    dagger_cli: Dagger, given: tuple[str, str]
+) -> None:
+    """Without `--strict` it is an envelope; with it the call fails, and standard output is empty."""
+    told = dagger_cli("-vv", "call", "rag", "run", *given)
+    failed = dagger_cli("call", "rag", "run", *given, "--strict")
+
+    assert told.json["error"]["code"] == "invalid_request"
+    assert "Service.start" not in told.log
+    assert (failed.code != 0, failed.out.strip()) == (True, "")
+    assert "invalid_request in rag: quer" in failed.log
+
+
 def test_the_steps_image_has_no_sdk_no_tools_and_is_not_root(session: Session) -> None:
     """Each image holds the step and its locked dependencies, and little else."""
     probe = (

@@ -38,11 +38,12 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "dagger/retrieve/tests"))
 
-from crash_kit import STEPS, HashedWords, whole  # noqa: E402
+from crash_kit import SERVER_STEPS, STEPS, HashedWords, whole  # noqa: E402
 from qdrant_client import QdrantClient  # noqa: E402
 from qdrant_double import QdrantDouble  # noqa: E402
 
 import rag_retrieve.index.ingest  # noqa: E402
+import rag_retrieve.index.shared  # noqa: E402
 import rag_retrieve.retriever  # noqa: E402
 import rag_retrieve.stores.base  # noqa: E402
 import rag_retrieve.stores.qdrant.database  # noqa: E402  # before the forks, not in each
@@ -482,7 +483,7 @@ def choose(rng: random.Random, store: str) -> Strike:
     """Choose a moment: a third of them at random times, the others named."""
     if rng.random() < 1 / 3:
         return Strike("", after_s=rng.uniform(0.002, LONGEST_S))
-    moments = [*STEPS, *(FILES if store == "embedded" else REQUESTS)]
+    moments = [*STEPS, *FILES] if store == "embedded" else [*SERVER_STEPS, *REQUESTS]
     moment = rng.choice(moments)
     return Strike(moment, rng.randint(1, OFTEN.get(moment, 4)))
 

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from inside import TENANTS, Inside, bearer
+from inside import TENANTS, Inside, bearer, questions
 
 pytestmark = pytest.mark.xdist_group("inside")
 
 MARK = re.compile(r"mark(\d+)x")
-MCP = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18"}
 SUFFIXES = ("a", "b")
 DOCUMENTS = ("one.txt", "two.txt", "same.txt")
 FIELDS = ("owner", "topic", "nothing")
@@ -34,33 +33,6 @@ def text_of(tenant: int, name: str) -> str:
 
 
 # -- the interfaces ------------------------------------------------------------------------------
-
-
-def questions(collection: str, query: str, filters: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The same question on every interface that asks a collection."""
-    ask = {"query": query, "collection": collection, "filters": filters, "top_k": 20}
-    chat = {"messages": [{"role": "user", "content": query}], "filters": filters}
-    tool = {"query": query, "collection": collection, "filters": filters, "top_k": 20}
-    calls = [
-        {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "tools/call",
-            "params": {"name": name, "arguments": tool},
-        }
-        for name in ("ask", "search")
-    ]
-    vector = f"/v1/vector_stores/{collection}/search"
-    return [
-        {"url": "/rag_modules", "json": ask},
-        {"url": "/rag_modules?stream=true", "json": ask},
-        {"url": "/v1/search", "json": ask},
-        {"url": "/v1/chat/completions", "json": {"model": f"rag/{collection}", **chat}},
-        {"url": "/v1/chat/completions", "json": {"stream": True, "collection": collection, **chat}},
-        {"url": vector, "json": {"query": query, "max_num_results": 20}},
-        {"url": "/retrieval", "json": {"knowledge_id": collection, "query": query}},
-        *({"url": "/mcp", "json": call, "headers": MCP} for call in calls),
-    ]
 
 
 def others(collection: str, document: str) -> list[dict[str, Any]]:

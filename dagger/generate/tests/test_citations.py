@@ -137,6 +137,23 @@ def test_a_quote_shares_a_quarter_of_the_claims_words(
     assert (citation.quote == "Boards sign.") is quoted
 
 
+def test_a_passage_cited_for_two_sentences_has_two_spans_and_two_quotes(
+    make_request: Build,
+) -> None:
+    """Each span has its text, in the same order."""
+    text = "Soup is served daily at noon. Bread is baked on Fridays only."
+    context = (
+        make_request().contexts[0].model_copy(update={"text": text, "span": [7, 7 + len(text)]})
+    )
+
+    [cited] = verify(
+        "Soup is served daily [1]. Bread is baked on Fridays [1].", [context], None
+    ).citations
+
+    assert cited.quotes == ["Soup is served daily at noon.", "Bread is baked on Fridays only."]
+    assert [text[start - 7 : end - 7] for start, end in cited.spans] == cited.quotes
+
+
 def test_unknown_numbers_are_removed_and_listed(make_request: Build) -> None:
     """A citation of a passage that is not there is no citation."""
     verified = verify(
@@ -219,7 +236,8 @@ def test_no_answer_makes_a_citation_that_does_not_hold(
     assert set(numbers(verified.text)) == set(cited)
     for citation in verified.citations:
         text = passages[citation.marker - 1]
-        assert citation.quote == text[slice(*(end - offset for end in citation.spans[0]))]
+        cut = [text[start - offset : end - offset] for start, end in citation.spans]
+        assert (citation.quote, citation.quotes) == (cut[0], cut)
         assert all(offset <= a <= b <= offset + len(text) for a, b in citation.spans)
 
 

@@ -7,7 +7,8 @@ import pytest
 from rag_generate.extractive import Extractive
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
-from rag_generate.newer import is_quoted
+from rag_generate.newer import is_quoted, is_superseded
+from rag_kit.passages import Context
 
 
 def answer(query: str, *passages: tuple[str, str | None, str], most: int = 3) -> str:
@@ -16,7 +17,7 @@ def answer(query: str, *passages: tuple[str, str | None, str], most: int = 3) ->
         {
             "chunk_id": str(n), "document_id": name, "text": text, "span": [0, len(text)],
             "score": 1 / n, "scores": {"dense": 0.7 - 0.05 * n}, "marker": n,
-            **({"date": date} if date else {}),
+            "source": name, **({"date": date} if date else {}),
         }
         for n, (name, date, text) in enumerate(passages, start=1)
     ]  # fmt: skip
@@ -107,3 +108,52 @@ def test_new_text_of_a_mail_comes_before_what_it_quotes(mail: str) -> None:
     assert not is_quoted(mail, mail.index("The meeting is on Friday"))
     text = answer("When is the meeting?", ("mail", None, mail), most=1)
     assert "Friday" in text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This policy is superseded by the rules of July.",
+        "This document has been withdrawn.",
+        "The rule below is no longer valid.",
+    ],
+)
+def test_a_document_that_says_it_is_not_valid_comes_after(said: str) -> None:
+    """Without any date; the sentence counts for its passage."""
+    query, old, new = SIBLINGS[0]
+
+    text = answer(query, ("a", None, f"{said} {old}"), ("b", None, new), most=1)
+
+    assert "30 days" in text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "newer"),
+    [
+        ("rules-v1.md", "rules-v2.md", "30"), ("rules-v9.md", "rules-v10.md", "30"),
+        ("rules v1.9.docx", "rules v1.10.docx", "30"), ("rules-v2.md", "rules-v1.md", "28"),
+        ("rules-v1.md", "other-v2.md", "28"), ("rev1.md", "rev2.md", "28"),
+    ],
+)  # fmt: skip
+def test_the_later_version_in_a_name_is_newer(first: str, second: str, newer: str) -> None:
+    """Where the names are equal otherwise; versions compare as numbers."""
+    query, old, new = SIBLINGS[0]
+
+    assert f"{newer} days" in answer(query, (first, None, old), (second, None, new), most=1)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_old"),
+    [
+        ({"status": "Superseded"}, True), ({"superseded-by": "b.md"}, True),
+        ({"status": "valid"}, False), ({}, False),
+    ],
+)  # fmt: skip
+def test_metadata_says_that_a_document_is_not_valid(metadata: dict[str, str], is_old: bool) -> None:
+    """A status, or the document that replaces it."""
+    context = Context(
+        chunk_id="a", document_id="a", text="Text.", span=[0, 5], score=1, marker=1,
+        metadata=dict(metadata),
+    )  # fmt: skip
+
+    assert is_superseded(context) is is_old

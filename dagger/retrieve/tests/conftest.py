@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from qdrant_double import QdrantDouble
+from qdrant_kit import SERVERS, Qdrant, real_qdrant
 
 from rag_retrieve import Retriever, RetrieveSettings
 from rag_retrieve.index.embedders import Embedder, open_embedder
@@ -28,6 +29,18 @@ def double() -> Iterator[QdrantDouble]:
     """A double of the Qdrant REST API on loopback."""
     with QdrantDouble() as running:
         yield running
+
+
+@pytest.fixture(params=SERVERS)
+def qdrant(request: pytest.FixtureRequest) -> Iterator[Qdrant]:
+    """A double of a Qdrant server, and a real one where there is one."""
+    if request.param == "double":
+        double = request.getfixturevalue("double")
+        yield Qdrant(double.url, None, "test", double)
+        return
+    real = real_qdrant()
+    yield real
+    real.clean()
 
 
 @pytest.fixture(scope="session")

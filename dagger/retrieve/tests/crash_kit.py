@@ -15,6 +15,9 @@ STEPS = [
     "swept", "flushed", "manifest", "committed",
 ]  # fmt: skip
 """The named moments of a commit and its checkpoint, in order; `sweeping` is not in each."""
+SERVER_STEPS = [step for step in STEPS if step != "flushed"]
+SERVER_STEPS.insert(SERVER_STEPS.index("upserting"), "claimed")
+"""Those of a commit to a Qdrant server, which claims the documents and needs no sync."""
 VISIBLE_FROM = STEPS.index("published")
 
 

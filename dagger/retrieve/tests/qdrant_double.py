@@ -33,21 +33,32 @@ class Faults:
 
     Args:
         status: Answer everything with this HTTP status.
+        words: What the error of such an answer says.
         html: Answer 200 with a page of HTML, as a captive portal does.
         nan: Replace every score by NaN.
         drop: So many requests get their connection closed without an answer.
         hold: Wait for this event before every answer.
         alter: Changes the `result` of an answer before it is sent.
+        alias_saves: The server dies after saving so many more changes of aliases, which it saves one by
+            one, and comes back at once with what it has saved; None: it does not.
+        before: Called with "METHOD /path" before each request is answered, outside the lock.
         only: Fail only requests whose "METHOD /path" contains this.
     """
 
     status: int | None = None
+    words: str = "a fault on purpose"
     html: bool = False
     nan: bool = False
     drop: int = 0
     hold: threading.Event | None = None
     alter: Callable[[Any], Any] | None = None
+    alias_saves: int | None = None
+    before: Callable[[str], None] | None = None
     only: str = ""
+
+
+class DiedError(Exception):
+    """The server was killed while it worked on a request: the client gets no answer."""
 
 
 class ProblemError(Exception):
@@ -137,8 +148,8 @@ class QdrantDouble:
         return found is not None
 
     def _change_aliases(self, actions: list[Any]) -> bool:
-        aliases = dict(self.aliases)
         for action in actions:
+            aliases = dict(self.aliases)
             if drop := action.get("delete_alias"):
                 aliases.pop(drop["alias_name"], None)
             if make := action.get("create_alias"):
@@ -146,8 +157,17 @@ class QdrantDouble:
                     raise ProblemError(
                         404, f"Collection `{make['collection_name']}` doesn't exist!"
                     )
+                if make["alias_name"] in self.collections:
+                    raise ProblemError(
+                        409, f"Wrong input: Collection `{make['alias_name']}` already exists!"
+                    )
                 aliases[make["alias_name"]] = make["collection_name"]
-        self.aliases = aliases  # all of them at once
+            if self.faults.alias_saves == 0:
+                self.faults.alias_saves = None
+                raise DiedError
+            self.aliases = aliases  # saved one after the other, as Qdrant does
+            if self.faults.alias_saves is not None:
+                self.faults.alias_saves -= 1
         return True
 
 
@@ -168,6 +188,8 @@ class Collection:
             )
             for name, params in (body.get("sparse_vectors") or {}).items()
         }
+        if not vectors and not sparse:  # the engine insists, the server does not
+            vectors["unused"] = q.EdgeVectorParams(1, q.Distance.Dot)
         config = q.EdgeConfig(vectors=vectors, sparse_vectors=sparse, max_search_threads=1)
         self.shard = q.EdgeShard.create(str(folder), config)
 
@@ -178,11 +200,21 @@ class Collection:
             case "PUT", ["index"]:
                 return self._index(body)
             case "PUT", ["points"]:
-                return self._update(
-                    q.UpdateOperation.upsert_points(list(map(_point, body["points"])))
-                )
+                return self._update(_upsert(body))
             case "POST", ["points", "delete"]:
-                return self._update(q.UpdateOperation.delete_points(body["points"]))
+                return self._update(_delete(body))
+            case "POST", ["points", "payload"]:
+                return self._update(
+                    q.UpdateOperation.set_payload_by_filter(
+                        _filter(body["filter"]), body["payload"]
+                    )
+                )
+            case "POST", ["points", "payload", "delete"]:
+                return self._update(
+                    q.UpdateOperation.delete_payload_by_filter(
+                        _filter(body["filter"]), body["keys"]
+                    )
+                )
             case "POST", ["points"]:
                 payload, vectors = (
                     _selector(body.get("with_payload")),
@@ -212,8 +244,7 @@ class Collection:
 
     def _operation(self, raw: Any) -> dict[str, Any]:
         if upsert := raw.get("upsert"):
-            points = list(map(_point, upsert["points"]))
-            return self._update(q.UpdateOperation.upsert_points(points))
+            return self._update(_upsert(upsert))
         raise ProblemError(400, f"no such operation here: {list(raw)}")
 
     def _update(self, operation: Any) -> dict[str, Any]:
@@ -261,6 +292,27 @@ class Collection:
             },
             "payload_schema": {},
         }
+
+
+MODES = {
+    "insert_only": q.UpdateMode.InsertOnly,
+    "update_only": q.UpdateMode.UpdateOnly,
+    "upsert": q.UpdateMode.Upsert,
+}
+
+
+def _upsert(body: Any) -> Any:
+    return q.UpdateOperation.upsert_points(
+        list(map(_point, body["points"])),
+        condition=_filter(body.get("update_filter")),
+        update_mode=MODES[body.get("update_mode") or "upsert"],
+    )
+
+
+def _delete(body: Any) -> Any:
+    if "filter" in body:
+        return q.UpdateOperation.delete_points_by_filter(_filter(body["filter"]))
+    return q.UpdateOperation.delete_points(body["points"])
 
 
 def _point(raw: Any) -> Any:
@@ -364,10 +416,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if faults.before is not None:
+            faults.before(asked)
         if faults.html:
             self._send(200, b"<!doctype html><title>Sign in</title>", "text/html")
             return
-        status, answer = self._answer(double, faults, path, raw)
+        try:
+            status, answer = self._answer(double, faults, path, raw)
+        except DiedError:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         if faults.alter is not None and "result" in answer:
             answer["result"] = faults.alter(answer["result"])
         text = json.dumps(answer)
@@ -381,12 +440,14 @@ class _Handler(BaseHTTPRequestHandler):
         self, double: QdrantDouble, faults: Faults, path: str, raw: bytes
     ) -> tuple[int, dict[str, Any]]:
         if faults.status is not None:
-            return faults.status, {"status": {"error": "a fault on purpose"}, "time": 0.0}
+            return faults.status, {"status": {"error": faults.words}, "time": 0.0}
         if double.api_key is not None and self.headers.get("api-key") != double.api_key:
             return 401, {"status": {"error": "Must provide an API key"}, "time": 0.0}
         try:
             with double.lock:
                 result = double.answer(self.command, path, json.loads(raw) if raw else None)
+        except DiedError:
+            raise
         except ProblemError as problem:
             return problem.status, {"status": {"error": str(problem)}, "time": 0.0}
         except Exception as error:

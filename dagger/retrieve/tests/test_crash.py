@@ -11,16 +11,15 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from crash_kit import STEPS, VISIBLE_FROM, HashedWords, whole
 from disk_kit import mounted_disk
-from qdrant_double import QdrantDouble
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
-from rag_retrieve.index.embedders import Embedder, Vectors
+from rag_retrieve.index.embedders import Embedder
 from rag_retrieve.stores.embedded.locks import has_ended, this_process
 
 LONG = "\n\n".join(f"Paragraph {n} of the handbook tells about topic {n}. " * 8 for n in range(12))
@@ -135,96 +134,9 @@ def test_fault_store_locked_names_the_process_that_has_it(
     assert b"Traceback" not in child.stderr
 
 
-class Fails:
-    """`HashedWords`, but it fails at a text that holds a word."""
-
-    def __init__(self, word: str) -> None:
-        self.word = word
-        self.model, self.identity, self.dim = HashedWords.model, HashedWords.identity, 16
-        self.embed_query = HashedWords().embed_query
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        if any(self.word in text for text in texts):
-            raise StepError("embedder_unavailable", "gone")
-        return HashedWords().embed(texts)
-
-
-def remote(double: QdrantDouble) -> RetrieveSettings:
-    return RetrieveSettings(store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20)
-
-
 def documents(count: int, word: str = "") -> list[LoadedDocument]:
     texts = [f"Text {n} of {count}. {word if n == count - 1 else ''}" for n in range(count)]
     return [LoadedDocument(f"d{n}", "", "d", text, "text/plain") for n, text in enumerate(texts)]
-
-
-def test_an_ingest_that_fails_between_two_commits_keeps_no_other_writer_waiting(
-    double: QdrantDouble,
-) -> None:
-    """What was committed is durable, counted, and the journal is clear."""
-    with Retriever(remote(double), embedder=Fails("boom")) as failing:
-        with pytest.raises(StepError, match="gone"):
-            failing.ingest_documents(documents(40, "boom"))
-        journal = failing._stores.read_journal("default")
-        assert len(whole(failing)) == 32
-    assert journal is None
-    with Retriever(remote(double), embedder=HashedWords()) as other:
-        assert (other.collections()[0].documents, other.collections()[0].chunks) == (32, 32)
-        assert len(other.ingest_documents(documents(40)).added) == 8
-
-
-def test_a_commit_whose_undoing_fails_is_undone_by_the_next(double: QdrantDouble) -> None:
-    """The journal of what is torn stays until that is gone, whatever is written after it."""
-    strike = threading.Event()
-
-    def on_step(name: str) -> None:
-        if name == "publishing" and strike.is_set():
-            double.faults.status = 503
-
-    with Retriever(remote(double), embedder=HashedWords(), on_step=on_step) as retriever:
-        retriever.ingest_documents(documents(2))
-        strike.set()
-        torn = LoadedDocument("torn", "", "torn", "Never whole.", "text/plain")
-        with pytest.raises(StepError, match="HTTP 503"):
-            retriever.ingest_documents([torn])
-        strike.clear()
-        double.faults.status = None
-        assert retriever._stores.read_journal("default")
-        retriever.ingest_documents(documents(3))
-        assert set(whole(retriever)) == {"d0", "d1", "d2"}
-        assert retriever._stores.read_journal("default") is None
-
-
-DYING = """
-import os, signal, sys
-from crash_kit import HashedWords
-from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
-settings = RetrieveSettings(store="qdrant", qdrant_url=sys.argv[1], qdrant_timeout_s=20)
-def strike(name):
-    if name == "published":
-        os.kill(os.getpid(), signal.SIGKILL)
-with Retriever(settings, embedder=HashedWords(), on_step=strike) as retriever:
-    retriever.ingest_documents([LoadedDocument("d0", "", "d", "Text 0 of 1. ", "text/plain")])
-"""
-
-
-def test_the_journal_of_a_dead_process_of_this_machine_is_dealt_with_at_once(
-    double: QdrantDouble,
-) -> None:
-    """Also when there is nothing to write: counts are right, nobody waits a quarter of an hour."""
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    died = subprocess.run(
-        [sys.executable, "-c", DYING, double.url],
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-        timeout=60,
-    )
-    assert died.returncode == -signal.SIGKILL
-    with Retriever(remote(double), embedder=HashedWords()) as retriever:
-        assert retriever.collections()[0].documents == 0, "the manifest was not written"
-        assert retriever.ingest_documents(documents(1)).unchanged == ["d0"]
-        assert retriever.collections()[0].documents == 1
-        assert set(whole(retriever)) == {"d0"}
 
 
 def test_only_a_process_that_surely_ended_counts_as_ended() -> None:

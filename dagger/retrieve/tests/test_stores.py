@@ -21,16 +21,15 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 from qdrant_double import QdrantDouble
+from qdrant_kit import SERVERS, real_qdrant
 
 from rag_kit.errors import StepError
 from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
 from rag_retrieve.stores import open_stores
-from rag_retrieve.stores.base import Hit, Point, Sparse, Store, Stores
+from rag_retrieve.stores.base import INDEXED, Hit, Point, Sparse, Store, Stores
 from rag_retrieve.stores.embedded.database import EdgeStores
 from rag_retrieve.stores.qdrant.database import ServerStores
-
-REAL = os.environ.get("RAG_TEST_QDRANT_URL")
 
 
 def server(url: str, **settings: Any) -> ServerStores:
@@ -38,30 +37,39 @@ def server(url: str, **settings: Any) -> ServerStores:
     return ServerStores(url, RetrieveSettings(**{"qdrant_timeout_s": 20, **settings}))
 
 
-@pytest.fixture(params=["edge", "double", "real"])
+@pytest.fixture(params=["edge", *SERVERS])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
-    opened: Stores
+    """The collections of each store; on a real server under names of the test's own."""
     if request.param == "edge":
-        opened = EdgeStores(tmp_path)
+        opened: Stores = EdgeStores(tmp_path)
         yield opened
     elif request.param == "double":
-        double = request.getfixturevalue("double")
-        opened = server(double.url)
+        opened = server(request.getfixturevalue("double").url)
         yield opened
     else:
-        if not REAL:
-            pytest.skip("RAG_TEST_QDRANT_URL names no real Qdrant server")
-        opened = server(REAL, qdrant_api_key=os.environ.get("RAG_TEST_QDRANT_API_KEY"))
-        _drop_all(opened)
+        real = real_qdrant()
+        opened = Renamed(real.stores(), real.name)
         yield opened
-        _drop_all(opened)
+        real.clean()
     opened.close()
 
 
-def _drop_all(stores: Stores) -> None:
-    for name in stores.names():
-        if name.startswith("test-"):
-            stores.delete(name)
+class Renamed:
+    """Collections of a server that others use as well: `test-…` has a prefix of this test's own."""
+
+    def __init__(self, stores: ServerStores, prefix: str) -> None:
+        self._stores = stores
+        self._prefix = f"{prefix}-"
+
+    def names(self) -> list[str]:
+        ours = [name for name in self._stores.names() if name.startswith(self._prefix)]
+        return [name.removeprefix(self._prefix) for name in ours]
+
+    def __getattr__(self, method: str) -> Any:
+        called = getattr(self._stores, method)
+        if method == "close":
+            return called
+        return lambda name, *rest, **options: called(self._prefix + name, *rest, **options)
 
 
 def uid(number: int) -> str:
@@ -108,7 +116,7 @@ def test_a_collection_exists_from_create_to_delete(stores: Stores) -> None:
     stores.delete("test-a")
     assert not stores.exists("test-a")
     assert stores.exists("test-b.1_x")
-    for call in (stores.open, stores.delete, stores.read_manifest, stores.read_journal):
+    for call in (stores.open, stores.delete, stores.read_manifest):
         with pytest.raises(StepError) as none:
             call("test-a")
         assert none.value.code == "collection_not_found"
@@ -242,34 +250,47 @@ def test_a_bad_vector_is_refused_before_anything_is_written(
     assert store.count("document") == 0
 
 
-def test_manifest_and_journal_are_replaced_and_survive(stores: Stores) -> None:
-    """What was written last is read; the journal can be cleared; reopening keeps both."""
+def test_the_manifest_is_replaced_and_survives(stores: Stores) -> None:
+    """What was written last is read; reopening keeps it, and it is no document."""
     store = stores.create("test-a", dim=2)
-    assert stores.read_journal("test-a") is None
     stores.write_manifest("test-a", {"v": 1, "old": True})
     stores.write_manifest("test-a", {"v": 2, "deep": {"ü": [1, None]}})
-    stores.write_journal("test-a", {"torn": ["d1"]})
     store.close()
     store = stores.open("test-a")
     assert stores.read_manifest("test-a") == {"v": 2, "deep": {"ü": [1, None]}}
-    assert stores.read_journal("test-a") == {"torn": ["d1"]}
-    stores.write_journal("test-a", None)
-    assert stores.read_journal("test-a") is None
     assert list(store.scroll({"kind": "document"})) == []
 
 
+def test_the_journal_survives_until_it_is_cleared_or_a_generation_published(
+    tmp_path: Path,
+) -> None:
+    """An embedded collection has one, of the live generation."""
+    stores = EdgeStores(tmp_path)
+    store = stores.create("test-a", dim=2)
+    assert stores.read_journal("test-a") is None
+    stores.write_journal("test-a", {"torn": ["d1"]})
+    store.close()
+    store = stores.open("test-a")
+    assert stores.read_journal("test-a") == {"torn": ["d1"]}
+    stores.write_journal("test-a", None)
+    assert stores.read_journal("test-a") is None
+    stores.write_journal("test-a", {"x": 1})
+    generation, _ = stores.begin_generation("test-a", 2)
+    stores.publish_generation("test-a", generation, {"v": 2})
+    assert stores.read_journal("test-a") is None
+    stores.close()
+
+
 def test_a_generation_is_invisible_until_published(stores: Stores) -> None:
-    """Then it is the collection, with its manifest and its own dimension, and no journal."""
+    """Then it is the collection, with its manifest and its own dimension."""
     old = stores.create("test-a", dim=2, manifest={"v": 1})
     old.upsert(SIX)
-    stores.write_journal("test-a", {"x": 1})
     generation, new = stores.begin_generation("test-a", 3)
     new.upsert([Point(uid(50), {"kind": "chunk"}, [1.0, 2.0, 3.0])])
     assert (old.count("chunk"), new.count("chunk")) == (6, 1)
     assert stores.read_manifest("test-a") == {"v": 1}
     stores.publish_generation("test-a", generation, {"v": 2})
     assert stores.read_manifest("test-a") == {"v": 2}
-    assert stores.read_journal("test-a") is None
     new.upsert([Point(uid(51), {"kind": "chunk"}, [1.0, 2.0, 3.0])])
     assert new.count("chunk") == 2
     new.close()
@@ -794,16 +815,16 @@ def test_an_open_store_follows_a_swap_made_elsewhere(double: QdrantDouble) -> No
     new.upsert(SIX[:2])
     there.publish_generation("docs", generation, {"v": 2})
     assert store.count("chunk") == 2
-    assert list(double.collections) == ["rag_docs~g2"]
+    assert list(double.collections) == ["rag~locks", "rag_docs~g2"]
     here.close()
     there.close()
 
 
 def test_payload_fields_are_indexed_on_the_server(double: QdrantDouble) -> None:
-    """`kind` and `document_id` have a keyword index."""
+    """What filters name has a keyword index, so that a server in strict mode takes them."""
     stores = server(double.url)
     stores.create("docs", dim=2)
-    assert double.collections["rag_docs~g1"].indexed == ["kind", "document_id"]
+    assert double.collections["rag_docs~g1"].indexed == list(INDEXED)
     stores.close()
 
 

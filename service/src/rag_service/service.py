@@ -18,6 +18,7 @@ from rag_kit.handler import Event
 from rag_kit.server import while_connected
 from rag_pipeline.models import RagRequest
 
+from .access import as_asked, check_passages, restricted
 from .http.context import Context, context_of
 from .http.fair_queue import Admission
 from .http.metrics import Metrics
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 # `/readyz` fails with these, but questions are still tried: the dependency may be back.
 TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
+CHECKED = ("search_results", "final_answer")  # events that hold passages
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -112,8 +114,11 @@ class Service:
         runner = runner or self.runner
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
-        async with self._slot(context), aclosing(runner.stream(text)) as events:
+        groups = context.principal.groups
+        async with self._slot(context), aclosing(_as_asked(runner.stream(text))) as events:
             async for event in events:
+                if event.name in CHECKED:
+                    check_passages(groups, event.data)
                 if event.name == "final_answer":
                     self._note(context, event.data)
                 yield event
@@ -127,7 +132,10 @@ class Service:
     ) -> str:
         context = context_of(http.scope)
         text = self._prepare(context, request, runner)
-        return await self._in_slot(http, context, lambda: ask(text))
+        with as_asked():
+            found = await self._in_slot(http, context, lambda: ask(text))
+        check_passages(context.principal.groups, found)
+        return found
 
     async def _in_slot(
         self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
@@ -158,6 +166,7 @@ class Service:
         """Check that the question may be asked now, and return it as the runner's request text."""
         self.authorize(context, request.collection)
         self._require_ready(runner)
+        request.filters = restricted(request.filters, context.principal.groups)
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
@@ -321,6 +330,14 @@ class Service:
                 raise
             # a new installation must be reachable to take its first documents
             self.note = f"no collection '{probe.collection}' yet; add documents to make it"
+
+
+async def _as_asked(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Yield events; an error about their filter is about the caller's own."""
+    async with aclosing(events):
+        with as_asked():
+            async for event in events:
+                yield event
 
 
 def _rule_of(warnings: list[str]) -> str:

@@ -23,6 +23,8 @@ from rag_kit.origins import AllowedOrigins, is_loopback
 from rag_kit.settings import misconfigured
 from rag_pipeline.settings import URL
 
+from .access import MAX_GROUPS
+
 ROOT_PATH = r"(?:/[A-Za-z0-9._~-]+)+"
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 
@@ -42,6 +44,12 @@ class ApiKey(BaseModel):
     write: bool = Field(False, description="Whether it may add and delete documents.")
     per_minute: int | None = Field(
         None, ge=1, description="Requests a minute; null: as RAG_RATE_PER_MINUTE says."
+    )
+    groups: tuple[str, ...] | None = Field(
+        None,
+        max_length=MAX_GROUPS,
+        description="Groups whose documents it may read, besides those without `allowed_groups`; "
+        "null: every document.",
     )
 
     @field_validator("key", mode="after")
@@ -73,7 +81,7 @@ class ServiceSettings(BaseSettings):
     collection: str = Field("default", description="Collection of a request that names none.")
     api_keys: SecretStr | None = Field(
         None,
-        description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute"}]`.',
+        description='Keys as JSON: `[{"name", "key", "collections", "write", "per_minute", "groups"}]`.',
     )
     api_keys_file: Path | None = Field(None, description="The same in a file.")
     allowed_hosts: tuple[str, ...] = Field(
@@ -96,6 +104,12 @@ class ServiceSettings(BaseSettings):
         ("127.0.0.1", "::1"),
         description='Addresses and networks of reverse proxies, as JSON: `["10.0.0.0/8"]`. '
         "Their `X-Forwarded-For`, `-Proto` and `-Prefix` are believed.",
+    )
+    groups_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which a trusted proxy lists the groups of its user, separated by "
+        "commas; without the header a request sees documents for everybody alone.",
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 

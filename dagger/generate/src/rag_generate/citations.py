@@ -131,7 +131,7 @@ def _citation(context: Context, quotes: Sequence[Quote]) -> Citation:
     """Return the citation of a passage; it quotes all of the passage when no sentence matches."""
     ranges = [(quote.start, quote.end) for quote in quotes] if _exact(context) else []
     origin = context.span[0]
-    start, end = ranges[0] if ranges else (0, len(context.text))
+    quoted = [context.text[start:end] for start, end in ranges] or [context.text]
     return Citation(
         marker=context.marker,
         chunk_id=context.chunk_id,
@@ -142,5 +142,6 @@ def _citation(context: Context, quotes: Sequence[Quote]) -> Citation:
         date=context.date,
         score=context.score,
         spans=[[origin + first, origin + last] for first, last in ranges] or [list(context.span)],
-        quote=context.text[start:end],
+        quote=quoted[0],
+        quotes=quoted,
     )

@@ -19,6 +19,19 @@ OLD_MAIL = re.compile(
     r"|(?:From|Von|De): [^\n]+\n(?:Sent|Gesendet|Date|Datum|Envoyé): )",
     re.MULTILINE,
 )
+# What an old document says of itself.
+SUPERSEDED = re.compile(
+    r"\b(?:superseded|replaced) by\b|\bno longer (?:valid|in force|applies|applicable)\b"
+    r"|\b(?:this|the) (?:document|policy|rule|version|page|section|price list) (?:is|has been|was) "
+    r"(?:obsolete|outdated|withdrawn|superseded|replaced|out of date|archived)\b"
+    r"|\b(?:ersetzt durch|nicht mehr gültig|außer Kraft)\b",
+    re.IGNORECASE,
+)
+SUPERSEDED_BY = {"superseded_by", "replaced_by", "supersededby", "replacedby"}
+SUPERSEDED_STATUS = {
+    "superseded", "replaced", "obsolete", "outdated", "withdrawn", "archived", "deprecated", "expired",
+}  # fmt: skip
+VERSION = re.compile(r"(?<![a-z])v(?:ersion)?[ _.-]?(\d+(?:[._]\d+)*)(?![a-z0-9])", re.IGNORECASE)
 SHARED = 0.5  # share of the shorter sentence's terms that the other one holds
 SHARED_WITH_QUESTION = 2  # terms of the question in both, at least
 LEAST_SCORE = (
@@ -85,9 +98,33 @@ def _is_newer(one: Candidate, other: Candidate, contexts: Sequence[Context]) -> 
     quoted = [is_quoted(c.text, at.start) for c, at in ((mine, one), (theirs, other))]
     if mine.document_id == theirs.document_id:
         return quoted == [False, True]
-    if not mine.date or not theirs.date or quoted[0]:
+    if is_superseded(mine) or quoted[0]:
+        return False
+    if is_superseded(theirs) or _is_later_version(mine.source, theirs.source):
+        return True
+    if not mine.date or not theirs.date:
         return False
     return mine.date > theirs.date and not mine.date.startswith(theirs.date)
+
+
+def is_superseded(context: Context) -> bool:
+    """Tell whether a passage, or the metadata of its document, says that it is no longer valid."""
+    names = {name.lower().replace("-", "_") for name in context.metadata}
+    status = str(context.metadata.get("status", "")).strip().lower()
+    said = names & SUPERSEDED_BY or status in SUPERSEDED_STATUS
+    return bool(said or SUPERSEDED.search(context.text))
+
+
+def _is_later_version(one: str, other: str) -> bool:
+    """Whether two names of files differ in their version only, and the first has the later one."""
+    mine, theirs = VERSION.search(one), VERSION.search(other)
+    if not mine or not theirs or VERSION.sub("", one, 1) != VERSION.sub("", other, 1):
+        return False
+    return _version(mine) > _version(theirs)
+
+
+def _version(match: re.Match[str]) -> list[int]:
+    return [int(part) for part in re.split("[._]", match[1])]
 
 
 def is_quoted(text: str, offset: int) -> bool:

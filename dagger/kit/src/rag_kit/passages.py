@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"  # name of a collection
+ALLOWED_GROUPS = "allowed_groups"  # field of a document's metadata: who may read it
 
 
 class Message(BaseModel):
@@ -128,3 +130,13 @@ class Citation(BaseModel):
         "characters."
     )
     quote: str = Field(description="The document's text at the first span.")
+    quotes: list[str] = Field(
+        default_factory=list,
+        description="The document's text at each span, in the order of `spans`.",
+    )
+
+
+def quotes_of(citation: Mapping[str, Any]) -> list[str]:
+    """Return all that a citation quotes; `quotes` is missing where another team's step answered."""
+    quotes: list[str] = citation.get("quotes") or [citation["quote"]]
+    return quotes

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
@@ -18,6 +18,7 @@ from rag_kit.reports import CollectionInfo, Counters, DocumentInfo, IngestReport
 from .documents import LoadedDocument
 from .index.analyzer import Analyzer
 from .index.cache import EmbeddingCache
+from .index.checkup import Checkup, examine, mend
 from .index.collection import Collection, Draft, Pace
 from .index.embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
 from .index.ingest import Ingest, OnProgress, StopIngest
@@ -28,7 +29,7 @@ from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
 from .step import __version__, retrieve
 from .stores import open_stores
-from .stores.base import Stores
+from .stores.base import Store, Stores
 
 if TYPE_CHECKING:
     from .superlinked import Superlinked
@@ -226,7 +227,7 @@ class Retriever:
         with self._opening:
             alone = self._running[collection] == 1
             if created and alone and not self._collection(collection).manifest.documents:
-                self.delete_collection(collection)
+                self._delete(collection, only_unused=True)
 
     def documents(self, collection: str) -> list[DocumentInfo]:
         """List the documents of a collection, by id."""
@@ -266,9 +267,12 @@ class Retriever:
     def delete_collection(self, name: str) -> None:
         """Delete a collection and all it holds; raises `collection_not_found`."""
         with self._opening:
-            if opened := self._collections.pop(name, None):
-                opened.close()
-            self._stores.delete(name)
+            self._delete(name)
+
+    def _delete(self, name: str, *, only_unused: bool = False) -> None:
+        if opened := self._collections.pop(name, None):
+            opened.close()
+        self._stores.delete(name, only_unused=only_unused)
 
     def reindex(
         self,
@@ -282,31 +286,39 @@ class Retriever:
 
         Searches use the old index until the new one is complete and replaces it in one step. After
         a crash in between, or when `check` raises, the old one stays. What other threads change
-        meanwhile is in the new one, too.
+        meanwhile is in the new one, too, and on a server what other processes change.
+
+        Raises:
+            StepError: `in_progress`, it is reindexed already, or others write to it for too long.
         """
         with self._rebuilding(collection):
             old = self._collection(collection, any_recipe=True)
-            manifest = Manifest.new(collection, self._recipe, old.manifest.roots)
-            generation, store = self._stores.begin_generation(collection, self._recipe.dim)
-            try:
-                draft = Collection(
-                    Draft(), store, manifest, self._analyzer(), on_step=self._on_step
-                )
-                run = Ingest(draft, progress, self._pace(tenant, check))
-                before = old.contents()
-                run.documents(old.stored(list(before)))
-                with old.changing():
-                    self._catch_up(run, draft, old, before)
-                    self._publish(collection, old, draft, generation)
-            except BaseException:
-                store.close()  # discards the unfinished generation
-                raise
+            with old.rebuilding():
+                return self._rebuild(old, progress, self._pace(tenant, check))
+
+    def _rebuild(self, old: Collection, progress: OnProgress | None, pace: Pace) -> IngestReport:
+        name = old.manifest.name
+        manifest = Manifest.new(name, self._recipe, old.manifest.roots)
+        generation, store = self._stores.begin_generation(name, self._recipe.dim)
+        try:
+            draft = Collection(Draft(), store, manifest, self._analyzer(), on_step=self._on_step)
+            run = Ingest(draft, progress, pace)
+            before = old.contents()
+            run.documents(old.stored(list(before)))
+            with old.alone():
+                self._catch_up(run, draft, old, before)
+                self._publish(name, old, draft, generation)
+        except BaseException:
+            store.close()  # discards the unfinished generation
+            raise
         return run.report
 
     def _catch_up(
         self, run: Ingest, draft: Collection, old: Collection, before: dict[str, str]
     ) -> None:
         """Bring a draft up to what has changed since `before` was the content of the old one."""
+        old.refresh()
+        draft.manifest = draft.manifest.model_copy(update={"roots": old.manifest.roots})
         now = old.contents()
         changed = [name for name, content in now.items() if before.get(name) != content]
         gone = [name for name in before if name not in now]
@@ -344,6 +356,39 @@ class Retriever:
         finally:
             self._reindexing.discard(collection)
 
+    # -- health ---------------------------------------------------------------------------
+
+    def checkup(self, name: str) -> Checkup:
+        """Look at every point of a collection, and say what is wrong with it."""
+        opened = self._collection(name, any_recipe=True)
+        living, silent = opened.writers()
+        problems = [f"{who} died while it wrote; its documents wait for it" for who in silent]
+        if not living:  # else counts differ for moments
+            problems += examine(opened).problems()
+        return Checkup(problems, [f"{who} writes, or died elsewhere" for who in living])
+
+    def repair(self, name: str) -> list[str]:
+        """Mend a collection; return what was done, one sentence each.
+
+        Raises:
+            StepError: `in_progress`, somebody writes to it; `collection_mismatch`, it was built with
+                other settings.
+        """
+        opened = self._collection(name)
+        return [f"cleaned up after {who}" for who in opened.settle_silent()] + mend(opened)
+
+    def lost_collections(self) -> list[str]:
+        """Return the collections on a server that have lost their alias, so that nobody finds them."""
+        return self._stores.lost()
+
+    def restore_collection(self, name: str) -> None:
+        """Give a collection on a server its alias back."""
+        self._stores.repair_alias(name)
+
+    def foreign(self) -> list[str]:
+        """Return what stands under names of ours on a server and was made by somebody else."""
+        return self._stores.foreign()
+
     def close(self) -> None:
         """Close every collection after its running searches."""
         with self._opening:
@@ -372,29 +417,68 @@ class Retriever:
     def _collection(
         self, name: str, *, create: bool = False, any_recipe: bool = False
     ) -> Collection:
+        opened = self._opened(name, create)
+        try:
+            opened.refresh()
+        except StepError as error:
+            if error.code != "collection_not_found":
+                raise
+            self._collections.pop(name, None)  # another process deleted it
+            if not create:
+                raise
+            opened = self._opened(name, create)
+        if not any_recipe:
+            check_recipe(opened.manifest, self._recipe)
+        return opened
+
+    def _opened(self, name: str, create: bool) -> Collection:
         opened = self._collections.get(name)
         if opened is None:
             with self._opening:
                 opened = self._collections.get(name) or self._open(name, create=create)
                 self._collections[name] = opened
-        opened.refresh()
-        if not any_recipe:
-            check_recipe(opened.manifest, self._recipe)
         return opened
 
     def _existing(self, name: str) -> Collection | None:
         exists = name in self._collections or self._stores.exists(name)
-        return self._collection(name) if exists else None
+        try:
+            return self._collection(name) if exists else None
+        except StepError as error:
+            if error.code != "collection_not_found":
+                raise
+            return None
 
     def _open(self, name: str, *, create: bool) -> Collection:
-        if create and not self._stores.exists(name):
-            manifest = Manifest.new(name, self._recipe)
-            store = self._stores.create(name, dim=self._recipe.dim, manifest=manifest.model_dump())
-        else:
+        manifest = Manifest.new(name, self._recipe)
+        store = self._create(manifest) if create and not self._stores.exists(name) else None
+        if store is None:
             manifest = self._manifest(name)
             store = self._stores.open(name)
         self.counters.store_opens += 1
-        return Collection(self._stores, store, manifest, self._analyzer(), on_step=self._on_step)
+        return self._collection_of(store, manifest)
+
+    def _create(self, manifest: Manifest) -> Store | None:
+        """Create a collection; None when another process was faster."""
+        name = manifest.name
+        try:
+            return self._stores.create(name, dim=self._recipe.dim, manifest=manifest.model_dump())
+        except StepError:
+            if not self._stores.exists(name):
+                raise
+            return None
+
+    def _collection_of(self, store: Any, manifest: Manifest) -> Collection:
+        collection: type[Any] = Collection
+        if (
+            not store.exclusive
+        ):  # its import takes a second, which the embedded store need not wait for
+            from .index.shared import SharedCollection
+
+            collection = SharedCollection
+        opened: Collection = collection(
+            self._stores, store, manifest, self._analyzer(), on_step=self._on_step
+        )
+        return opened
 
     def _analyzer(self) -> Analyzer:
         return Analyzer(

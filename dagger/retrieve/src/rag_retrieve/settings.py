@@ -21,10 +21,32 @@ class RetrieveSettings(BreakerSettings):
     store: Literal["embedded", "qdrant"] = Field(
         "embedded", description="embedded: in this process, under home; qdrant: a server."
     )
-    qdrant_url: str | None = Field(None, description="URL of the Qdrant server.")
+    qdrant_url: str | None = Field(
+        None,
+        description="URL of the Qdrant server; of several nodes, with commas between: when one cannot be "
+        "used, the next is asked.",
+    )
     qdrant_api_key: SecretStr | None = Field(None, description="Its key.")
     qdrant_api_key_file: Path | None = Field(None, description="File that holds its key.")
     qdrant_timeout_s: float = Field(2.0, gt=0, description="Seconds a search may take there.")
+    qdrant_lease_s: float = Field(
+        20.0,
+        gt=0,
+        le=300,
+        description="Seconds without a sign of life after which a writer counts as dead there; the same "
+        "for all writers.",
+    )
+    qdrant_shard_number: int | None = Field(
+        None, ge=1, description="Shards of a new collection there; none: Qdrant's own, one a node."
+    )
+    qdrant_replication_factor: int | None = Field(
+        None, ge=1, description="Copies of each shard of a new collection; none: Qdrant's own, one."
+    )
+    qdrant_write_consistency_factor: int | None = Field(
+        None,
+        ge=1,
+        description="Copies that must take a write to a new collection; none: Qdrant's own, one.",
+    )
     retriever: Literal["builtin", "superlinked"] = Field(
         "builtin",
         description="builtin: dense, sparse and hybrid search in the store; superlinked: text, recency "

@@ -18,13 +18,22 @@ from rag_kit.handler import EVENTS, Event
 from rag_kit.reports import CollectionInfo, DocumentInfo, StoredDocument
 from rag_kit.server import while_connected
 
+from ..access import MAX_GROUPS, may_read
 from ..http.context import Context, context_of
 from ..http.errors import JSON
 from ..http.openapi import EVENT_STREAM, FAILURES, Responses, failures
 from ..http.requests import takes
 from ..library.jobs import Job
 from ..library.library import Library
-from ..library.uploads import FORM, DocumentsRequest, Items, digest_of, form_schema, read_items
+from ..library.uploads import (
+    FORM,
+    DocumentsRequest,
+    Items,
+    digest_of,
+    for_groups,
+    form_schema,
+    read_items,
+)
 from ..service import Service
 from .dependencies import (
     Caller,
@@ -157,6 +166,13 @@ Limit = Annotated[
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
 ]
 Wait = Annotated[Flag, Query(description="false: answer 202 at once.")]
+AllowedGroups = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Query(
+        max_length=MAX_GROUPS,
+        description="Groups that may read these documents; none: as their metadata say, or everybody.",
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -176,10 +192,16 @@ async def _job(
         StepError: `not_found`: there is none, or it is about another collection.
     """
     job = await library.job(ingest_id)
-    if job is None or not caller.principal.may_use(job.collection):
+    if job is None or not _may_see(caller, job):
         raise StepError("not_found", f"there is no ingest '{ingest_id[:80]}' of the last day")
     authorized(service, caller, job.collection, write=write)
     return job
+
+
+def _may_see(caller: Context, job: Job) -> bool:
+    """Whether a caller may see a job; its report names documents, which access lists may hide."""
+    of_caller = caller.principal.groups is None or job.tenant == caller.tenant
+    return of_caller and caller.principal.may_use(job.collection)
 
 
 async def readable_job(
@@ -216,6 +238,18 @@ async def _in_time(caller: Context, work: Awaitable[Result]) -> Result:
         ) from None
 
 
+def _sees_all(caller: Context) -> None:
+    """Refuse what concerns documents that the caller may not even see.
+
+    Raises:
+        StepError: `forbidden`.
+    """
+    if caller.principal.groups is not None:
+        raise StepError(
+            "forbidden", "this is for keys that may read every document of the collection"
+        )
+
+
 # -- collections ----------------------------------------------------------------------------
 
 
@@ -231,6 +265,7 @@ async def delete_collection(
     library: LibraryDep, collection: WritableCollectionInPath, caller: Caller
 ) -> DeletedCollection:
     """Delete a collection and all it holds."""
+    _sees_all(caller)
     await _in_time(caller, library.delete_collection(collection, caller.tenant))
     return DeletedCollection(collection=collection, deleted=True)
 
@@ -252,6 +287,7 @@ async def reindex(
 
     Questions are answered from the old one until the new one is complete.
     """
+    _sees_all(context_of(request.scope))
     await request.body()  # it is empty; the next message is that the client went away
     job = library.reindex(collection, context_of(request.scope).tenant)
     return await _followed(service, request, job, wait=wait)
@@ -270,6 +306,8 @@ async def documents(
 ) -> Documents:
     """List documents by id, a page at a time; `next` is null on the last page."""
     found = await _in_time(caller, library.documents(collection))
+    groups = caller.principal.groups
+    found = [info for info in found if may_read(groups, info.metadata)]
     page = [info for info in found if info.document_id > after][: limit + 1]
     more = page[limit - 1].document_id if len(page) > limit else None
     return Documents(documents=page[:limit], next=more)
@@ -282,7 +320,30 @@ async def document(
     library: LibraryDep, collection: ReadableCollection, caller: Caller, document_id: str
 ) -> StoredDocument:
     """Show a document with its text; its id may hold slashes, as a path does."""
-    return await _in_time(caller, library.document(collection, document_id))
+    return await _readable_document(library, caller, collection, document_id)
+
+
+async def _readable_document(
+    library: Library, caller: Context, collection: str, document_id: str
+) -> StoredDocument:
+    """Return a document; one that the caller may not read looks as if it did not exist.
+
+    Raises:
+        StepError: `document_not_found`.
+    """
+    found = await _in_time(caller, library.document(collection, document_id))
+    if not may_read(caller.principal.groups, found.metadata):
+        raise _no_document(collection, document_id)
+    return found
+
+
+def _no_document(collection: str, document_id: str) -> StepError:
+    return StepError(
+        "document_not_found",
+        f"collection '{collection}' has no document '{document_id[:200]}'",
+        param="document_id",
+        step="retrieve",
+    )
 
 
 @router.delete(
@@ -295,16 +356,13 @@ async def delete_document(
     library: LibraryDep, collection: WritableCollection, caller: Caller, document_id: str
 ) -> reports.IngestReport:
     """Delete a document; no answer finds it from then on."""
+    if caller.principal.groups is not None:
+        await _readable_document(library, caller, collection, document_id)
     report = await _in_time(
         caller, library.delete_documents(collection, [document_id], caller.tenant)
     )
     if report.missing:
-        raise StepError(
-            "document_not_found",
-            f"collection '{collection}' has no document '{document_id[:200]}'",
-            param="document_id",
-            step="retrieve",
-        )
+        raise _no_document(collection, document_id)
     return report
 
 
@@ -330,6 +388,7 @@ async def add_documents(
     collection: WritableCollection,
     wait: Wait = True,
     idempotency_key: IdempotencyKey = None,
+    allowed_groups: AllowedGroups = (),
 ) -> Response:
     """Add files or texts; a document whose content did not change costs nothing.
 
@@ -338,7 +397,7 @@ async def add_documents(
     report's `failed`; when nothing can be read, the status is that of the first failure. The
     ingest goes on when the client goes away; `DELETE /v1/ingests/{id}` stops it.
     """
-    items = await read_items(request)
+    items = for_groups(await read_items(request), allowed_groups)
     caller = context_of(request.scope)
     if idempotency_key is None:
         job = library.ingest(collection, items, caller.tenant)

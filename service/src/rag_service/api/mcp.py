@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from rag_kit.errors import StepError
-from rag_kit.passages import Citation, Result
+from rag_kit.passages import Citation, Result, quotes_of
 from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
@@ -231,7 +231,8 @@ def _failed(error: StepError, http: Request) -> types.CallToolResult:
 def _cited(citation: dict[str, Any]) -> str:
     page = f", page {citation['page']}" if citation["page"] else ""
     place = f"{citation['title']} ({citation['source']}{page})"
-    return f"[{citation['marker']}] {place}: “{citation['quote']}”"
+    quoted = " … ".join(f"“{quote}”" for quote in quotes_of(citation))
+    return f"[{citation['marker']}] {place}: {quoted}"
 
 
 def _passage(at: int, result: dict[str, Any]) -> str:

@@ -10,6 +10,10 @@ from starlette.types import Scope
 
 from rag_kit.errors import StepError
 
+from ..access import Groups
+
+TRUSTED = "rag.trusted"  # key in a scope: whether a trusted proxy sent the request
+
 
 @dataclass(frozen=True)
 class Principal:
@@ -20,12 +24,14 @@ class Principal:
         collections: Names or patterns (`hr-*`) of collections.
         write: Whether documents may be added and deleted.
         per_minute: Requests a minute, or None for the service's setting.
+        groups: Their groups, which `access` checks; None: they may read every document.
     """
 
     name: str = ""
     collections: tuple[str, ...] = ("*",)
     write: bool = True
     per_minute: int | None = None
+    groups: Groups | None = None
 
     def may_use(self, collection: str) -> bool:
         """Whether a collection is among those of this key."""

@@ -12,6 +12,7 @@ import logging
 import random
 import re
 import time
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -23,8 +24,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rag_kit.errors import StepError, envelope
 from rag_kit.origins import host_name, is_loopback
 
+from ..access import groups_of
 from ..settings import ApiKey, ServiceSettings
-from .context import Context, Principal, address_of, context_of, path_of
+from .context import TRUSTED, Context, Principal, address_of, context_of, path_of
 from .errors import headers_of, refuse
 from .fair_queue import Admission, Rates
 from .metrics import Metrics
@@ -301,6 +303,7 @@ class Keys:
             return
         if self._keys:
             context.principal = self._principal(headers.get("authorization", ""))
+        context.principal = self._with_groups(context.principal, scope)
         context.tenant = context.principal.name or address_of(scope)
         per_minute = context.principal.per_minute or self._settings.rate_per_minute
         if per_minute and path != "/metrics":
@@ -330,7 +333,21 @@ class Keys:
                 if not header.partition(" ")[2]
                 else "the key is not known here",
             )
-        return Principal(found.name, found.collections, found.write, found.per_minute)
+        groups = None if found.groups is None else frozenset(found.groups)
+        return Principal(found.name, found.collections, found.write, found.per_minute, groups)
+
+    def _with_groups(self, principal: Principal, scope: Scope) -> Principal:
+        """Return a principal with the groups that a trusted proxy tells of the user, at most its own."""
+        name = self._settings.groups_header
+        if name is None:
+            return principal
+        told = Headers(scope=scope).get(name) if scope.get(TRUSTED) else None
+        if told is None and principal.groups is not None:
+            return principal
+        groups = groups_of(told or "")
+        return replace(
+            principal, groups=groups if principal.groups is None else groups & principal.groups
+        )
 
 
 def _digest(key: str) -> bytes:

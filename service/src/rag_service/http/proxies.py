@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ..settings import ROOT_PATH, ServiceSettings
-from .context import address_of
+from .context import TRUSTED, address_of
 
 PREFIX = "x-forwarded-prefix"
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -41,6 +41,7 @@ class Proxies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] == "http":
+            scope[TRUSTED] = self._trusts(address_of(scope))
             root = self._root or self._forwarded_prefix(scope)
             path = scope["path"]
             if root and f"{path}/".startswith(f"{root}/"):  # the proxy did not cut it off
@@ -53,7 +54,7 @@ class Proxies:
     def _forwarded_prefix(self, scope: Scope) -> str:
         """Return a trusted proxy's prefix; "" without one, or when it is no path."""
         prefix = Headers(scope=scope).get(PREFIX, "").rstrip("/")
-        known = prefix and re.fullmatch(ROOT_PATH, prefix) and self._trusts(address_of(scope))
+        known = prefix and re.fullmatch(ROOT_PATH, prefix) and scope[TRUSTED]
         return prefix if known else ""
 
     def _trusts(self, address: str) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import SEEK_END
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from rag_kit.errors import StepError
+from rag_kit.passages import ALLOWED_GROUPS
 
 from ..http.requests import NOT_BLANK, read
 
@@ -62,6 +63,7 @@ class FileItem:
 
     name: str
     file: BinaryIO
+    allowed_groups: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -76,13 +78,18 @@ class FileItem:
             text = f"its path has more than {MAX_NAME_BYTES} bytes; use shorter names"
             raise StepError("document_unreadable", text)
         self.file.seek(0)
-        return load(self.name, self.file.read())
+        documents = load(self.name, self.file.read())
+        if not self.allowed_groups:
+            return documents
+        groups: dict[str, JsonValue] = {ALLOWED_GROUPS: list(self.allowed_groups)}
+        return [replace(one, metadata={**one.metadata, **groups}) for one in documents]
 
     def digest(self) -> bytes:
         """Return a digest of name and content."""
         self.file.seek(0)
         content = hashlib.sha256(self.file.read()).digest()
-        return hashlib.sha256(self.name.encode() + b"\0" + content).digest()
+        groups = pydantic_core.to_json(self.allowed_groups) if self.allowed_groups else b""
+        return hashlib.sha256(self.name.encode() + b"\0" + content + groups).digest()
 
     def close(self) -> None:
         """Remove the temporary file."""
@@ -186,6 +193,19 @@ async def _files_of(request: Request) -> list[FileItem]:
         text = "the form holds no file; send some in the field `files`"
         raise StepError("invalid_request", text, param="files")
     return [FileItem(safe_name(file.filename or ""), file.file) for file in files]
+
+
+def for_groups(items: Items, groups: Sequence[str]) -> Items:
+    """Return an upload's items with these groups as the ones that may read them, if there are any."""
+    if not groups:
+        return items
+    allowed: list[JsonValue] = list(groups)
+    return [
+        replace(item, allowed_groups=tuple(groups))
+        if isinstance(item, FileItem)
+        else item.model_copy(update={"metadata": {**item.metadata, ALLOWED_GROUPS: allowed}})
+        for item in items
+    ]
 
 
 def digest_of(collection: str, items: Items) -> bytes:

@@ -208,7 +208,7 @@ export class Turn {
             "span",
             { class: "what" },
             h("span", { class: "title" }, name(titleOf(citation)), page(citation)),
-            h("span", { class: "quote", dir: "auto" }, citation.quote),
+            h("span", { class: "quote", dir: "auto" }, (citation.quotes?.length ? citation.quotes : [citation.quote]).join(" … ")),
           ),
         ),
       ),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PACKAGES = ("rag-pipeline", *(stage.package.replace("_", "-") for stage in PIPELINE))
 EXTRAS = {"fastembed": "RAG_EMBEDDER=fastembed", "xllamacpp": "a model on this machine"}
 MIN_FREE_MB = 200  # a small corpus and its write-ahead log
+REPAIR = "rag doctor --repair"
 PROBE_S = 5.0  # seconds
 SAMPLE = "The bridge over the river was opened in 1912. It is 340 metres long."
 QUESTION = "When was the bridge opened?"
@@ -44,8 +45,11 @@ class Check:
     mend: str | None = None
 
 
-def examine() -> list[Check]:
-    """Run every check, one after the other; a failure does not stop the rest."""
+def examine(*, repair: bool = False) -> list[Check]:
+    """Run every check, one after the other; a failure does not stop the rest.
+
+    `repair` mends collections first, as far as that can be done without losing anything.
+    """
     checks = [_python(), *_packages(), *_extras()]
     try:
         settings = read_settings()
@@ -54,7 +58,7 @@ def examine() -> list[Check]:
         return [*checks, _failed("settings", error)]
     if urls:
         return [*checks, *(_server(step, url) for step, url in urls.items())]
-    return [*checks, *_home(settings), *_local()]
+    return [*checks, *_home(settings), *_local(repair=repair)]
 
 
 def write_checks(checks: list[Check]) -> None:
@@ -119,8 +123,8 @@ def _home(settings: RagSettings) -> Iterator[Check]:
         yield Check("disk", "works", detail)
 
 
-def _local() -> Iterator[Check]:
-    yield from _store()
+def _local(*, repair: bool) -> Iterator[Check]:
+    yield from _store(repair=repair)
     yield from _trial()
     yield _attempt("llm", _ask_llm)
 
@@ -132,24 +136,48 @@ def _attempt(name: str, work: Callable[[], Check]) -> Check:
         return _failed(name, error)
 
 
-def _store() -> Iterator[Check]:
-    """Open the store and every collection in it."""
+def _store(*, repair: bool) -> Iterator[Check]:
+    """Open the store and look at every collection in it."""
     from ..steps.local import open_retriever
 
     try:
         with open_retriever() as retriever:
+            if repair:
+                for name in retriever.lost_collections():
+                    retriever.restore_collection(name)
+                    yield Check("repair", "works", f"{name} is found again")
             names = [item.name for item in retriever.collections()]
             detail = f"{retriever.settings.store}; collections: {len(names)}"
             yield Check("store", "works", detail)
+            yield from _strangers(retriever)
             for name in names:
+                if repair:
+                    yield _attempt("repair", partial(_repair, retriever, name))
                 yield _attempt("collection", partial(_collection, retriever, name))
     except StepError as error:
         yield _failed("store", error)
 
 
+def _strangers(retriever: Retriever) -> Iterator[Check]:
+    for name in retriever.lost_collections():
+        yield Check("collection", "fails", f"{name}: it lost its alias on the server", REPAIR)
+    for name in retriever.foreign():
+        yield Check("foreign", "off", f"'{name}' on the server is not of rag, and is left alone")
+
+
+def _repair(retriever: Retriever, name: str) -> Check:
+    with errors_of("retrieve"):
+        done = retriever.repair(name)
+    return Check("repair", "works", f"{name}: {'; '.join(done) or 'there was nothing to mend'}")
+
+
 def _collection(retriever: Retriever, name: str) -> Check:
     with errors_of("retrieve"):
-        return Check("collection", "works", f"{name}: {len(retriever.documents(name))} documents")
+        documents, checkup = len(retriever.documents(name)), retriever.checkup(name)
+    if checkup.problems:
+        return Check("collection", "fails", f"{name}: {'; '.join(checkup.problems)}", REPAIR)
+    notes = "".join(f"; {note}" for note in checkup.notes)
+    return Check("collection", "works", f"{name}: {documents} documents{notes}")
 
 
 def _trial() -> Iterator[Check]:

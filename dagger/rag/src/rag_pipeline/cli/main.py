@@ -339,12 +339,22 @@ def reindex(collection: Collection = "default", as_json: AsJson = False) -> None
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Mend collections: clean up after writers that died, count anew, complete documents, "
+            "remove stray passages. No document is deleted; what others made is left alone.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what is configured, what works, and how to mend what does not; all of it is tried."""
     from .doctor import examine, write_checks
 
     with failures(as_json):
-        checks = examine()
+        checks = examine(repair=repair)
         if as_json:
             screen.write_json(json.dumps({"checks": [asdict(check) for check in checks]}))
         else:

@@ -94,6 +94,8 @@ def write_answer(response: dict[str, Any]) -> None:
 
 
 def _source(citation: dict[str, Any]) -> Text:
+    from rag_kit.passages import quotes_of
+
     start, end = citation["spans"][0]
     name, title = (
         one_line(citation["source"] or citation["document_id"]),
@@ -107,7 +109,8 @@ def _source(citation: dict[str, Any]) -> Text:
     if citation["page"] is not None:
         text.append(f", page {citation['page']}")
     text.append(f", characters {start}–{end}")
-    text.append(f"\n    “{one_line(citation['quote'])}”", "italic")
+    for quote in quotes_of(citation):
+        text.append(f"\n    “{one_line(quote)}”", "italic")
     return text
 
 

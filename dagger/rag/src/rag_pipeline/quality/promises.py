@@ -296,6 +296,16 @@ def _quotes(exchange: Exchange) -> None:
         start, end = (at - passage["span"][0] for at in spans[0])
         if start < 0 or citation.get("quote") != passage["text"][start:end]:
             raise Finding(f"{citation.get('quote')!r:.80}", f"citations.{index}.quote")
+        texts = [_cut(passage, span) for span in spans if _is_span(span)]
+        if (quotes := citation.get("quotes")) and quotes != texts:
+            raise Finding(f"{quotes!r:.80}", f"citations.{index}.quotes")
+
+
+def _cut(passage: dict[str, Any], span: list[int]) -> str:
+    """Return a passage's text at a span of its document."""
+    start, end = (at - passage["span"][0] for at in span)
+    text: str = passage["text"][max(start, 0) : max(end, 0)]
+    return text
 
 
 def _abstains(exchange: Exchange) -> None:

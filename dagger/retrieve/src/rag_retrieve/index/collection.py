@@ -8,15 +8,13 @@ names the published version of its content. A commit of a few documents is:
 
 and a checkpoint after some commits: sync -> manifest -> clear the journal. Whenever a
 process dies, the document points name the versions that are complete, and the journal lists the
-passages that belong to none; `recover` removes those.
+passages that belong to none; `recover` removes those. That is for a store that one process has alone;
+`shared` is for a server's.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -40,10 +38,10 @@ from ..search.filters import (
     without_text,
 )
 from ..stores.base import Hit, Leg, Point, Store, batches
-from ..stores.embedded.locks import SharedLock, has_ended, this_process
+from ..stores.embedded.locks import SharedLock
 from .analyzer import Analyzer
 from .embedders import Vectors
-from .manifest import Manifest, read_manifest
+from .manifest import Manifest
 from .points import (
     Change,
     Version,
@@ -51,6 +49,7 @@ from .points import (
     content_hash,
     document_point,
     document_point_id,
+    is_document,
     loaded_document,
 )
 from .sentence_vectors import Span, at_end, packed, sentences_of
@@ -58,7 +57,6 @@ from .sentence_vectors import Span, at_end, packed, sentences_of
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
 ]  # fmt: skip
-JOURNAL_LEASE_S = 900.0  # a server store's journal older than this belongs to a dead process
 EMBEDDED_AT_ONCE = 64  # passages in one turn at the embedder: about a second of a processor
 READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
 
@@ -208,13 +206,16 @@ class Collection:
         self._closed = False
         self._on_step = on_step
         self._uncertain: list[Version] = []  # in commits since the last checkpoint
-        self._owner = f"process {os.getpid()} on {socket.gethostname()}"
-        self._process = this_process()
         self._facts = _Facts()
         self.manifest = manifest
         self.analyzer = analyzer
         if store.exclusive:
             self.recover()
+
+    @property
+    def store(self) -> Store:
+        """The store that holds the points; swapped by a reindex."""
+        return self._store
 
     # -- search ---------------------------------------------------------------------------
 
@@ -293,11 +294,11 @@ class Collection:
         """Leave out passages of no published document: of unfinished, old or foreign versions."""
         names = {str(hit.payload.get("document_id")) for leg in found for hit in leg}
         ids = {document_point_id(name): name for name in names}
-        points = self._store.get(list(ids), fields=["document_id", "content_hash"])
+        points = self._store.get(list(ids), fields=["kind", "document_id", "content_hash"])
         live = {
             (point.payload.get("document_id"), point.payload.get("content_hash"))
             for point_id, point in points.items()
-            if point.payload.get("document_id") == ids.get(point_id)
+            if point.payload.get("document_id") == ids.get(point_id) and is_document(point)
         }
         return [
             [
@@ -397,7 +398,8 @@ class Collection:
     def _find_record(self, document_id: str) -> Point | None:
         point_id = document_point_id(document_id)
         with self._lock.shared():
-            return self._store.get([point_id]).get(point_id)
+            point = self._store.get([point_id]).get(point_id)
+        return point if point is not None and is_document(point) else None
 
     def contents(self) -> dict[str, str]:
         """Return the content hash of each document, by id."""
@@ -412,12 +414,13 @@ class Collection:
     def versions(self, document_ids: Sequence[str]) -> dict[str, Version]:
         """Return the published version of each document that exists."""
         ids = {document_point_id(document_id): document_id for document_id in document_ids}
-        points = self._store.get(list(ids), fields=["content_hash", "chunks"])
+        points = self._store.get(list(ids), fields=["kind", "content_hash", "chunks"])
         return {
             ids[point_id]: Version(
                 ids[point_id], point.payload["content_hash"], point.payload["chunks"]
             )
             for point_id, point in points.items()
+            if is_document(point)
         }
 
     # -- writing --------------------------------------------------------------------------
@@ -435,6 +438,13 @@ class Collection:
             if (before := old.get(document.document_id)) is None
             or before.content_hash != hashes[document.document_id]
         ]
+        return self.changes(fresh, old, pace)
+
+    def changes(
+        self, fresh: Sequence[LoadedDocument], old: Mapping[str, Version], pace: Pace = ALONE
+    ) -> list[Change]:
+        """Chunk and embed documents, whether they are stored or not; `old` has what they replace."""
+        hashes = {document.document_id: content_hash(document) for document in fresh}
         cuts = [self.analyzer.cut(document, pace.check) for document in fresh]
         self._on_step("cut")
         texts = [
@@ -545,7 +555,7 @@ class Collection:
         if not changes:
             return
         if not self._uncertain:
-            self._take_over()
+            self.recover()
         self._uncertain += [v for change in changes for v in (change.old, change.new) if v]
         self._ledger.write_journal(self.manifest.name, self._journal())
         self._on_step("journal")
@@ -574,17 +584,10 @@ class Collection:
 
     @contextmanager
     def checkpointed(self) -> Iterator[None]:
-        """Make the commits of the block durable at its end, also when it fails between two.
-
-        A journal that stayed would keep the other writers of a server waiting. One that a dead
-        process left is dealt with first, also when there is nothing to commit.
-
-        Raises:
-            StepError: `in_progress`, another process commits.
-        """
+        """Make the commits of the block durable at its end, also when it fails between two."""
         with self.changing():
             if not self._uncertain:
-                self._take_over()
+                self.recover()
         try:
             yield
         except BaseException:
@@ -594,19 +597,34 @@ class Collection:
         self.checkpoint()
 
     def keep_roots(self, roots: Mapping[str, str]) -> None:
-        """Remember durably from which folders and files the documents come.
-
-        Raises:
-            StepError: `in_progress`, another process commits.
-        """
+        """Remember durably from which folders and files the documents come."""
         if roots == self.manifest.roots:
             return
         with self.changing():
             if not self._uncertain:
-                self._take_over()
+                self.recover()
             self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
             if not self._uncertain:  # otherwise the next checkpoint writes it
                 self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+
+    @contextmanager
+    def rebuilding(self) -> Iterator[None]:
+        """Rebuild the collection in the block, as the only one who does; others may write meanwhile."""
+        yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other writer out for the block."""
+        with self.changing():
+            yield
+
+    def writers(self) -> tuple[list[str], list[str]]:
+        """Return which other processes write now, and which died while they wrote."""
+        return [], []
+
+    def settle_silent(self) -> list[str]:
+        """Finish or undo what processes began that died; return which they were."""
+        return []
 
     def _apply(self, changes: Sequence[Change]) -> None:
         with self._lock.exclusive():
@@ -622,14 +640,7 @@ class Collection:
                 self._store.delete(part)
                 self._on_step("sweeping")
             self._on_step("swept")
-            manifest = self.manifest.model_copy()
-            for change in changes:
-                for version, sign in ((change.old, -1), (change.new, 1)):
-                    if version:
-                        manifest.add(
-                            version.document_id, version.content_hash, version.chunks, sign=sign
-                        )
-            self.manifest = manifest
+            self.manifest = self.manifest.after((c.old, c.new) for c in changes)
 
     def _undo(self) -> None:
         """Clean up after a failed commit; when that fails too, the journal stays for `recover`."""
@@ -649,51 +660,26 @@ class Collection:
         with self._lock.exclusive():
             self._store.delete([chunk_id for version in torn for chunk_id in version.chunk_ids()])
             self._store.flush()
+        self.recount()
+        self._ledger.write_journal(self.manifest.name, None)
+
+    def recount(self) -> None:
+        """Write the manifest anew, as the stored documents say."""
+        self.manifest = self.counted()
+        self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+
+    def counted(self) -> Manifest:
+        """Return the manifest as the stored documents say it should be."""
         manifest = self.manifest.model_copy(update={"corpus_sum": "0", "documents": 0, "chunks": 0})
         for info in self.documents():
             manifest.add(info.document_id, info.content_hash, info.chunks)
-        self._ledger.write_manifest(manifest.name, manifest.model_dump())
-        self._ledger.write_journal(manifest.name, None)
-        self.manifest = manifest
-
-    def _take_over(self) -> None:
-        """Refuse while another process commits; clean up after one that died.
-
-        Raises:
-            StepError: `in_progress`, with who writes and since when.
-        """
-        journal = self._ledger.read_journal(self.manifest.name)
-        if not journal:
-            return
-        age = time.time() - journal["started"]
-        alive = journal["owner"] != self._owner and not has_ended(journal.get("process", ""))
-        if alive and age < JOURNAL_LEASE_S:
-            raise StepError(
-                "in_progress",
-                f"{journal['owner']} has been writing to collection '{self.manifest.name}' for "
-                f"{age:.0f} s; wait for it. If it died, this works again in {JOURNAL_LEASE_S - age:.0f} s",
-                retry_after=max(1.0, JOURNAL_LEASE_S - age),
-            )
-        self.recover()
+        return manifest
 
     def _journal(self) -> dict[str, Any]:
-        return {
-            "owner": self._owner,
-            "process": self._process,
-            "started": time.time(),
-            "versions": [[v.document_id, v.content_hash, v.chunks] for v in self._uncertain],
-        }
+        return {"versions": [[v.document_id, v.content_hash, v.chunks] for v in self._uncertain]}
 
     def refresh(self) -> None:
         """Read the manifest again if other processes may have changed it."""
-        if self._store.exclusive or not self._changing.acquire(blocking=False):
-            return  # another thread commits, and keeps the manifest up to date
-        try:
-            if not self._uncertain:
-                raw = self._ledger.read_manifest(self.manifest.name)
-                self.manifest = read_manifest(raw or {}, self.manifest.name)
-        finally:
-            self._changing.release()
 
     def replace(self, draft: Collection, publish: Callable[[], None]) -> None:
         """Replace this collection's content by a draft's, between two searches."""

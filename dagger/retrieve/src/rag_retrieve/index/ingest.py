@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rag_kit.errors import StepError
+from rag_kit.passages import ALLOWED_GROUPS
 from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
 from ..documents import MAX_DOCUMENT_BYTES, LoadedDocument, load
@@ -91,9 +92,8 @@ class Ingest:
                 FileWarning(document_id=document.source, message=message)
                 for message in document.warnings
             ]
-            if document.document_id in self._seen:
-                twice = f"a second document has the id '{document.document_id}'"
-                self._fail(document.document_id, StepError("document_unreadable", twice))
+            if (fault := self._fault(document)) is not None:
+                self._fail(document.document_id, StepError("document_unreadable", fault))
                 continue
             self._seen.add(document.document_id)
             batch.append(document)
@@ -104,6 +104,18 @@ class Ingest:
         if batch:
             self._commit(batch)
 
+    def _fault(self, document: LoadedDocument) -> str | None:
+        if document.document_id in self._seen:
+            return f"a second document has the id '{document.document_id}'"
+        allowed = document.metadata.get(ALLOWED_GROUPS, "")
+        names = allowed if isinstance(allowed, list) else [allowed]
+        if names and all(isinstance(name, str) for name in names):
+            return None
+        return (
+            f"its {ALLOWED_GROUPS} is {str(allowed)[:80]!r}; write names of groups, or leave it out "
+            "when everybody may read it"
+        )
+
     def take_back(self) -> None:
         """Delete the documents that this run has added and nobody has replaced since."""
         with self._collection.checkpointed(), self._collection.changing():
@@ -112,7 +124,7 @@ class Ingest:
                 published = self._collection.versions([version.document_id for version in mine])
                 self._collection.commit(
                     [
-                        Change(version.document_id, version, None)
+                        Change(version.document_id, version, None, exactly=True)
                         for version in mine
                         if published.get(version.document_id) == version
                     ]
@@ -143,6 +155,8 @@ class Ingest:
 
     def _load(self, file: File) -> list[LoadedDocument]:
         try:
+            if not file.path.is_file():
+                raise StepError("document_unreadable", "it is no regular file; give a file")
             size = file.path.stat().st_size
             if size > MAX_DOCUMENT_BYTES:
                 raise StepError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +12,7 @@ from rag_kit.errors import StepError
 
 from ..settings import RetrieveSettings
 from .embedders import Embedder
+from .points import Version
 
 INDEXING = 2  # raise when more is stored or searched with a passage, and say what in GAINS
 GAINS = "headings, dates and columns of passages, and search by the names of files and folders"
@@ -100,6 +102,15 @@ class Manifest(BaseModel):
         self.documents += sign
         self.chunks += sign * chunks
 
+    def after(self, changes: Iterable[tuple[Version | None, Version | None]]) -> Manifest:
+        """Return the manifest after documents went from one version to another; None: not there."""
+        result = self.model_copy()
+        for old, new in changes:
+            for version, sign in ((old, -1), (new, 1)):
+                if version:
+                    result.add(version.document_id, version.content_hash, version.chunks, sign=sign)
+        return result
+
 
 def read_manifest(raw: dict[str, Any], name: str) -> Manifest:
     """Validate a stored manifest.
@@ -114,7 +125,7 @@ def read_manifest(raw: dict[str, Any], name: str) -> Manifest:
         raise StepError(
             "store_corrupt",
             f"the manifest of collection '{name}' is not valid (field {field}); "
-            f"`rag collections delete {name}` and index again",
+            "its documents are still stored, so delete nothing: restore a backup beside it",
         ) from None
 
 

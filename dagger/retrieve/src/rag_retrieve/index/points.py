@@ -24,6 +24,11 @@ def document_point_id(document_id: str) -> str:
     return str(uuid.uuid5(NAMESPACE, f"document\0{document_id}"))
 
 
+def is_document(point: Point) -> bool:
+    """Tell whether a point publishes a document; on a server, others may stand in its place."""
+    return point.payload.get("kind") == "document"
+
+
 def content_hash(document: LoadedDocument) -> str:
     """Return the digest of everything that is stored of a document."""
     content = [
@@ -63,13 +68,19 @@ class Version:
 
 @dataclass
 class Change:
-    """A document on its way in (`new`) or out (`new` is None), replacing `old` if there was one."""
+    """A document on its way in (`new`) or out (`new` is None), replacing `old` if there was one.
+
+    `old_write` marks the passages of `old`, on a store with several writers. With `exactly`, nothing is
+    changed unless `old` is what is published.
+    """
 
     document_id: str
     old: Version | None
     new: Version | None
     points: list[Point] = field(default_factory=list)
     record: Point | None = None
+    old_write: str | None = None
+    exactly: bool = False
 
 
 def chunk_point(

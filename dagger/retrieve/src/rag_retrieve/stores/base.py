@@ -29,7 +29,8 @@ BATCH = 256  # points in one write; a call of `upsert` with no more is one atomi
 SPARE = 16  # hits fetched beyond the limit, to see whether the cut falls among equal scores
 TIE_ROUNDS = 4  # times a search is widened for that
 PAGE = 1000  # points read at once while scrolling
-INDEXED = ("kind", "document_id")  # payload fields with a keyword index
+# Payload fields with a keyword index; those from `claim` on are of writers side by side.
+INDEXED = ("kind", "document_id", "claim", "write", "token", "fenced", "revision")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -62,6 +63,9 @@ class Hit:
     score: float
     payload: dict[str, Any]
 
+
+When: TypeAlias = Mapping[str, str | None]
+"""Values that fields of a payload must have for a write to happen; None: the field is not there."""
 
 Leg: TypeAlias = tuple[Literal["dense"], Vector, int] | tuple[Literal["sparse"], Sparse, int]
 
@@ -149,20 +153,17 @@ class Stores(Protocol):
     def open(self, name: str) -> Store:
         """Open a collection; StepError `collection_not_found` when there is none."""
 
-    def delete(self, name: str) -> None:
-        """Delete a collection; StepError `collection_not_found` when there is none."""
+    def delete(self, name: str, *, only_unused: bool = False) -> None:
+        """Delete a collection; StepError `collection_not_found` when there is none.
+
+        With `only_unused` it stays if another process has put a document into it or is about to.
+        """
 
     def read_manifest(self, name: str) -> dict[str, Any] | None:
         """Return what `write_manifest` or `publish_generation` stored, or None."""
 
     def write_manifest(self, name: str, manifest: Mapping[str, Any]) -> None:
         """Store the manifest (JSON), replacing the one before in one step."""
-
-    def read_journal(self, name: str) -> dict[str, Any] | None:
-        """Return the journal of the live generation, or None."""
-
-    def write_journal(self, name: str, journal: Mapping[str, Any] | None) -> None:
-        """Store the journal of the live generation in one step, or remove it (None)."""
 
     def begin_generation(self, name: str, dim: int) -> tuple[int, Store]:
         """Make an empty generation beside the live one, invisible until it is published.
@@ -174,9 +175,21 @@ class Stores(Protocol):
     def publish_generation(self, name: str, generation: int, manifest: Mapping[str, Any]) -> None:
         """Make the generation the live one, with its manifest, in one step; remove the old one.
 
-        The store of `begin_generation` is then the live store. The journal is removed, and stores
+        The store of `begin_generation` is then the live store. A journal is removed, and stores
         opened before must be opened again (an embedded one is closed).
+
+        Raises:
+            StepError: `in_progress`, the collection was deleted or replaced meanwhile.
         """
+
+    def lost(self) -> list[str]:
+        """Return the names of collections that are whole, but that nobody finds."""
+
+    def repair_alias(self, name: str) -> bool:
+        """Let such a collection be found again; tell whether it was mended."""
+
+    def foreign(self) -> list[str]:
+        """Return what stands under names of ours and was made by somebody else."""
 
     def close(self) -> None:
         """Close every store opened here."""
@@ -271,7 +284,6 @@ def already_there(name: str) -> StepError:
     """Return the error for creating a collection that exists."""
     return StepError(
         "collection_mismatch",
-        f"collection '{name}' exists already; open it, or delete it with "
-        f"`rag collections delete {name}`",
+        f"collection '{name}' exists already; use it, or choose another name",
         param="collection",
     )

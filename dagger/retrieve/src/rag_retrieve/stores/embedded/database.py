@@ -103,8 +103,8 @@ class EdgeStores:
                 require_room(self._root, room_to_load(path))
                 return self._open(name, meta["generation"], meta["dim"])
 
-    def delete(self, name: str) -> None:
-        """Delete a collection; one that is open here is closed first."""
+    def delete(self, name: str, *, only_unused: bool = False) -> None:
+        """Delete a collection; one that is open here is closed first, and no other process has it."""
         with self._guard, explained(self._root / name):
             if not self.exists(name):
                 raise not_found(name)
@@ -173,6 +173,18 @@ class EdgeStores:
             if before := self._opened[name].get(old):
                 before.close()
             self._sweep(name, live=generation)
+
+    def lost(self) -> list[str]:
+        """Return nothing: a collection here is its folder."""
+        return []
+
+    def repair_alias(self, name: str) -> bool:
+        """Do nothing, for the same reason."""
+        return False
+
+    def foreign(self) -> list[str]:
+        """Return nothing: folders of others are no collections."""
+        return []
 
     def close(self) -> None:
         """Close every store opened here."""

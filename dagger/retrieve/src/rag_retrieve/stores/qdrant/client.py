@@ -28,17 +28,20 @@ CONNECT_SHARE = (
     0.5  # of the time of a read: tells a server that accepts no connection from a slow one
 )
 WRITE_TIMEOUT_S = 60.0
+MOST_WORDS = 400  # characters of Qdrant's own that an error repeats
 FAILING = ("retriever_unavailable", "deadline_exceeded")  # counted by the breaker
 
 
 class Server:
-    """One Qdrant server, called from any thread.
+    """One Qdrant server, by one or several of its nodes, called from any thread.
+
+    A node that cannot be used is left for the next one in the list, also between a read and its retry.
 
     The time limit of a call covers all of it, also an answer that trickles in; cancelling the request
     ends the call at once, so no thread waits longer.
 
     Args:
-        url: Where the server is, such as `http://localhost:6333`.
+        url: Where the server is, such as `http://localhost:6333`; several nodes of one, with commas between.
         settings: Its key, how long a read may take, and when calls are refused because most fail.
 
     Raises:
@@ -51,14 +54,28 @@ class Server:
         settings: RetrieveSettings,
     ) -> None:
         self._read_s = settings.qdrant_timeout_s
+        key = settings.qdrant_key()
+        if key is not None and not key.isascii():
+            raise StepError(
+                "retriever_misconfigured",
+                "the key of the Qdrant server holds a character that no header can carry; set "
+                "RAG_QDRANT_API_KEY or RAG_QDRANT_API_KEY_FILE to the key as it is configured there",
+            )
         self.breaker = Breaker("qdrant", settings)
+        self._nodes = [self._client(one.strip(), key) for one in url.split(",") if one.strip()]
+        if not self._nodes:
+            raise bad_url()
+        self._node = 0  # the one that is asked; the next one when it cannot be used
+        self._background = BackgroundLoop("rag-retrieve-qdrant")
+
+    def _client(self, url: str, key: str | None) -> AsyncQdrantClient:
         with warnings.catch_warnings():
             # a key over plain http: the operator's choice, e.g. in a pod
             warnings.simplefilter("ignore")
             try:
-                self._client = AsyncQdrantClient(
+                return AsyncQdrantClient(
                     url,
-                    api_key=settings.qdrant_key(),
+                    api_key=key,
                     timeout=math.ceil(WRITE_TIMEOUT_S),
                     prefer_grpc=False,
                     check_compatibility=False,
@@ -66,7 +83,6 @@ class Server:
                 )
             except ValueError as error:
                 raise bad_url() from error
-        self._background = BackgroundLoop("rag-retrieve-qdrant")
 
     async def _limit_connecting(self, request: httpx.Request) -> None:
         limits = request.extensions["timeout"]
@@ -83,7 +99,9 @@ class Server:
         except StepError as error:
             # a server that sends Retry-After is not called before that
             passing = error.code == "retriever_unavailable" and error.retry_after is None
-            if not passing or not self.breaker.may_retry():
+            # an alias may have moved while the server looked up what it named
+            moved = error.code == "collection_not_found"
+            if not moved and (not passing or not self.breaker.may_retry()):
                 raise
         return self._call(call, name, self._read_s)
 
@@ -93,7 +111,11 @@ class Server:
 
     def close(self) -> None:
         """Cancel running calls and close the connections; closing twice is fine."""
-        self._background.close(self._client.close)
+        self._background.close(self._close_all)
+
+    async def _close_all(self) -> None:
+        for node in self._nodes:
+            await node.close()
 
     def _call(self, call: Call[Answer], name: str, seconds: float) -> Answer:
         if wait := self.breaker.refused_for():
@@ -108,13 +130,15 @@ class Server:
                 answer = self._background.run(self._within(call, seconds))
         except StepError as error:
             self.breaker.record(failed=error.code in FAILING)
+            if error.code in FAILING:
+                self._node = (self._node + 1) % len(self._nodes)
             raise
         self.breaker.record(failed=False)
         return answer
 
     async def _within(self, call: Call[Answer], seconds: float) -> Answer:
         async with asyncio.timeout(seconds):
-            return await call(self._client)
+            return await call(self._nodes[self._node])
 
 
 @contextmanager
@@ -187,7 +211,8 @@ def _no_answer(source: Exception) -> StepError:
 def _refused(error: UnexpectedResponse, name: str) -> StepError:
     status = error.status_code or 0
     text = error.content[:4096].decode("utf-8", "replace")
-    if status in (401, 403):
+    words = _words(error.content)
+    if status in (401, 403) and "locked" not in text.lower():
         return StepError(
             "retriever_misconfigured",
             f"the Qdrant server refuses the key (HTTP {status}); set RAG_QDRANT_API_KEY or "
@@ -197,15 +222,39 @@ def _refused(error: UnexpectedResponse, name: str) -> StepError:
         return not_found(name)
     if status == 409 and name:
         return already_there(name)
-    if "No space left" in text or ("disk" in text and "space" in text):
+    if status == 507 or "No space left" in text or ("disk" in text and "space" in text):
         return StepError(
             "storage_full", "the Qdrant server has no disk space left; free some there"
         )
+    if status == 408:
+        return _late()
     if status == 429:
         return _busy(1.0)
     if status >= 500:
         return _unavailable(f"HTTP {status}")
+    if words:
+        return _told(status, words)
     return bad_response(f"HTTP {status}")
+
+
+def _words(content: bytes) -> str:
+    """Return what Qdrant itself says about a request that it refuses; empty if it was not Qdrant."""
+    try:
+        told = json.loads(content)["status"]["error"]
+    except (ValueError, TypeError, KeyError):
+        return ""
+    return " ".join(str(told).split())[:MOST_WORDS]
+
+
+def _told(status: int, words: str) -> StepError:
+    """Return the error for a request that this server's settings or limits do not allow."""
+    if "already exists" in words:
+        return StepError("collection_mismatch", f"the Qdrant server says: {words}")
+    return StepError(
+        "retriever_misconfigured",
+        f"the Qdrant server refuses the request (HTTP {status}): {words}; its limits and its strict "
+        "mode are set there",
+    )
 
 
 def _unavailable(reason: str) -> StepError:

@@ -1,12 +1,13 @@
-"""A collection on a Qdrant server, opened. `aliases` has the collections themselves."""
+"""A collection on a Qdrant server, opened; `database` has the collections themselves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from qdrant_client import models
+from qdrant_client import AsyncQdrantClient, models
 
 from ...search.filters import And, Compare, Condition, Not, Or, is_exact_integer, is_number
 from ..base import (
@@ -15,6 +16,7 @@ from ..base import (
     Leg,
     Point,
     Sparse,
+    When,
     batches,
     check_sparse,
     check_vector,
@@ -26,11 +28,16 @@ from .client import Server, bad_response
 
 # Payload fields that every point has if they were requested, and their types.
 NEEDED = {"document_id": str, "version": str, "content_hash": str, "chunks": int}
+# Waited for, and applied to all copies in the order of the first of them that is alive: without that
+# two copies can decide differently which of two conditional writes came first.
+DURABLE = {"wait": True, "ordering": models.WriteOrdering.MEDIUM}
+_upsert, _delete = AsyncQdrantClient.upsert, AsyncQdrantClient.delete
+_set, _unset = AsyncQdrantClient.set_payload, AsyncQdrantClient.delete_payload
 HNSW_EF = 512  # candidates while searching a graph, where the server has built one
 
 
 class ServerStore:
-    """One collection on the server, by its alias or one generation's own name. See `Store`."""
+    """One collection on the server, by its alias or one generation's own name. See `SharedStore`."""
 
     exclusive = False
 
@@ -40,23 +47,55 @@ class ServerStore:
         self._server = server
         self._remote = remote
 
+    def follow(self, remote: str) -> None:
+        """Be the collection of this alias from now on, whatever it names."""
+        self._remote = remote
+
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; up to 256 are one operation."""
-        for batch in batches(points):
-            self._write_points([self._native(point) for point in batch])
+        self._upsert(points)
 
-    def _write_points(self, natives: list[models.PointStruct]) -> None:
-        self._server.write(
-            lambda server: server.upsert(self._remote, natives, wait=True), self.name
-        )
+    def insert(self, points: Sequence[Point]) -> None:
+        """Write the points whose ids are free."""
+        self._upsert(points, update_mode=models.UpdateMode.INSERT_ONLY)
+
+    def replace(self, points: Sequence[Point], when: When) -> None:
+        """Replace the points that exist and have these values."""
+        mode = models.UpdateMode.UPDATE_ONLY
+        self._upsert(points, update_mode=mode, update_filter=_where(when))
+
+    def _upsert(self, points: Sequence[Point], **options: Any) -> None:
+        for batch in batches(points):
+            natives = [self._native(point) for point in batch]
+            self._change(partial(_upsert, points=natives, **options))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete points; up to 256 are one operation."""
         for batch in batches(ids):
-            self._delete_points(models.PointIdsList(points=list(batch)))
+            chosen = models.PointIdsList(points=list(batch))
+            self._change(partial(_delete, points_selector=chosen))
 
-    def _delete_points(self, chosen: models.PointIdsList) -> None:
-        self._server.write(lambda server: server.delete(self._remote, chosen, wait=True), self.name)
+    def delete_where(self, chosen: Sequence[tuple[Sequence[str], When]]) -> None:
+        """Delete the points of each group that have the group's values, in one operation."""
+        groups: list[Any] = [_which(ids, when) for ids, when in chosen if ids]
+        if groups:
+            selected = models.FilterSelector(filter=models.Filter(should=groups))
+            self._change(partial(_delete, points_selector=selected))
+
+    def set_fields(self, ids: Sequence[str], values: Mapping[str, Any], when: When) -> None:
+        """Set payload fields of the points that have these values."""
+        if ids:
+            self._change(partial(_set, payload=dict(values), points=_which(ids, when)))
+
+    def unset_fields(self, ids: Sequence[str], names: Sequence[str], when: When) -> None:
+        """Remove payload fields of the points that have these values."""
+        if ids:
+            self._change(partial(_unset, keys=list(names), points=_which(ids, when)))
+
+    def _change(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self._server.write(
+            lambda server: call(server, collection_name=self._remote, **DURABLE), self.name
+        )
 
     def _native(self, point: Point) -> models.PointStruct:
         vectors: dict[str, Any] = {}
@@ -106,13 +145,26 @@ class ServerStore:
     def _fetch(
         self, legs: Sequence[Leg], native: models.Filter | None, fields: Sequence[str] | None
     ) -> list[list[Hit]]:
-        requests = [self._request(leg, native, _selector(fields)) for leg in legs]
+        """Search; where others put points of their own into the collection, search without those."""
+        found = self._query(legs, native, fields)
+        if not any(map(_is_foreign, (point for points in found for point in points))):
+            return [[_hit(point, fields) for point in points] for points in found]
+        ours = models.Filter(must=[_has("kind", "chunk"), *([native] if native else [])])
+        return [
+            [_hit(point, fields) for point in points] for points in self._query(legs, ours, fields)
+        ]
+
+    def _query(
+        self, legs: Sequence[Leg], native: models.Filter | None, fields: Sequence[str] | None
+    ) -> list[list[models.ScoredPoint]]:
+        wanted = None if fields is None else [*fields, "kind"]
+        requests = [self._request(leg, native, _selector(wanted)) for leg in legs]
         answers = self._server.read(
             lambda server: server.query_batch_points(self._remote, requests), self.name
         )
         if len(answers) != len(legs):
             raise bad_response(f"{len(answers)} answers to {len(legs)} searches")
-        return [[_hit(point, fields) for point in answer.points] for answer in answers]
+        return [answer.points for answer in answers]
 
     def score(self, queries: Sequence[tuple[Leg, Sequence[str]]]) -> list[dict[str, float]]:
         """Score given points by each leg, in one round trip."""
@@ -231,21 +283,28 @@ def _exists(key: str) -> models.Filter:
     return models.Filter(should=[there, models.IsNullCondition(is_null=field)])
 
 
-def _equals(key: str, value: Any) -> models.FieldCondition | models.IsNullCondition:
-    if value is None:
-        return models.IsNullCondition(is_null=models.PayloadField(key=key))
+def _equals(key: str, value: Any) -> models.FieldCondition | models.Filter:
+    if value is None:  # a null in a list is found by the path of its elements only
+        paths = (models.PayloadField(key=key), models.PayloadField(key=f"{key}[]"))
+        return models.Filter(should=[models.IsNullCondition(is_null=path) for path in paths])
     if is_number(value) and not is_exact_integer(value):
         return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))
 
 
-def _where(where: Mapping[str, str]) -> models.Filter:
-    return models.Filter(
-        must=[
-            models.FieldCondition(key=key, match=models.MatchValue(value=value))
-            for key, value in where.items()
-        ]
-    )
+def _where(where: When) -> models.Filter:
+    return models.Filter(must=[_has(key, value) for key, value in where.items()])
+
+
+def _has(key: str, value: str | None) -> models.FieldCondition | models.IsEmptyCondition:
+    if value is None:
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+
+
+def _which(ids: Sequence[str], when: When) -> models.Filter:
+    chosen: list[Any] = [models.HasIdCondition(has_id=list(ids))]
+    return models.Filter(must=[*chosen, *(_has(key, value) for key, value in when.items())])
 
 
 def _selector(fields: Sequence[str] | None) -> bool | list[str]:
@@ -257,8 +316,15 @@ def _sparse(sparse: Sparse) -> models.SparseVector:
     return models.SparseVector(indices=checked.indices, values=checked.values)
 
 
+def _is_foreign(point: models.ScoredPoint) -> bool:
+    return (point.payload or {}).get("kind") != "chunk"
+
+
 def _hit(point: models.ScoredPoint, fields: Sequence[str] | None) -> Hit:
-    return Hit(str(point.id), _finite(point.score), _whole(point.payload, fields))
+    payload = _whole(point.payload, fields)
+    if fields is not None:
+        payload = {name: payload[name] for name in fields if name in payload}
+    return Hit(str(point.id), _finite(point.score), payload)
 
 
 def _finite(score: float) -> float:
@@ -268,8 +334,10 @@ def _finite(score: float) -> float:
 
 
 def _whole(payload: dict[str, Any] | None, fields: Sequence[str] | None) -> dict[str, Any]:
-    """Return the payload when it has the requested fields that every point has."""
+    """Return the payload when it has the requested fields that documents and passages have."""
     payload = payload or {}
+    if payload.get("kind", "chunk") not in ("chunk", "document"):
+        return payload
     for name in NEEDED.keys() & (fields or ()):
         if not isinstance(payload.get(name), NEEDED[name]):
             raise bad_response(f"a point without a valid field '{name}'")
