@@ -26,6 +26,7 @@ from .terms import STOP_WORDS, stem, words
 DENSE_GAP_PER_RANK = 0.08  # cosine; stands in for the gap of a passage that has no cosine
 COVERAGE_IN_COSINE = 0.5  # cosine; what full coverage counts when passages are compared
 PATH_MARKS = re.compile(r"[/\\_.-]+")
+STRUCTURED = frozenset({"table", "value", "list", "code"})  # kinds of sentences that are no prose
 LONG_WORDS = 60  # words; a longer list is not likelier for it
 QUOTED = re.compile(r"\"[^\"\n]{12,}\"|'[^'\n]{12,}'")  # a text in a command
 SHORT_WORDS = 5  # words; a sentence below is a fragment more often than an answer
@@ -36,6 +37,7 @@ class Features(NamedTuple):
 
     coverage: float  # share of the terms in the sentence, or handed to it by a title right above
     coverage_with_head: float  # share of the terms in sentence, titles above and document's title
+    similarity: float  # cosine with the question; the passage's where the sentence has none
     dense_gap: float  # cosine of the passage minus the best passage's, <= 0
     first: float  # 1 for the first sentence of a passage
     log_length: float  # natural logarithm of words + 1
@@ -55,18 +57,19 @@ class Features(NamedTuple):
     extreme: float  # 1 for the row with the highest or lowest value asked for, -1 for the others
 
 
-# Weights of a logistic regression (L2 strength 10 on standardised features) of "an annotator picked
-# this sentence", fitted on the questions with even line numbers of CLAP NQ dev (75, answerable) and
-# of the Chroma chunking set (162, four corpora), each with its five passages of best cosine.
-SENTENCE_BIAS = -3.18  # log-odds
+# Weights that make an annotator's sentence likeliest among all of its question (softmax over the sentences
+# of five passages, L2 strength 5 on features of unit spread), fitted by bench/fit_answers.py on 1,350
+# questions: the even lines of CLAP NQ dev and of the Chroma chunking set, and 350 each of SelQA, Natural
+# Questions and FairytaleQA.
 SENTENCE_WEIGHTS = Features(
-    coverage=2.75,
-    coverage_with_head=3.34,
-    dense_gap=12.49,
-    first=0.27,
-    log_length=0.03,
-    short=-1.2,
-    asked_kind=0.5,
+    coverage=1.14,
+    coverage_with_head=4.91,
+    similarity=9.65,
+    dense_gap=3.86,
+    first=0.39,
+    log_length=0.04,
+    short=-1.58,
+    asked_kind=1.64,
     title=-3.0,  # this and all below are too rare there to fit and are set by hand
     code=-1.0,
     table=-1.0,
@@ -80,15 +83,27 @@ SENTENCE_WEIGHTS = Features(
     plain_list=-0.5,
     extreme=3.0,
 )
-# Weights of "the passages hold the answer" (L2 strength 3), fitted on the same even halves with 1, 3
-# and 5 passages: the answerable questions; as negatives the 75 unanswerable ones of CLAP NQ, all of
-# them with their right passages taken away, and those of each set over the passages of the other.
-# Each example counts with its cosines times 1, 0.8 and 0.6, for technical notes have lower ones than
-# encyclopedias and the words must then decide. Cost of that on the odd halves: AUROC of answerable
-# against unanswerable questions 0.83 instead of 0.86.
-SUPPORT_WITH_DENSE = (-4.56, 5.8, 2.92, 0.34)  # log-odds: bias, best cosine, coverage, sentence
-# ... and with the cosines left out: bias, coverage, sentence, unknown terms
-SUPPORT_WITHOUT_DENSE = (-2.27, 3.64, 0.46, -0.38)
+
+
+class Support(NamedTuple):
+    """Weights of "the passages hold the answer": log-odds of each part of the evidence."""
+
+    bias: float
+    similarity: float = 0.0
+    dense: float = 0.0
+    coverage: float = 0.0
+    sentence: float = 0.0
+    unknown: float = 0.0
+
+
+# Logistic regressions (L2 strength 3) on the same questions. Negatives are the unanswerable questions on even
+# lines of CLAP NQ, and all of the others with their right passages taken away.
+SUPPORT_BY_SENTENCES = Support(-7.59, similarity=10.74, coverage=3.7, sentence=0.02)
+# ... where only passages have a cosine; each example counts with its cosines times 1, 0.8 and 0.6, for
+# technical notes have lower ones than encyclopedias and the words must then decide
+SUPPORT_BY_PASSAGES = Support(-5.26, dense=6.54, coverage=4.84, sentence=0.08)
+# ... and without any cosine
+SUPPORT_BY_WORDS = Support(-2.68, coverage=5.28, sentence=0.11, unknown=-1.02)
 
 
 class Candidate(NamedTuple):
@@ -113,10 +128,14 @@ class Candidate(NamedTuple):
 class Evidence(NamedTuple):
     """What the support of an answer is judged by."""
 
+    similarity: float | None  # best cosine of a sentence, or None when no sentence has one
     dense: float | None  # best cosine of a passage, or None when no passage has one
     coverage: float  # share of the question's terms, by count, in the best passage with its title
-    sentence: float  # log-odds of the best sentence, every term weighed alike
+    sentence: float  # log-odds of the best sentence by its words, every term weighed alike
     unknown: float  # share of the terms, by count, that no passage holds
+    exact: bool = (
+        False  # the best sentence is a value that something names, or holds what is numbered
+    )
 
 
 class _Row(NamedTuple):
@@ -127,6 +146,7 @@ class _Row(NamedTuple):
     terms: frozenset[int]  # numbers of the question's terms it shares
     handed: frozenset[int]  # those that a title right above hands to it
     head: frozenset[int]  # those of all titles, the document's title, columns, number in a list
+    similarity: float  # cosine with the question
     lacking: float  # share of the numbers asked for that neither it nor its titles hold
     negated: bool
     is_named: bool = False  # a row of a table, one of whose cells stands in the question
@@ -157,7 +177,7 @@ def score_sentences(
 
 def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
     """Yield the parts of a passage with the terms of the question in them and in what names them."""
-    above = " ".join([context.title, *getattr(context, "headings", ())])
+    above = " ".join([context.title, *context.headings])
     around = f"{above} {PATH_MARKS.sub(' ', context.source)}"
     title = _shared(question, words(around))
     table = table_rows(context)
@@ -187,6 +207,7 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
         whole = f"{singled} {names} {around}"
         yield _Row(
             number, part, own, len(tokens), terms, handed, head,
+            _similarity(context, part),
             _lacking(question, whole),
             is_negated(" ".join([own, *part.near])),
             row is not None and part.sentence.kind == "table" and bool(named(question.text, row)),
@@ -199,6 +220,25 @@ def _said(part: Part, text: str) -> str:
     if part.sentence.kind == "code":
         return QUOTED.sub(" ", text)
     return WORD_BREAKS.sub(" ", text) if part.sentence.kind == "value" else text
+
+
+def _similarity(context: Context, part: Part) -> float:
+    """Return the cosine of a part of the passage: that of the texts it shares, by characters shared.
+
+    A list is as near as its nearest item.
+    """
+    start, end = part.sentence[:2]
+    origin = context.span[0]
+    shares = [
+        (min(end, one.span[1] - origin) - max(start, one.span[0] - origin), one.cosine)
+        for one in context.similarities
+    ]
+    shared = [(length, cosine) for length, cosine in shares if length > 0]
+    if not shared:
+        return context.scores.get("dense", 0.0)
+    if part.items:
+        return max(cosine for _, cosine in shared)
+    return sum(length * cosine for length, cosine in shared) / sum(length for length, _ in shared)
 
 
 def _lacking(question: Question, text: str) -> float:
@@ -280,6 +320,7 @@ def _features(
     return Features(
         coverage=_share(said if kind == "list" or row.terms - row.handed else row.terms, idf),
         coverage_with_head=_share(said | row.head, idf),
+        similarity=row.similarity,
         dense_gap=gap,
         first=float(first),
         log_length=math.log(1 + min(row.length, LONG_WORDS)),
@@ -303,7 +344,7 @@ def _features(
 def _counts(thing: re.Pattern[str], row: _Row) -> bool:
     """Whether a row says, or a column's or a label's name says, what its number counts."""
     columns = [name for name, _ in row.table.cells] if row.table else []
-    near = () if row.part.name else row.part.near
+    near = [name for name in row.part.near[-1:] if not any(map(str.isdigit, name))]
     return bool(thing.search(WORD_BREAKS.sub(" ", " ".join([*near, *columns, row.text]))))
 
 
@@ -339,25 +380,37 @@ def _evidence(
         key=lambda n: contexts[n].scores.get("dense", 0.0) + COVERAGE_IN_COSINE * coverage[n],
         default=None,
     )
+    judged = [
+        (_plain_score(row, candidate.features, count), row, candidate.score)
+        for row, candidate in zip(rows, candidates, strict=True)
+        if not candidate.part.is_title
+    ]
+    top = max(judged, key=lambda one: one[2], default=None)
+    has_sentences = any(context.similarities for context in contexts)
     return Evidence(
+        max((r.similarity for _, r, _ in judged), default=0.0) if has_sentences else None,
         best_dense(contexts),
         0.0 if best is None else coverage[best],
-        max(
-            (
-                _plain_score(row, candidate.features, count)
-                for row, candidate in zip(rows, candidates, strict=True)
-                if not candidate.part.is_title
-            ),
-            default=SENTENCE_BIAS,
-        ),
+        max((score for score, _, _ in judged), default=0.0),
         1 - len(set().union(*held)) / count,
+        top is not None and _is_exact(question, top[1]),
     )
+
+
+def _is_exact(question: Question, row: _Row) -> bool:
+    """Whether words say more than cosines: a named value, or a number that was asked for.
+
+    Embedding models are trained on prose: a row, a field or a code has a low cosine with its question.
+    """
+    is_value = row.part.sentence.kind in STRUCTURED or bool(row.part.name)
+    return not row.lacking and (is_value or bool(question.anchors))
 
 
 def _plain_score(row: _Row, features: Features, count: int) -> float:
     """Return the log-odds of a sentence with every term of the question weighed alike."""
     said = row.terms | row.handed
     shares = features._replace(
+        similarity=0.0,
         coverage=len(said if row.terms - row.handed or row.part.items else row.terms) / count,
         coverage_with_head=len(said | row.head) / count,
     )
@@ -383,16 +436,23 @@ def answering(question: Question, candidates: Sequence[Candidate]) -> list[Candi
 
 def sentence_score(features: Features) -> float:
     """Return the log-odds that the sentence is part of the answer."""
-    return SENTENCE_BIAS + sum(w * x for w, x in zip(SENTENCE_WEIGHTS, features, strict=True))
+    return sum(w * x for w, x in zip(SENTENCE_WEIGHTS, features, strict=True))
 
 
 def support_of(evidence: Evidence) -> float:
     """Return the probability, 0 to 1, that the passages hold an answer."""
-    if evidence.dense is None:
-        bias, coverage, sentence, unknown = SUPPORT_WITHOUT_DENSE
-        odds = bias + unknown * evidence.unknown
+    if evidence.dense is None or evidence.exact:
+        weights = SUPPORT_BY_WORDS
+    elif evidence.similarity is None:
+        weights = SUPPORT_BY_PASSAGES
     else:
-        bias, dense, coverage, sentence = SUPPORT_WITH_DENSE
-        odds = bias + dense * evidence.dense
-    odds += coverage * evidence.coverage + sentence * evidence.sentence
+        weights = SUPPORT_BY_SENTENCES
+    odds = (
+        weights.bias
+        + weights.similarity * (evidence.similarity or 0.0)
+        + weights.dense * (evidence.dense or 0.0)
+        + weights.coverage * evidence.coverage
+        + weights.sentence * evidence.sentence
+        + weights.unknown * evidence.unknown
+    )
     return round(1 / (1 + math.exp(-odds)), 4)

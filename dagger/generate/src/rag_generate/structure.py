@@ -127,7 +127,7 @@ class _Outline:
         self._lines = lines
         self._echoes = echoes
         self._open: list[tuple[int, int, str]] = []  # level, indent, text
-        self._near: tuple[str, ...] = tuple(getattr(context, "headings", ())[-1:])
+        self._near: tuple[str, ...] = tuple(context.headings[-1:])
         self._found: list[Part] = []
         self._list: list[int] = []  # positions in `_found` of the items so far
 
@@ -198,18 +198,18 @@ class _Outline:
             return len(hashes[1]) if hashes else LABEL
         if kind == "header":
             return LEAD
+        if kind == "prose" and text.endswith((":", "：")):
+            return LEAD
+        if kind == "prose" and text.endswith(("?", "？")):
+            return QUESTION if line.ends else 0
         if following is None:
-            return LEAD if kind == "prose" and text.endswith((":", "：")) else 0
+            return 0
         if kind == "code":
             own = self._text[line.sentence.start : line.sentence.end]
             is_comment = COMMENT.match(own) and following.sentence.kind == "code"
             return LEAD if is_comment and not COMMENT.match(self._raw(following)) else 0
         if kind != "prose":
             return 0
-        if text.endswith((":", "：")):
-            return LEAD
-        if text.endswith(("?", "？")):
-            return QUESTION if line.ends else 0
         if line.is_open and following.starts and self._is_label(line, following, at):
             return NAME if following.is_field and not following.new else LABEL
         return 0

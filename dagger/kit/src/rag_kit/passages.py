@@ -36,6 +36,17 @@ class TablePart(BaseModel):
     )
 
 
+class Similarity(BaseModel):
+    """A sentence, line or row of a passage, and how near its meaning is to the question's."""
+
+    span: list[int] = Field(
+        min_length=2,
+        max_length=2,
+        description="Start and end in the document's text, in characters.",
+    )
+    cosine: float = Field(description="Cosine of their embeddings, -1 to 1.")
+
+
 class Result(BaseModel):
     """One passage found; every step passes its fields on unchanged, unknown ones included."""
 
@@ -83,6 +94,11 @@ class Result(BaseModel):
         default_factory=list,
         exclude_if=lambda tables: not tables,
         description="The tables in the passage; absent where there is none.",
+    )
+    similarities: list[Similarity] = Field(
+        default_factory=list,
+        exclude_if=lambda similarities: not similarities,
+        description="How near each sentence is to the question; absent where the embedder does not say.",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from pydantic import JsonValue
 
 from rag_kit.errors import StepError
@@ -13,7 +14,9 @@ from rag_kit.passages import Result, TablePart
 from rag_kit.ranking import CLOSE, cap
 
 from .index.collection import Collection, DocumentsOf, Found, Ranked
+from .index.embedders import Vectors
 from .index.manifest import Manifest
+from .index.sentence_vectors import similarities
 from .models import RetrieveOptions, RetrieveRequest, RetrieveResponse
 from .search.filters import parse_filters
 from .search.fusion import fuse_dbsf, fuse_queries, fuse_rrf
@@ -49,13 +52,15 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     condition = parse_filters(request.filters)
     queries = [request.query, *request.search_queries]
+    legs = [_leg(name, query, request, collection) for query in queries for name in names]
     snapshot = collection.search(
-        [_leg(name, query, request, collection) for query in queries for name in names],
+        legs,
         condition,
         lambda found, documents_of: _rank(list(_by_query(names, found)), request, documents_of),
         complete=len(queries) * len(names) > 1,
     )
-    results = [result_of(ranked, payload) for ranked, payload in snapshot.passages]
+    vectors = [np.asarray(leg[1]) for leg in legs if leg[0] == "dense"]
+    results = [result_of(ranked, payload, vectors) for ranked, payload in snapshot.passages]
     warnings = _unknown(collection.unknown_fields(condition)) if condition else []
     return respond(request, results, snapshot.manifest, {"version": version}, warnings)
 
@@ -150,8 +155,14 @@ def _rank(
     ]
 
 
-def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
-    """Return a passage as a result; raises `retriever_bad_response` for an incomplete payload."""
+def result_of(
+    ranked: Ranked, payload: Mapping[str, Any], queries: Sequence[Vectors] = ()
+) -> Result:
+    """Return a passage as a result; `queries` are the vectors of what was searched, where there are any.
+
+    Raises:
+        StepError: `retriever_bad_response`: the payload is incomplete.
+    """
     try:
         return Result(
             chunk_id=ranked.id,
@@ -171,6 +182,7 @@ def result_of(ranked: Ranked, payload: Mapping[str, Any]) -> Result:
                 TablePart(span=[start, end], columns=columns, delimiter=delimiter)
                 for start, end, columns, delimiter in payload.get("tables", ())
             ],
+            similarities=similarities(payload, queries),
         )
     except (KeyError, ValueError) as error:
         raise StepError(

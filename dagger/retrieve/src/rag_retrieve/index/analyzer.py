@@ -13,8 +13,9 @@ from ..documents import LoadedDocument
 from ..documents.chunker import Chunk, chunk
 from ..stores.base import Sparse
 from .cache import EmbeddingCache
-from .embedders import Embedder, Vectors
+from .embedders import Embedder, PartsEmbedder, Vectors
 from .manifest import Recipe
+from .sentence_vectors import Span, folded_spans
 
 
 class Analyzer:
@@ -82,3 +83,23 @@ class Analyzer:
             vectors, computed = self._cache.fill(texts, self.embedder.embed)
         self.counters.texts_embedded += computed
         return vectors
+
+    def embed_parts(
+        self, texts: Sequence[str], parts: Sequence[Sequence[Span]]
+    ) -> list[Vectors] | None:
+        """Embed N passages with their sentences; None when the embedder gives no parts.
+
+        Returns:
+            For each passage (1 + sentences) × dim rows, the passage's own first; without sentences
+            where folding the text joins two of them.
+        """
+        if not isinstance(self.embedder, PartsEmbedder):
+            return None
+        plain = [fold(text) for text in texts]
+        places = [folded_spans(text, spans) for text, spans in zip(texts, parts, strict=True)]
+        if self._cache is None:
+            rows, computed = self.embedder.embed_parts(plain, places), len(plain)
+        else:
+            rows, computed = self._cache.fill_parts(plain, places, self.embedder.embed_parts)
+        self.counters.texts_embedded += computed
+        return rows

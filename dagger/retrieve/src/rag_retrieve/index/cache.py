@@ -32,26 +32,51 @@ class EmbeddingCache:
         self, texts: Sequence[str], embed: Callable[[Sequence[str]], Vectors]
     ) -> tuple[Vectors, int]:
         """Return N × dim vectors, and how many texts `embed` computed."""
-        paths = [self._path(text) for text in texts]
-        rows = [self._read(path) for path in paths]
+        found, computed = self._fill(
+            texts, [1] * len(texts), lambda new: list(embed([texts[at] for at in new]))
+        )
+        rows = np.stack(found) if found else np.empty((0, self._dim), np.float32)
+        return rows.reshape(-1, self._dim), computed
+
+    def fill_parts(
+        self,
+        texts: Sequence[str],
+        parts: Sequence[Sequence[tuple[int, int]]],
+        embed: Callable[[Sequence[str], Sequence[Sequence[tuple[int, int]]]], list[Vectors]],
+    ) -> tuple[list[Vectors], int]:
+        """Return for each text (1 + parts) × dim vectors, and how many texts `embed` computed."""
+        keys = [f"{text}\0{list(spans)}" for text, spans in zip(texts, parts, strict=True)]
+        found, computed = self._fill(
+            keys,
+            [1 + len(spans) for spans in parts],
+            lambda new: embed([texts[at] for at in new], [parts[at] for at in new]),
+        )
+        return [row.reshape(-1, self._dim) for row in found], computed
+
+    def _fill(
+        self,
+        keys: Sequence[str],
+        counts: Sequence[int],
+        compute: Callable[[Sequence[int]], list[Vectors]],
+    ) -> tuple[list[Vectors], int]:
+        paths = [self._path(key) for key in keys]
+        rows = [self._read(path, count) for path, count in zip(paths, counts, strict=True)]
         new = [at for at, row in enumerate(rows) if row is None]
-        computed = embed([texts[at] for at in new]) if new else ()
-        for at, row in zip(new, computed, strict=True):
+        for at, row in zip(new, compute(new) if new else (), strict=True):
             rows[at] = row
             self._write(paths[at], row)
-        found = [row for row in rows if row is not None]
-        return (np.stack(found) if found else np.empty((0, self._dim), np.float32)), len(new)
+        return [row for row in rows if row is not None], len(new)
 
     def _path(self, text: str) -> Path:
         return self._folder / hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _read(self, path: Path) -> Vectors | None:
-        """Return the vector, or None when there is none of the right size (a torn file is none)."""
+    def _read(self, path: Path, count: int) -> Vectors | None:
+        """Return `count` vectors in one row, or None when there are not as many (a torn file)."""
         try:
             row = np.frombuffer(path.read_bytes(), dtype="<f4")
         except (FileNotFoundError, ValueError):
             return None
-        return row.astype(np.float32) if len(row) == self._dim else None
+        return row.astype(np.float32) if len(row) == count * self._dim else None
 
     def _write(self, path: Path, row: Vectors) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".new")

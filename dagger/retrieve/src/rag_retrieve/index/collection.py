@@ -52,6 +52,7 @@ from .points import (
     is_document,
     loaded_document,
 )
+from .sentence_vectors import Span, at_end, packed, sentences_of
 
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
@@ -451,7 +452,12 @@ class Collection:
             for document, pieces in zip(fresh, cuts, strict=True)
             for piece in pieces
         ]
-        vectors = iter(self._embed(texts, pace))
+        spans = [
+            found
+            for document, pieces in zip(fresh, cuts, strict=True)
+            for found in sentences_of(document, [piece.span for piece in pieces])
+        ]
+        vectors = iter(self._embed(texts, spans, pace))
         sources = (
             document.source for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces
         )
@@ -460,7 +466,7 @@ class Collection:
         for document, pieces in zip(fresh, cuts, strict=True):
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
             points = [
-                chunk_point(document, piece, point_id, new, next(vectors), next(sparse))
+                chunk_point(document, piece, point_id, new, *next(vectors), next(sparse))
                 for piece, point_id in zip(pieces, new.chunk_ids(), strict=True)
             ]
             before = old.get(document.document_id)
@@ -468,18 +474,38 @@ class Collection:
             changes.append(Change(document.document_id, before, new, points, record))
         return changes
 
-    def _embed(self, texts: Sequence[str], pace: Pace) -> Vectors:
-        rows = []
+    def _embed(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], pace: Pace
+    ) -> list[tuple[Vectors, dict[str, Any]]]:
+        """Return the vector of each passage, and its sentences as the payload keeps them.
+
+        Args:
+            texts: What is embedded of each passage; the passage stands at its end.
+            spans: Its sentences, in the document.
+            pace: When to go on.
+        """
+        found: list[tuple[Vectors, dict[str, Any]]] = []
         for at in range(0, len(texts), EMBEDDED_AT_ONCE):
             pace.check()
-            batch = texts[at : at + EMBEDDED_AT_ONCE]
+            batch = slice(at, at + EMBEDDED_AT_ONCE)
             with pace.turn():
                 before = self.analyzer.counters.texts_embedded
-                rows.append(self.analyzer.embed(batch))
+                found += self._embed_batch(texts[batch], spans[batch])
                 computed = self.analyzer.counters.texts_embedded - before
             self._on_step("embedded")
-            pace.embedded(at + len(batch), len(texts), computed)
-        return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+            pace.embedded(len(found), len(texts), computed)
+        return found
+
+    def _embed_batch(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]]
+    ) -> Iterator[tuple[Vectors, dict[str, Any]]]:
+        inside = [at_end(text, own) for text, own in zip(texts, spans, strict=True)]
+        rows = self.analyzer.embed_parts(texts, inside)
+        if rows is None:
+            yield from ((row, {}) for row in self.analyzer.embed(texts))
+            return
+        for row, own in zip(rows, spans, strict=True):
+            yield row[0], packed(own, row[1:]) if len(row) > 1 else {}
 
     def removals(self, document_ids: Sequence[str]) -> list[Change]:
         """Return the changes that delete documents; unknown ids need none."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,21 @@ class Embedder(Protocol):
 
     def close(self) -> None:
         """Release its resources."""
+
+
+@runtime_checkable
+class PartsEmbedder(Protocol):
+    """An embedder that also gives vectors of parts of a text, from the same run of its model."""
+
+    def embed_parts(
+        self, texts: Sequence[str], parts: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[Vectors]:
+        """Embed N texts, each with P parts (start and end, in characters).
+
+        Returns:
+            For each text (1 + P) × dim float32 rows of length 1, the text's own first; zeros for a
+            part beyond the model's window.
+        """
 
 
 def open_embedder(settings: RetrieveSettings) -> Embedder:
@@ -140,11 +155,32 @@ class MiniLM:
             return np.empty((0, self.dim), np.float32)
         return np.stack(list(self._pool.map(self._embed_one, texts)))
 
+    def embed_parts(
+        self, texts: Sequence[str], parts: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[Vectors]:
+        """Embed N texts and their parts: the mean over the tokens of a part, in its text."""
+        return list(self._pool.map(self._embed_with_parts, texts, parts))
+
     def close(self) -> None:
         """Do nothing: model and threads end with the process."""
 
     def _embed_one(self, text: str) -> Vectors:
+        return _unit(self._tokens(self._tokenizer.encode(text)).mean(axis=0))
+
+    def _embed_with_parts(self, text: str, parts: Sequence[tuple[int, int]]) -> Vectors:
         encoding = self._tokenizer.encode(text)
+        hidden = self._tokens(encoding)
+        starts, ends = np.array(encoding.offsets).T
+        rows = [_unit(hidden.mean(axis=0))]
+        for start, end in parts:
+            inside = hidden[(starts >= start) & (ends <= end) & (ends > starts)]
+            rows.append(
+                _unit(inside.mean(axis=0) if len(inside) else np.zeros(self.dim, np.float32))
+            )
+        return np.stack(rows)
+
+    def _tokens(self, encoding: Any) -> Vectors:
+        """Return the model's vector of each token, as float32."""
         ids = np.array([encoding.ids], dtype=np.int64)
         feed = {
             "input_ids": ids,
@@ -152,8 +188,7 @@ class MiniLM:
             "token_type_ids": np.zeros_like(ids),
         }
         hidden = self._session.run(None, {name: feed[name] for name in self._inputs})[0]
-        pooled = np.asarray(hidden[0], dtype=np.float32).mean(axis=0)
-        return _unit(pooled)
+        return np.asarray(hidden[0], dtype=np.float32)
 
 
 class OpenAIEmbedder:

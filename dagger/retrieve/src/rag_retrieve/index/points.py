@@ -89,9 +89,10 @@ def chunk_point(
     point_id: str,
     version: Version,
     dense: Vectors,
+    sentences: Mapping[str, Any],
     sparse: Sparse,
 ) -> Point:
-    """Return the point of a passage."""
+    """Return the point of a passage; `sentences` are packed by `sentence_vectors`."""
     payload: dict[str, Any] = {
         "kind": "chunk",
         "document_id": document.document_id,
@@ -111,6 +112,8 @@ def chunk_point(
         payload["tables"] = _tables(piece.tables)
     if piece.in_code:
         payload["in_code"] = True
+    if sentences:
+        payload["sentences"] = dict(sentences)
     return Point(point_id, payload, dense, sparse)
 
 

@@ -1,0 +1,55 @@
+"""The questions of a newcomer, asked of this project's own documentation as `make run` indexes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag_pipeline.steps.local import open_local
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTIONS = [
+    json.loads(line) for line in (ROOT / "tests" / "newcomer.jsonl").read_text().splitlines()
+]
+pytestmark = pytest.mark.timeout(600)  # it embeds the documentation
+FLOOR = 0.8  # share of the questions whose answer holds the fact asked for
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The answer to each question."""
+    with open_local(home=tmp_path_factory.mktemp("home")) as pipeline:
+        pipeline.retriever.ingest([ROOT / "docs", ROOT / "README.md"], collection="docs")
+        return [pipeline.answer({"query": q["query"], "collection": "docs"}) for q in QUESTIONS]
+
+
+def test_newcomers_find_what_they_ask(answers: list[dict[str, Any]]) -> None:
+    """The answer holds the expected fact for most questions; the message lists the others."""
+    wrong = [
+        f"{question['query']}: {answer['answer']}"
+        for question, answer in zip(QUESTIONS, answers, strict=True)
+        if not re.search(question["expect"], answer["answer"])
+    ]
+
+    assert len(QUESTIONS) == 40
+    assert len(wrong) <= (1 - FLOOR) * len(QUESTIONS), "\n".join(wrong)
+
+
+def test_no_answer_is_a_question_or_a_heading(answers: list[dict[str, Any]]) -> None:
+    """What repeats the question is no answer."""
+    echoes = [
+        one["answer"] for one in answers if re.search(r"\?\W{0,3}\[\d\]|:\W?\[\d\]", one["answer"])
+    ]
+
+    assert echoes == []
+
+
+def test_every_page_expected_is_there() -> None:
+    """The eval set names pages of the documentation."""
+    for question in QUESTIONS:
+        for page in question["pages"]:
+            assert (ROOT / page).is_file(), page
