@@ -160,7 +160,7 @@ def test_fault_wrong_method_or_media_type_says_what_is_allowed(http: httpx.Clien
     assert code(missing) == (404, "not_found", None)
     assert code(wrong) == code(several) == (405, "method_not_allowed", None)
     assert wrong.headers["allow"] == "POST"
-    assert several.headers["allow"] == "GET, POST"
+    assert several.headers["allow"] == "GET, HEAD, POST"
     for path in (
         "/rag_modules",
         "/v1/search",
@@ -179,7 +179,7 @@ def test_the_container_pipeline_needs_an_engine(http: httpx.Client) -> None:
     response = http.post("/rag", json={"query": QUESTION})
 
     assert code(response) == (503, "engine_unavailable", None)
-    assert "--runner containers" in response.json()["error"]["message"]
+    assert "runs without one (runner local)" in response.json()["error"]["message"]
     assert int(response.headers["retry-after"]) >= 1
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from qdrant_double import Faults, QdrantDouble
 
-from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
+from rag_retrieve import Retriever, RetrieveRequest, RetrieveSettings, StepError
 from rag_retrieve.index.embedders import Embedder
 from rag_retrieve.stores.qdrant.database import ServerStores
 
@@ -131,29 +131,6 @@ def test_passages_of_an_unpublished_version_are_not_found(
         texts = {text for found in answers(retriever, "hybrid") for _, text, _ in found}
         assert any("70 degrees" in text for text in texts)
         assert not any("80 degrees" in text for text in texts)
-
-
-def test_a_second_writer_is_told_to_wait(
-    double: QdrantDouble, minilm: Embedder, folder: Path
-) -> None:
-    """Another process's young journal refuses a write; an old one is a dead process's."""
-    settings = RetrieveSettings(store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20)
-    stores = ServerStores(double.url, settings)
-    with Retriever(settings, embedder=minilm) as retriever:
-        retriever.ingest([folder], collection="test-notes")
-        journal = {"owner": "process 1 on elsewhere", "started": time.time(), "versions": []}
-        stores.write_journal("test-notes", journal)
-        document = LoadedDocument("new", "", "new", "Something new.", "text/plain")
-
-        with pytest.raises(StepError) as caught:
-            retriever.ingest_documents([document], collection="test-notes")
-
-        assert caught.value.code == "in_progress"
-        assert "process 1 on elsewhere" in caught.value.message
-        stores.write_journal("test-notes", {**journal, "started": time.time() - 1000})
-        report = retriever.ingest_documents([document], collection="test-notes")
-        assert report.added == ["new"]
-    stores.close()
 
 
 def test_reindex_swaps_on_the_server(
@@ -386,7 +363,6 @@ SEARCH, GET = "/points/query/batch", "POST /collections/rag_test-notes/points"
         pytest.param(Faults(html=True), id="html"),
         pytest.param(Faults(nan=True, only=SEARCH), id="nan"),
         pytest.param(Faults(status=302), id="redirect"),
-        pytest.param(Faults(status=400, only=SEARCH), id="another dimension"),
         pytest.param(Faults(alter=lambda result: None), id="null"),
         pytest.param(Faults(alter=lambda result: [], only=SEARCH), id="no searches"),
         pytest.param(Faults(alter=lambda result: result * 2, only=SEARCH), id="more searches"),

@@ -15,8 +15,10 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 NUMBER = re.compile(
-    r"[0-9]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty"
-    r"|fifty|sixty|hundred|thousand|million|dozen|half|once|twice|no limit|unlimited)\b",
+    r"[0-9]|\b(?:(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+    r"|hundred|thousand|million|billion|dozen)s?|half|third|quarter|single|both|pair|couple|several|none"
+    r"|once|twice|no limit|unlimited)\b",
     re.IGNORECASE,
 )
 _OFTEN = re.compile(
@@ -114,6 +116,10 @@ _PEOPLE = re.compile(
 )
 
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+MAX_BACKGROUND = 20  # words beside a question that may say what it is about; a mail has more
+
+
 class Question(NamedTuple):
     """What a question asks, ready to be compared."""
 
@@ -164,11 +170,20 @@ def is_negated(text: str) -> bool:
     return bool(NEGATION.search(_DOUBLE.sub(" ", text)))
 
 
+def asked_in(query: str) -> str:
+    """Return the sentences of a long message that ask; a shorter one says what its question is about."""
+    sentences = [one for one in map(str.strip, _SENTENCE_END.split(query)) if one]
+    asking = [one for one in sentences if one.endswith("?")]
+    background = sum(len(one.split()) for one in sentences if one not in asking)
+    return " ".join(asking) if asking and background > MAX_BACKGROUND else query
+
+
 def question_parts(query: str) -> list[str]:
     """Return the questions a query asks, in order: one, or several joined by `and` or `?`.
 
     A part counts when what stands before it is a question of its own.
     """
+    query = asked_in(query)
     cuts, start = [], 0
     for match in _PART.finditer(query):
         before = query[start : match.start()]

@@ -20,7 +20,7 @@ from .generator import Draft, Generator, Restart
 from .markers import find_markers
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
 from .output_filter import OutputFilter
-from .questions import read_question
+from .questions import asked_in, read_question
 from .refusal import is_refusal
 from .scoring import score_sentences, support_of
 
@@ -279,7 +279,7 @@ def _missing(request: GenerateRequest, generator: Generator) -> tuple[str, float
     support = None
     if generator.model is not None and least is not None and request.contexts:
         support = support_of(
-            score_sentences(read_question(request.question()), request.contexts)[1]
+            score_sentences(read_question(asked_in(request.question())), request.contexts)[1]
         )
     if generator.model is not None and request.no_context == "answer":
         return "", support

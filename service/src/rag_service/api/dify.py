@@ -217,7 +217,8 @@ def _wrong(where: str, text: str, field: str = "value") -> StepError:
 
 def to_record(result: dict[str, Any]) -> Record:
     """Return a passage as Dify's record; Dify fails on metadata that is no object."""
-    place = {name: result[name] for name in ("document_id", "chunk_id", "source", "page", "span")}
+    places = ("document_id", "chunk_id", "source", "page", "span", "headings", "date")
+    place = {name: result[name] for name in places if name in result}
     return Record(
         content=result["text"],
         score=result["score"],

@@ -161,4 +161,5 @@ def to_item(result: dict[str, Any]) -> dict[str, Any]:
         "title": result["title"],
         "span": result["span"],
         "page": result["page"],
+        **{name: result[name] for name in ("headings", "date") if name in result},
     }
