@@ -82,7 +82,8 @@ def read(path: Path, *, seconds: float = SECONDS, mib: int = MIB) -> Outcome:
 
 
 def _read(path: Path, mib: int, sender: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
+    limit = _address_space() + (mib << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         if path.stat().st_size > MAX_DOCUMENT_BYTES:
             raise StepError("document_unreadable", "too large")
@@ -93,6 +94,11 @@ def _read(path: Path, mib: int, sender: Connection) -> None:
         sender.send(("refused", error.message))
     except BaseException as error:
         sender.send(("crashed", f"{type(error).__name__}: {error}"))
+
+
+def _address_space() -> int:
+    """Return the bytes of address space that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def plain(reason: str) -> str:

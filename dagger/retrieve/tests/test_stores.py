@@ -27,7 +27,7 @@ from rag_kit.errors import StepError
 from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
 from rag_retrieve.stores import open_stores
-from rag_retrieve.stores.base import INDEXED, Hit, Point, Sparse, Store, Stores
+from rag_retrieve.stores.base import CLAIMS, INDEXED, Hit, Point, Sparse, Store, Stores
 from rag_retrieve.stores.embedded.database import EdgeStores
 from rag_retrieve.stores.qdrant.database import ServerStores
 
@@ -824,7 +824,7 @@ def test_payload_fields_are_indexed_on_the_server(double: QdrantDouble) -> None:
     """What filters name has a keyword index, so that a server in strict mode takes them."""
     stores = server(double.url)
     stores.create("docs", dim=2)
-    assert double.collections["rag_docs~g1"].indexed == list(INDEXED)
+    assert double.collections["rag_docs~g1"].indexed == [*INDEXED, *CLAIMS]
     stores.close()
 
 

@@ -29,8 +29,8 @@ BATCH = 256  # points in one write; a call of `upsert` with no more is one atomi
 SPARE = 16  # hits fetched beyond the limit, to see whether the cut falls among equal scores
 TIE_ROUNDS = 4  # times a search is widened for that
 PAGE = 1000  # points read at once while scrolling
-# Payload fields with a keyword index; those from `claim` on are of writers side by side.
-INDEXED = ("kind", "document_id", "claim", "write", "token", "fenced", "revision")
+INDEXED = ("kind", "document_id")  # payload fields with a keyword index
+CLAIMS = ("claim", "write", "token", "fenced", "revision")  # and those of writers side by side
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 

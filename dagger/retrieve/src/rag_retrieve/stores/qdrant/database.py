@@ -24,7 +24,7 @@ from qdrant_client import models
 from rag_kit.errors import StepError
 
 from ...settings import RetrieveSettings
-from ..base import INDEXED, already_there, not_found
+from ..base import CLAIMS, INDEXED, already_there, not_found
 from ..shared import Generation, State, Watch
 from .client import Server
 from .collection import ServerStore
@@ -277,7 +277,7 @@ class ServerStores:
         remote = f"rag_{name}~g{number}"
         options = {**_layout(dim), **self._spread}
         self._server.write(lambda server: server.create_collection(remote, **options), name)
-        for field in INDEXED:
+        for field in (*INDEXED, *CLAIMS):
             self._index(name, remote, field)
         return self._store(name, remote, dim)
 
