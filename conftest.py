@@ -65,6 +65,7 @@ SEED = pytest.StashKey[int]()
 # Files whose servers are slow to start: one worker of pytest-xdist runs all of a file.
 ONE_PROCESS = {
     "test_lanes.py",
+    "test_newcomer.py",
     "test_page.py",
     "test_parity.py",
     "test_superlinked_real.py",

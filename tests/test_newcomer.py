@@ -42,7 +42,9 @@ def test_newcomers_find_what_they_ask(answers: list[dict[str, Any]]) -> None:
 def test_no_answer_is_a_question_or_a_heading(answers: list[dict[str, Any]]) -> None:
     """What repeats the question is no answer."""
     echoes = [
-        one["answer"] for one in answers if re.search(r"\?\W{0,3}\[\d\]|:\W?\[\d\]", one["answer"])
+        one["answer"]
+        for one in answers
+        if re.search(r"\?[*_ ]{0,4}\[\d\]|:[*_ ]?\[\d\]", one["answer"])
     ]
 
     assert echoes == []

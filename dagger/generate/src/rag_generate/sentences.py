@@ -235,7 +235,8 @@ def _ends(text: str, match: re.Match[str], end: int) -> bool:
     """Whether the punctuation found ends a sentence."""
     after = _WORD_AFTER.match(text, match.end(), end)
     word = after.group(1) if after else None
-    if word and word[0].islower() and match.group()[0] in ".…":
+    goes_on = match.group()[0] in ".…" or match.group()[-1] in "\"'”’)"  # "Why?" he asked
+    if word and word[0].islower() and goes_on:
         return False
     if match.group() != ".":
         return True
