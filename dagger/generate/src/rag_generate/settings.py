@@ -23,9 +23,9 @@ class Settings(BreakerSettings, PacedSettings):
 
     # local: a processor that reads 20 tokens a second needs 100 s for a prompt of 2,000
     PACES: ClassVar = {
-        "local": {"llm_first_token_s": 120.0, "llm_idle_s": 30.0, "llm_total_s": 300.0},
+        "local": {"llm_first_token_s": 120.0, "llm_idle_s": 30.0, "llm_total_s": 300.0},  # nosec B105, seconds
         "reasoning": {
-            "llm_first_token_s": 60.0,
+            "llm_first_token_s": 60.0,  # nosec B105, seconds
             "llm_idle_s": 60.0,
             "llm_total_s": 300.0,
             "llm_max_answer_tokens": 4096,

@@ -22,7 +22,7 @@ MARGIN = 2.0  # a limit is this many times what was measured
 REWRITE_S = 3.0  # what the pipeline gives a model to complete a follow-up
 PATIENCE = {
     "llm_connect_s": 5.0,
-    "llm_first_token_s": 600.0,
+    "llm_first_token_s": 600.0,  # nosec B105, seconds
     "llm_idle_s": 120.0,
     "llm_total_s": 900.0,
 }
