@@ -424,7 +424,7 @@ def test_a_reindex_that_died_is_given_up(qdrant: Qdrant, step: str, elsewhere: b
 @pytest.mark.parametrize(
     "step", ["journal", "claimed", "upserting", "upserted", "publishing", "published", "swept"]
 )
-@pytest.mark.parametrize("rewritten", [False, True])
+@pytest.mark.parametrize("rewritten", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_a_writer_that_was_given_up_while_it_stood_still_tears_nothing(
     qdrant: Qdrant, step: str, rewritten: bool
 ) -> None:
