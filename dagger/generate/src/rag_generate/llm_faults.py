@@ -12,7 +12,7 @@ import httpx2
 import openai
 
 from rag_kit.errors import StepError
-from rag_kit.retry_after import MAX_RETRY_AFTER_S, retry_after
+from rag_kit.retry_after import is_soon, retry_after
 
 CONNECT, TOTAL = "RAG_LLM_CONNECT_S", "RAG_LLM_TOTAL_S"
 SLOW = "RAG_LLM_PACE=local, or reasoning, gives a slow model more time"
@@ -135,12 +135,12 @@ def _refused(error: openai.APIStatusError) -> Failure:
         limited = StepError(
             "llm_rate_limited", "the model's server is over its rate limit", retry_after=wait
         )
-        return Failure(limited, retry=_soon(wait) and _name(error) != "insufficient_quota")
+        return Failure(limited, retry=is_soon(wait) and _name(error) != "insufficient_quota")
     if status >= 500 or status in (408, 409):
         failed = StepError(
             "llm_upstream_error", f"the model's server failed ({status})", retry_after=wait
         )
-        return Failure(failed, retry=_soon(wait), down=status >= 500)
+        return Failure(failed, retry=is_soon(wait), down=status >= 500)
     if _name(error) == "context_length_exceeded":
         return Failure(
             StepError(
@@ -151,11 +151,6 @@ def _refused(error: openai.APIStatusError) -> Failure:
             )
         )
     return bad_response(f"refused the request ({status}{_detail(error)})")
-
-
-def _soon(wait: float | None) -> bool:
-    """Whether the server's wait is known and short: after a capped one, a retry would be too early."""
-    return wait is None or wait < MAX_RETRY_AFTER_S
 
 
 def _name(error: openai.APIStatusError) -> str | None:

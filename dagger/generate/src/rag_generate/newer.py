@@ -34,9 +34,8 @@ SUPERSEDED_STATUS = {
 VERSION = re.compile(r"(?<![a-z])v(?:ersion)?[ _.-]?(\d+(?:[._]\d+)*)(?![a-z0-9])", re.IGNORECASE)
 SHARED = 0.5  # share of the shorter sentence's terms that the other one holds
 SHARED_WITH_QUESTION = 2  # terms of the question in both, at least
-LEAST_SCORE = (
-    -2.5
-)  # log-odds; from here a newer sentence on the same thing counts, however it is worded
+# Log-odds; from here a newer sentence on the same thing counts, however it is worded.
+LEAST_SCORE = -2.5
 
 
 def of_asked_year(

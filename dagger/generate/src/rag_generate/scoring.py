@@ -2,8 +2,8 @@
 
 A sentence's score is the log-odds of a logistic model that an annotator would pick it; the support
 of an answer is a second logistic model's probability that the passages hold an answer at all. Both
-see only shared word stems, the shape of a sentence and the retriever's cosine: nothing of meaning
-beyond that.
+see shared word stems, the shape of a sentence, what names it, and the cosines that the retriever gives:
+of each sentence with the question where it has them, else of the passage.
 """
 
 from __future__ import annotations
@@ -133,9 +133,7 @@ class Evidence(NamedTuple):
     coverage: float  # share of the question's terms, by count, in the best passage with its title
     sentence: float  # log-odds of the best sentence by its words, every term weighed alike
     unknown: float  # share of the terms, by count, that no passage holds
-    exact: bool = (
-        False  # the best sentence is a value that something names, or holds what is numbered
-    )
+    exact: bool = False  # the best sentence is a named value, or holds what is numbered
 
 
 class _Row(NamedTuple):

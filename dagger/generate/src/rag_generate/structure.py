@@ -205,8 +205,7 @@ class _Outline:
         if following is None:
             return 0
         if kind == "code":
-            own = self._text[line.sentence.start : line.sentence.end]
-            is_comment = COMMENT.match(own) and following.sentence.kind == "code"
+            is_comment = COMMENT.match(self._raw(line)) and following.sentence.kind == "code"
             return LEAD if is_comment and not COMMENT.match(self._raw(following)) else 0
         if kind != "prose":
             return 0

@@ -9,6 +9,11 @@ import time
 MAX_RETRY_AFTER_S = 60.0  # seconds; longer waits are capped
 
 
+def is_soon(wait: float | None) -> bool:
+    """Whether a server's wait is unknown or short: after a capped one, a retry would be too early."""
+    return wait is None or wait < MAX_RETRY_AFTER_S
+
+
 def retry_after(value: str | None) -> float | None:
     """Return the seconds of Retry-After (number or date), capped; None without a valid one."""
     if value is None:

@@ -19,7 +19,7 @@ import pydantic_core
 from rag_kit.background import BackgroundLoop
 from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
-from rag_kit.retry_after import MAX_RETRY_AFTER_S, retry_after
+from rag_kit.retry_after import is_soon, retry_after
 
 from .reranker import Scored
 from .scores import Reader, bad_response, cohere_scores, in_order, tei_scores
@@ -180,9 +180,8 @@ def _refused(reply: httpx.Response) -> Failure:
         )
     wait = retry_after(reply.headers.get("retry-after"))
     if status in (408, 425, 429) or status >= 500:
-        soon = wait is None or wait < MAX_RETRY_AFTER_S
         what = "is over its rate limit" if status == 429 else f"failed ({status})"
-        return Failure(_unavailable(what, wait), retry=soon, down=status >= 500)
+        return Failure(_unavailable(what, wait), retry=is_soon(wait), down=status >= 500)
     return Failure(
         bad_response(
             f"it refused the request ({status}); check RAG_RERANKER_MODEL, or lower RAG_RERANKER_BATCH"

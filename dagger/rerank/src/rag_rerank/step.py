@@ -21,9 +21,8 @@ from .reranker import Reranker
 
 __version__ = version("rag-rerank")
 
-RELEVANT = (
-    0.5  # a passage from this score on takes the place of one of a document that has half of them
-)
+# Score from which a passage takes the place of one of a document that has half of them.
+RELEVANT = 0.5
 MAX_CHARACTERS = 8000  # of a passage; models read 512 tokens to a few thousand
 MAX_NAME, MAX_HEADINGS = 200, 6  # characters of a title or heading; the innermost headings
 RERANK, RETRIEVE, DENSE = "rerank", "retrieve", "dense"  # names among a passage's scores

@@ -40,7 +40,9 @@ OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # need no key; 
 PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, no access log
 UPLOADS = "/v1/documents"
 ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
-QUESTIONS = ("/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/rerank", "/rerank")
+QUESTIONS = (
+    "/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/rerank", "/v2/rerank", "/rerank",
+)  # fmt: skip
 HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # of every response
 
 Refusal = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body

@@ -17,12 +17,8 @@ FIELDS = (
     "date", "sent", "lastupdated", "updated", "updatedat", "lastmod", "lastmodified",
     "published", "publishdate", "pubdate", "issued", "year",
 )  # fmt: skip
-WEAK_FIELDS = (
-    "modified",
-    "created",
-    "createdat",
-    "creationdate",
-)  # of the file, not of its content
+# Fields that hold the date of the file, not of its content.
+WEAK_FIELDS = ("modified", "created", "createdat", "creationdate")
 NAME_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)(?:([-_.]?)(\d\d)(?:\2(\d\d))?)?(?!\d)")
 SAID = re.compile(
     r"(?:\bas of|\beffective(?: from| date| as of)?|\b(?:last )?(?:updated|modified|revised|amended)(?: on)?"

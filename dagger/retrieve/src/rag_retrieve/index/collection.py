@@ -561,9 +561,8 @@ class Collection:
         self._on_step("journal")
         try:
             self._apply(changes)
-        except (
-            BaseException
-        ):  # Ctrl-C too: a checkpoint may follow, and must find no unfinished document
+        except BaseException:
+            # Ctrl-C too: a checkpoint may follow, and must find no unfinished document
             self._undo()
             raise
 
