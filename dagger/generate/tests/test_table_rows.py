@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from rag_generate import extractive, scoring
 from rag_generate.extractive import Extractive
 from rag_generate.generator import Draft
 from rag_generate.models import GenerateRequest
 from rag_generate.sentences import split_sentences
-from rag_generate.table_rows import passage_sentences, table_rows
+from rag_generate.table_rows import TableRow, passage_sentences, table_rows
 from rag_kit.passages import Context, TablePart
 
 MARKDOWN = "| NX-48 | 2.5 | 58 |\n| NX-58 | 3.5 | 68 |"
@@ -70,6 +71,22 @@ def test_the_row_that_the_question_names_answers_with_its_columns(
     assert draft.text == expected
     (quote,) = draft.quotes or ()
     assert context.text[quote.start : quote.end] in context.text.replace("\n\n", "\n")
+
+
+def test_the_tables_of_a_passage_are_read_once_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What scores the rows hands them on to what writes the answer."""
+    read: list[Context] = []
+
+    def counting(context: Context) -> list[TableRow]:
+        read.append(context)
+        return table_rows(context)
+
+    monkeypatch.setattr(scoring, "table_rows", counting)
+    table = passage(MARKDOWN, MARKDOWN, ["Cable", "Size", "Max current A"], " | ")
+    answer("What is the max current of NX-58?", table)
+
+    assert read == [table]
+    assert not hasattr(extractive, "table_rows")
 
 
 def test_a_passage_that_begins_inside_code_is_not_read_inverted() -> None:

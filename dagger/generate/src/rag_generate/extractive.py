@@ -17,7 +17,7 @@ from .output_filter import without_images
 from .questions import question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
 from .sentences import Kind, Sentence, row_cells
-from .table_rows import named_less, table_rows, written
+from .table_rows import named_less, written
 from .terms import question_terms, stem, words
 
 SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
@@ -72,9 +72,10 @@ class _Answer:
     def __init__(self, query: str, contexts: Sequence[Context]) -> None:
         self.query = query
         self.question = read_question(query)
-        candidates, evidence = score_sentences(self.question, contexts)
-        candidates = of_asked_year(query, answering(self.question, candidates), contexts)
-        self.candidates = _asked_for(query, candidates, contexts)
+        scored, evidence = score_sentences(self.question, contexts)
+        others = _not_asked_for(query, scored)
+        found = of_asked_year(query, answering(self.question, scored), contexts)
+        self.candidates = [one for one in found if (one.context, one.start) not in others]
         self.support = support_of(evidence) if self.candidates else 0.0
 
 
@@ -113,16 +114,11 @@ def _start(candidate: Candidate) -> int:
     return candidate.start if before is None else before.start
 
 
-def _asked_for(
-    query: str, candidates: Sequence[Candidate], contexts: Sequence[Context]
-) -> list[Candidate]:
-    """Return the candidates without the rows of tables that others are named before in the question."""
-    table = [(n, row) for n, context in enumerate(contexts) for row in table_rows(context)]
-    left_out = {
-        (table[at][0], table[at][1].sentence.start)
-        for at in named_less(query, [row for _, row in table])
-    }
-    return [one for one in candidates if (one.context, one.start) not in left_out]
+def _not_asked_for(query: str, candidates: Sequence[Candidate]) -> set[tuple[int, int]]:
+    """Return passage and start of the rows of tables that others are named before in the question."""
+    table = [(one.context, one.table) for one in candidates if one.table]
+    rows = [row for _, row in table]
+    return {(table[at][0], rows[at].sentence.start) for at in named_less(query, rows)}
 
 
 def _choose(
@@ -171,8 +167,7 @@ def _write(candidate: Candidate, context: Context) -> str:
         )
     kind = part.sentence.kind
     if kind == "table":
-        row = next((r for r in table_rows(context) if r.sentence.start == candidate.start), None)
-        text = context.text[candidate.start : candidate.end]
+        row, text = candidate.table, context.text[candidate.start : candidate.end]
         return _cited(written(row) if row else ", ".join(row_cells(text)), kind, context)
     text = context.text[_start(candidate) : candidate.end]
     if kind == "value":

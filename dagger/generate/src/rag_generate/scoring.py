@@ -113,6 +113,7 @@ class Candidate(NamedTuple):
     part: Part
     score: float  # log-odds
     features: Features
+    table: TableRow | None = None  # when it is a row of a table
 
     @property
     def start(self) -> int:
@@ -169,7 +170,8 @@ def score_sentences(
     for row, extreme in zip(rows, extremes, strict=True):
         first = not candidates or candidates[-1].context != row.context
         features = _features(question, row, idf, gaps[row.context], first)._replace(extreme=extreme)
-        candidates.append(Candidate(row.context, row.part, sentence_score(features), features))
+        score = sentence_score(features)
+        candidates.append(Candidate(row.context, row.part, score, features, row.table))
     return candidates, _evidence(question, contexts, rows, candidates)
 
 
