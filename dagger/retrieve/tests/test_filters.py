@@ -116,6 +116,8 @@ MEANING = [
     ({"x": {"$gt": 0}}, {"x": "5"}, False),
     ({"x": {"$gt": 0}}, {"x": True}, False),
     ({"x": None}, {"x": None}, True),
+    ({"x": None}, {"x": [[None], []]}, False),
+    ({"x": None}, {"x": [[1], None]}, True),
     ({"x": None}, {}, False),
     ({"x": {"$ne": None}}, {}, True),
     ({"x": 2}, {"x": [1, 2]}, True),

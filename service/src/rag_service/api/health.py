@@ -95,5 +95,5 @@ async def info(service: ServiceDep) -> Info:
         runner=service.runner.name,
         collection=service.settings.collection,
         documents=service.library is not None,
-        authentication=bool(service.keys),
+        authentication=service.keyed,
     )
