@@ -78,6 +78,7 @@ READERS = {
     ".docx": "word.reader:read_docx",
     ".xlsx": "sheets.excel:read_xlsx",
     ".xlsm": "sheets.excel:read_xlsx",
+    ".xls": "sheets.old_excel:read_xls",
     ".ods": "odf.spreadsheet:read_ods",
     ".pptx": "slides.reader:read_pptx",
     ".ppsx": "slides.reader:read_pptx",
