@@ -56,6 +56,20 @@ class Table(NamedTuple):
     delimiter: str
 
 
+class LineBox(NamedTuple):
+    """A line that was recognised in a scan, and its box from the top left of its page.
+
+    Boxes are in points (1/72 inch), those of an image in pixels.
+    """
+
+    start: int
+    end: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 @dataclass(frozen=True)
 class LoadedDocument:
     """One document as text; every offset counts characters of `text`.
@@ -71,6 +85,7 @@ class LoadedDocument:
         breaks: Offsets at which a row or record starts; a chunk joins complete ones where it can.
         headings: In order of appearance.
         tables: In order of appearance, none inside another.
+        boxes: Of the lines that were recognised in scanned pages.
         warnings: What of the file was left out or read otherwise, and where; not stored.
     """
 
@@ -84,6 +99,7 @@ class LoadedDocument:
     breaks: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
     tables: tuple[Table, ...] = ()
+    boxes: tuple[LineBox, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
