@@ -56,6 +56,15 @@ def test_a_request_is_json(raw: str | bytes) -> None:
 
     assert code == "invalid_request"
     assert message.startswith("the request is not valid JSON: ")
+    assert message.endswith('send an object, e.g. {"query": "Who may sign?"}')
+
+
+def test_a_long_text_that_is_no_json_is_told_by_its_beginning() -> None:
+    """An error stays readable."""
+    _, message = refused("Who may sign? " * 1000)
+
+    assert "but got 'Who may sign? " in message
+    assert len(message) < 300
 
 
 def test_a_number_is_a_64_bit_float() -> None:

@@ -54,13 +54,21 @@ def parse(raw: str | bytes, *, depth: int = MAX_DEPTH) -> dict[str, Any]:
     try:
         data = pydantic_core.from_json(raw, allow_inf_nan=False)
     except (ValueError, RecursionError) as error:
-        raise StepError("invalid_request", f"the request is not valid JSON: {error}") from None
+        raise StepError(
+            "invalid_request",
+            f"the request is not valid JSON: {error}, but got {_short(_text(raw))}; send an object, "
+            'e.g. {"query": "Who may sign?"}',
+        ) from None
     if not isinstance(data, dict):
         raise StepError(
             "invalid_request", f"the request must be a JSON object, but is {_json_type(data)}"
         )
     _check_values(data, depth)
     return data
+
+
+def _text(raw: str | bytes) -> str:
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
 
 
 def _json_type(value: object) -> str:
