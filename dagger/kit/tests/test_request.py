@@ -149,6 +149,7 @@ class Asked(BaseModel):
 
     query: str
     retrieve: Options = Options()
+    steps: list[Options] | None = None
 
     @field_validator("query")
     @classmethod
@@ -165,6 +166,8 @@ class Asked(BaseModel):
          "retrieve.top-k: unknown option; did you mean 'top_k'?"),
         ({"query": " ", "retrieve": {"Mode": "dense"}}, "retrieve.Mode",
          "retrieve.Mode: unknown option; did you mean 'mode'?"),
+        ({"query": "x", "steps": [{}, {"topk": 1}]}, "steps.1.topk",
+         "steps.1.topk: unknown option; did you mean 'top_k'?"),
         ({}, "query", "query: required, but missing"),
         ({"quer": "x"}, "query", "query: required, but missing; did you misspell it as 'quer'?"),
         ({"Query": "x"}, "query", "query: required, but missing; did you misspell it as 'Query'?"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pydantic_core
 from pydantic import (
@@ -179,11 +179,19 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> Ste
 
 
 def _fields(model: Any, path: Sequence[int | str]) -> Iterable[str]:
-    """Return the fields of a model, or of the model that one of its fields is."""
+    """Return the fields of a model, or of the model that one of its fields is or has items of."""
     for part in path:
-        fields = getattr(model, "model_fields", {})
-        model = fields[part].annotation if part in fields else None
+        if isinstance(part, str):
+            fields = getattr(model, "model_fields", {})
+            model = _innermost(fields[part].annotation) if part in fields else None
     return getattr(model, "model_fields", ())
+
+
+def _innermost(annotation: Any) -> Any:
+    """Return the type in lists and unions: that of `list[Message] | None` is `Message`."""
+    while arguments := get_args(annotation):
+        annotation = arguments[0]
+    return annotation
 
 
 def _near(name: int | str, names: Any) -> str | None:
