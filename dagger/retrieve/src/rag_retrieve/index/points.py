@@ -91,6 +91,7 @@ def chunk_point(
     dense: Vectors,
     sentences: Mapping[str, Any],
     sparse: Sparse,
+    language: str | None,
 ) -> Point:
     """Return the point of a passage; `sentences` are packed by `sentence_vectors`."""
     payload: dict[str, Any] = {
@@ -104,6 +105,8 @@ def chunk_point(
         "page": piece.page,
         "metadata": {**document.metadata, **row_values(document, piece.tables)},
     }
+    if language:
+        payload["language"] = language
     if date := date_of(document):
         payload["date"] = date
     if piece.headings:
