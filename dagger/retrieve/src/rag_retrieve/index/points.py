@@ -12,7 +12,7 @@ from typing import Any
 from ..documents import Heading, LoadedDocument, Table
 from ..documents.chunker import Chunk
 from ..documents.dated import date_of
-from ..documents.tabular import row_values
+from ..documents.tabular import row_values, sheets_of
 from ..stores.base import Point, Sparse
 from .embedders import Vectors
 
@@ -103,7 +103,11 @@ def chunk_point(
         "text": piece.text,
         "span": list(piece.span),
         "page": piece.page,
-        "metadata": {**document.metadata, **row_values(document, piece.tables)},
+        "metadata": {
+            **document.metadata,
+            **sheets_of(document, piece.span),
+            **row_values(document, piece.tables),
+        },
     }
     if language:
         payload["language"] = language
