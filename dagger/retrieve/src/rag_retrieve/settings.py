@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -100,3 +102,11 @@ class RetrieveSettings(BreakerSettings):
     def embedding_key(self) -> str | None:
         """Return the key of the embedding service; raises `retriever_misconfigured`."""
         return self.secret("embedding_api_key", code="retriever_misconfigured")
+
+
+def child_environment(
+    variables: Mapping[str, str], *, without: Collection[str] = ()
+) -> dict[str, str]:
+    """Return this process's environment for a command it starts, with and without these variables."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return {**kept, **variables}

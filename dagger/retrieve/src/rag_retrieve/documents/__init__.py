@@ -6,13 +6,14 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import PurePosixPath
 
-from .document import Heading, LoadedDocument, Table, page_of, stem, unreadable
+from .document import Heading, LoadedDocument, Origin, Table, page_of, stem, unreadable
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
     "SUPPORTED_SUFFIXES",
     "Heading",
     "LoadedDocument",
+    "Origin",
     "Table",
     "load",
     "page_of",
