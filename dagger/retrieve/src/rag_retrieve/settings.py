@@ -110,3 +110,8 @@ def child_environment(
     """Return this process's environment for a command it starts, with and without these variables."""
     kept = {name: value for name, value in os.environ.items() if name not in without}
     return {**kept, **variables}
+
+
+def aws_environment() -> dict[str, str]:
+    """Return the variables `AWS_…` that are set, which name the keys and the server of a bucket."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}

@@ -1,4 +1,4 @@
-"""`rag sync` and `rag sources …`: documents from a folder or git, kept in step."""
+"""`rag sync` and `rag sources …`: documents from a folder, git or S3, kept in step."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Kind(StrEnum):
 
     folder = "folder"
     git = "git"
+    s3 = "s3"
 
 
 def sync(
@@ -30,7 +31,7 @@ def sync(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder, or a git repository: URL#BRANCH:FOLDER.",
+            help="A folder, a git repository (URL#BRANCH:FOLDER), or s3://BUCKET/PREFIX.",
         ),
     ],
     collection: Collection = "default",
@@ -60,6 +61,17 @@ def sync(
             show_default="that of the source",
         ),
     ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="S3-compatible server.",
+            show_default="AWS_ENDPOINT_URL, or Amazon's",
+        ),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Of the bucket.", show_default="AWS_REGION, or us-east-1")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring a collection in step with a source: only what changed, and nothing that came by hand."""
@@ -70,7 +82,9 @@ def sync(
             name=name, prune=prune, adopt=adopt, groups_file=groups_file, links=links
         )
         with (
-            open_source(source, kind=kind and kind.value) as opened,
+            open_source(
+                source, kind=kind and kind.value, endpoint=endpoint, region=region
+            ) as opened,
             loaded(open_retriever()) as retriever,
         ):
             with screen.progress(f"listing {opened.name}") as tick:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from rag_kit.errors import StepError
 
@@ -16,7 +17,15 @@ Kind = Literal["folder", "git", "s3", "web"]
 
 @dataclass(frozen=True)
 class Access:
-    """How sources are reached."""
+    """How sources are reached.
+
+    Args:
+        endpoint: URL of an S3-compatible server; None: `AWS_ENDPOINT_URL`, or Amazon's.
+        region: Of a bucket; None: `AWS_REGION`, or us-east-1.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
 
 
 def kind_of(address: str) -> Kind:
@@ -47,8 +56,8 @@ def kind_of(address: str) -> Kind:
 def _no_source(address: str) -> StepError:
     return StepError(
         "invalid_request",
-        f"'{without_credentials(address)}' is no source; give a folder or a git repository "
-        "(URL#BRANCH:FOLDER)",
+        f"'{without_credentials(address)}' is no source; give a folder, a git repository "
+        "(URL#BRANCH:FOLDER) or s3://BUCKET/PREFIX",
         param="source",
     )
 
@@ -75,12 +84,45 @@ def open_source(address: str, *, kind: Kind | None = None, access: Access = Acce
         StepError: `invalid_request`, `misconfigured`.
     """
     chosen = kind or kind_of(address)
-    if chosen not in ("folder", "git"):
+    if chosen == "web":
         raise _no_source(address)
     if chosen == "folder":
         from .folder import FolderSource
 
-        return FolderSource(Path(address.removeprefix("file://")))
+        return FolderSource(_path(address))
+    if chosen == "s3":
+        return _bucket(address, access)
     from .git import GitSource
 
     return GitSource(address)
+
+
+def _path(address: str) -> Path:
+    parts = urlsplit(address)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else Path(address)
+
+
+def _bucket(address: str, access: Access) -> Source:
+    from ..settings import aws_environment
+    from .bucket import BucketSource, S3Access
+    from .signature import Credentials
+
+    variables = aws_environment()
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    access_key, secret_key = (variables.get(name) for name in names)
+    if bool(access_key) != bool(secret_key):
+        raise StepError("misconfigured", f"only one of {' and '.join(names)} is set; set both")
+    endpoint = access.endpoint or variables.get(
+        "AWS_ENDPOINT_URL_S3", variables.get("AWS_ENDPOINT_URL")
+    )
+    if endpoint and not re.match(r"https?://[^\s/]+", endpoint):
+        raise StepError(
+            "invalid_request",
+            f"'{endpoint}' is no URL of a server; write https://HOST:PORT",
+            param="endpoint",
+        )
+    region = variables.get("AWS_REGION", variables.get("AWS_DEFAULT_REGION", "us-east-1"))
+    credentials = None
+    if access_key and secret_key:
+        credentials = Credentials(access_key, secret_key, variables.get("AWS_SESSION_TOKEN"))
+    return BucketSource(address, S3Access(endpoint, access.region or region, credentials))

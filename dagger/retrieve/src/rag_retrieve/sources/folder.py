@@ -11,7 +11,7 @@ from rag_kit.errors import StepError
 
 from ..documents import MAX_DOCUMENT_BYTES, Origin
 from ..index.places import readable, skipped_of, walk
-from .source import Item, Listing, OnProgress
+from .source import Item, Listing, OnProgress, too_large
 
 
 class FolderSource:
@@ -63,11 +63,3 @@ def _content(path: Path) -> bytes | StepError:
         return too_large(size) if size > MAX_DOCUMENT_BYTES else path.read_bytes()
     except OSError as error:
         return StepError("document_unreadable", f"cannot read it: {error.strerror}")
-
-
-def too_large(size: int) -> StepError:
-    """Return the error for content that is larger than a document may be."""
-    return StepError(
-        "document_unreadable",
-        f"{size} bytes is over the limit of {MAX_DOCUMENT_BYTES}; split the file",
-    )

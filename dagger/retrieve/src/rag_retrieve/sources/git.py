@@ -21,8 +21,7 @@ from rag_kit.errors import StepError
 from ..documents import MAX_DOCUMENT_BYTES, Origin
 from ..index.places import readable, skipped_of
 from ..settings import child_environment
-from .folder import too_large
-from .source import Item, Listing, OnProgress, is_readable, not_read, quoted, unavailable
+from .source import Item, Listing, OnProgress, is_readable, not_read, quoted, too_large, unavailable
 from .source import without_credentials as plain
 
 FETCH_S = 600.0  # seconds a fetch may take

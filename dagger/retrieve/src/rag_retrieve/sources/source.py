@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from rag_kit.errors import StepError
 from rag_kit.reports import Progress, Skipped
 
-from ..documents import SUPPORTED_SUFFIXES, Origin
+from ..documents import MAX_DOCUMENT_BYTES, SUPPORTED_SUFFIXES, Origin
 
 OnProgress = Callable[[Progress], None]
 
@@ -114,3 +114,11 @@ def quoted(path: str) -> str:
 def unavailable(address: str, why: str) -> StepError:
     """Return the error for a source that does not answer as it should."""
     return StepError("source_unavailable", f"{address}: {why}", param="source")
+
+
+def too_large(size: int) -> StepError:
+    """Return the error for content that is larger than a document may be."""
+    return StepError(
+        "document_unreadable",
+        f"{size} bytes is over the limit of {MAX_DOCUMENT_BYTES}; split the file",
+    )
