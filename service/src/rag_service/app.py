@@ -20,6 +20,7 @@ from rag_kit.errors import CODES, StepError
 
 from .api import (
     dify,
+    document_view,
     documents,
     health,
     openai_chat,
@@ -45,6 +46,10 @@ from .service import Service
 from .settings import ServiceSettings, read_settings
 
 LOG = logging.getLogger(__name__)
+# the view before the document, whose id may end in `/view`
+PARTS = (
+    questions, dify, document_view, documents, health, openai_chat, openai_vector_stores, rerank,
+)  # fmt: skip
 CLOSE_S = 10.0  # seconds the runner may take to close
 ABOUT = """Ask documents; answers come with verified citations. Every failure has one shape, and a
 `code` to act on."""
@@ -120,7 +125,7 @@ def create_app(
     )
     app.state.service = service
     app.state.routes = []
-    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores, rerank):
+    for part in PARTS:
         app.include_router(part.router)
         app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)

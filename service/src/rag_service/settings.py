@@ -102,6 +102,12 @@ class ServiceSettings(PacedSettings):
         description="Path that a reverse proxy puts before the service's, e.g. `/rag`; none: as a "
         "trusted proxy's `X-Forwarded-Prefix` says.",
     )
+    public_url: str | None = Field(
+        None,
+        pattern=URL,
+        description="Address at which users' browsers reach the service, with its prefix, for the links "
+        "in citations, e.g. `https://docs.example.com/rag`; none: as the request addressed it.",
+    )
     trusted_proxies: tuple[str, ...] = Field(
         ("127.0.0.1", "::1"),
         description='Addresses and networks of reverse proxies, as JSON: `["10.0.0.0/8"]`. '

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic_core
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from rag_kit import reports
 from rag_kit.errors import CODES, ErrorBody, StepError, envelope
@@ -22,7 +22,7 @@ from ..access import MAX_GROUPS, may_read
 from ..http.context import Context, context_of
 from ..http.errors import JSON
 from ..http.openapi import EVENT_STREAM, FAILURES, Responses, failures
-from ..http.requests import takes
+from ..http.requests import takes, whole_number
 from ..library.jobs import Job
 from ..library.library import Library
 from ..library.uploads import (
@@ -151,20 +151,7 @@ async def library_of(service: ServiceDep) -> Library:
 LibraryDep = Annotated[Library, Depends(library_of)]
 
 
-def _to_limit(value: object) -> object:
-    if isinstance(value, str) and not (
-        value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE
-    ):
-        raise ValueError(f"send a number from 1 to {MAX_PAGE}, but got {value[:40]!r}")
-    return value
-
-
-Limit = Annotated[
-    int,
-    Query(description="How many."),
-    BeforeValidator(_to_limit),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
-]
+Limit = Annotated[int, Query(description="How many."), *whole_number(1, MAX_PAGE)]
 Wait = Annotated[Flag, Query(description="false: answer 202 at once.")]
 AllowedGroups = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
@@ -320,10 +307,10 @@ async def document(
     library: LibraryDep, collection: ReadableCollection, caller: Caller, document_id: str
 ) -> StoredDocument:
     """Show a document with its text; its id may hold slashes, as a path does."""
-    return await _readable_document(library, caller, collection, document_id)
+    return await readable_document(library, caller, collection, document_id)
 
 
-async def _readable_document(
+async def readable_document(
     library: Library, caller: Context, collection: str, document_id: str
 ) -> StoredDocument:
     """Return a document; one that the caller may not read looks as if it did not exist.
@@ -357,7 +344,7 @@ async def delete_document(
 ) -> reports.IngestReport:
     """Delete a document; no answer finds it from then on."""
     if caller.principal.groups is not None:
-        await _readable_document(library, caller, collection, document_id)
+        await readable_document(library, caller, collection, document_id)
     report = await _in_time(
         caller, library.delete_documents(collection, [document_id], caller.tenant)
     )

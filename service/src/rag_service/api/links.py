@@ -1,0 +1,57 @@
+"""Addresses of what is cited: the document's own where it has one, else its view here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+
+from ..service import Service
+
+WEB = ("http://", "https://")
+MAX_SPANS = 8  # marked in one view: an address has to stay short
+
+
+class Links:
+    """Makes addresses that a user's browser can open.
+
+    Args:
+        base: Where browsers reach the service, e.g. `https://docs.example.com/rag`.
+    """
+
+    def __init__(self, base: str) -> None:
+        self._base = base.rstrip("/")
+
+    @classmethod
+    def of(cls, request: Request, service: Service) -> Links:
+        """Return those of a request: under RAG_PUBLIC_URL, else under the address it was sent to."""
+        return cls(service.settings.public_url or str(request.base_url))
+
+    def cited(self, citation: Mapping[str, Any], collection: str) -> str:
+        """Return the address of what a citation quotes."""
+        return self._to(citation, collection, citation["spans"])
+
+    def found(self, result: Mapping[str, Any], collection: str) -> str:
+        """Return the address of a passage."""
+        return self._to(result, collection, [result["span"]])
+
+    def document(self, document_id: str, collection: str) -> str:
+        """Return the address of a whole document."""
+        path = quote(document_id, safe="/")
+        return f"{self._base}/v1/documents/{path}/view?{urlencode({'collection': collection})}"
+
+    def _to(self, place: Mapping[str, Any], collection: str, spans: Sequence[Sequence[int]]) -> str:
+        source: str = place["source"]
+        if source.startswith(WEB):
+            return source
+        page = [("page", place["page"])] if place["page"] else []
+        marked = [
+            (name, at)
+            for span in spans[:MAX_SPANS]
+            for name, at in zip(("start", "end"), span, strict=True)
+        ]
+        query = urlencode([*page, *marked])
+        more = f"&{query}" if query else ""
+        return f"{self.document(place['document_id'], collection)}{more}#cited"
