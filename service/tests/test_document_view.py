@@ -15,7 +15,7 @@ from service_kit import serving, settings
 
 from rag_kit.reports import StoredDocument
 from rag_service.api.document_view import BEFORE, WHOLE, to_page
-from rag_service.api.links import Links
+from rag_service.links import Links
 
 BOARD, HR = "k-board-0123456789abcdef", "k-hr-0123456789abcdef0"
 KEYS = json.dumps(

@@ -24,6 +24,7 @@ from .api import (
     documents,
     health,
     openai_chat,
+    openai_responses,
     openai_vector_stores,
     questions,
     rerank,
@@ -46,10 +47,17 @@ from .service import Service
 from .settings import ServiceSettings, read_settings
 
 LOG = logging.getLogger(__name__)
-# the view before the document, whose id may end in `/view`
 PARTS = (
-    questions, dify, document_view, documents, health, openai_chat, openai_vector_stores, rerank,
-)  # fmt: skip
+    questions,
+    dify,
+    document_view,  # before the document, whose id may end in `/view`
+    documents,
+    health,
+    openai_chat,
+    openai_responses,
+    openai_vector_stores,
+    rerank,
+)
 CLOSE_S = 10.0  # seconds the runner may take to close
 ABOUT = """Ask documents; answers come with verified citations. Every failure has one shape, and a
 `code` to act on."""
@@ -125,6 +133,7 @@ def create_app(
     )
     app.state.service = service
     app.state.routes = []
+    app.state.responses = openai_responses.Responses()
     for part in PARTS:
         app.include_router(part.router)
         app.state.routes += part.router.routes

@@ -22,6 +22,7 @@ from .access import as_asked, check_passages, restricted
 from .http.context import Context, context_of
 from .http.fair_queue import Admission
 from .http.metrics import Metrics
+from .links import Links
 from .runners.base import Runner
 from .settings import ApiKey, ServiceSettings
 
@@ -32,6 +33,7 @@ LOG = logging.getLogger(__name__)
 # `/readyz` fails with these, but questions are still tried: the dependency may be back.
 TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
 CHECKED = ("search_results", "final_answer")  # events that hold passages
+CITING = ("citation", "final_answer")  # events that hold citations
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -90,8 +92,8 @@ class Service:
         """
         runner = runner or self.runner
         text = await self._ask(http, request, runner, runner.answer)
-        self._note(context_of(http.scope), text)
-        return text
+        answer = self._note(context_of(http.scope), text)
+        return self._with_addresses(http, request, answer)
 
     async def search(self, http: Request, request: RagRequest) -> str:
         """Return a `SearchResponse` as JSON text; arguments and errors as for `answer`."""
@@ -107,6 +109,42 @@ class Service:
         data: dict[str, Any] = pydantic_core.from_json(reply)
         return data
 
+    async def complete(
+        self,
+        http: Request,
+        collection: str,
+        messages: list[dict[str, str]],
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Have the language model go on with a conversation, without a search.
+
+        Args:
+            http: As for `answer`.
+            collection: Whose model it is; the key must be allowed to use it.
+            messages: The conversation, oldest first.
+            options: Of `generate`; None: not given.
+
+        Returns:
+            id, answer, finish_reason, usage, model.
+
+        Raises:
+            StepError: `not_supported`, there is no model; those of `answer`.
+        """
+        context = context_of(http.scope)
+        self.authorize(context, collection)
+        self._require_ready(self.runner)
+        text = _completion_request(context, messages, options)
+        reply = await self._in_slot(http, context, lambda: self.runner.generate(text))
+        data = pydantic_core.from_json(reply)
+        if not data["llm_generated"] and data["finish_reason"] == "no_context":
+            raise StepError(
+                "not_supported",
+                "no language model is configured, which a side task needs; the operator sets "
+                "RAG_LLM_BASE_URL and RAG_LLM_MODEL, or takes it out of RAG_SIDE_TASKS",
+            )
+        names = ("answer", "finish_reason", "usage")
+        return {"id": context.request_id, **{name: data[name] for name in names}}
+
     async def events(
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -121,7 +159,23 @@ class Service:
                     check_passages(groups, event.data)
                 if event.name == "final_answer":
                     self._note(context, event.data)
+                if event.name in CITING:
+                    data = pydantic_core.from_json(event.data)
+                    event = Event(event.name, self._with_addresses(http, request, data))
                 yield event
+
+    def links(self, http: Request) -> Links:
+        """Return what makes addresses for the sender of a request."""
+        views = self.library is not None
+        return Links.of(http, self.settings.public_url, views=views)
+
+    def _with_addresses(self, http: Request, request: RagRequest, data: dict[str, Any]) -> str:
+        """Return an answer, or the event of one citation, as JSON with the citations' addresses."""
+        links = self.links(http)
+        for citation in [data["citation"]] if "citation" in data else data["citations"]:
+            if url := links.cited(citation, request.collection):
+                citation["url"] = url
+        return pydantic_core.to_json(data).decode()
 
     async def _ask(
         self,
@@ -215,8 +269,8 @@ class Service:
             step=step,
         )
 
-    def _note(self, context: Context, text: str) -> None:
-        """Update metrics and context from a response."""
+    def _note(self, context: Context, text: str) -> dict[str, Any]:
+        """Update metrics and context from a response; returns it."""
         data: dict[str, Any] = pydantic_core.from_json(text)
         context.timings_ms = data["timings_ms"]
         for step, ms in context.timings_ms.items():
@@ -229,6 +283,7 @@ class Service:
             self.metrics.truncated.inc()
         if data.get("degraded"):
             self.metrics.degraded.inc()
+        return data
 
     # -- readiness ----------------------------------------------------------------------
 
@@ -330,6 +385,24 @@ class Service:
                 raise
             # a new installation must be reachable to take its first documents
             self.note = f"no collection '{probe.collection}' yet; add documents to make it"
+
+
+def _completion_request(
+    context: Context, messages: list[dict[str, str]], options: dict[str, Any]
+) -> str:
+    """Return the request of the step `generate` for a prompt of the client's own."""
+    given = {name: value for name, value in options.items() if value is not None}
+    request = {
+        "query": "side task",
+        "request_id": context.request_id,
+        "contexts": [],
+        "warnings": [],
+        "provenance": {},
+        "prompt": messages,
+        "no_context": "answer",
+        "generate": {**given, "deadline_s": max(0.001, round(context.remaining_s(), 3))},
+    }
+    return pydantic_core.to_json(request).decode()
 
 
 async def _as_asked(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -118,6 +118,12 @@ class ServiceSettings(PacedSettings):
         pattern=r"^[A-Za-z0-9-]+$",
         description="Header in which a trusted proxy lists the groups of its user, separated by "
         "commas; without the header a request sees documents for everybody alone.",
+    )
+    side_tasks: tuple[Annotated[str, Field(min_length=3)], ...] = Field(
+        (),
+        description="How the side tasks of chat clients begin (titles, tags, follow-up questions), as "
+        'JSON: `["### Task:"]`; the language model answers them without a search. None: they are '
+        "questions like any other.",
     )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
@@ -311,6 +317,7 @@ def read_settings(**overrides: Any) -> ServiceSettings:
     except SettingsError:
         raise StepError(
             "misconfigured",
-            "RAG_ALLOWED_HOSTS, RAG_ALLOWED_ORIGINS and RAG_TRUSTED_PROXIES are lists in JSON: "
+            "RAG_ALLOWED_HOSTS, RAG_ALLOWED_ORIGINS, RAG_TRUSTED_PROXIES and RAG_SIDE_TASKS are "
+            "lists in JSON: "
             'write ["first", "second"]',
         ) from None

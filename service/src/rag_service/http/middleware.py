@@ -41,7 +41,8 @@ PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, n
 UPLOADS = "/v1/documents"
 ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
 QUESTIONS = (
-    "/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/rerank", "/v2/rerank", "/rerank",
+    "/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/responses", "/v1/embeddings",
+    "/v1/rerank", "/v2/rerank", "/rerank",
 )  # fmt: skip
 HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # of every response
 

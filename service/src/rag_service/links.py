@@ -8,8 +8,6 @@ from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 
-from ..service import Service
-
 WEB = ("http://", "https://")
 MAX_SPANS = 8  # marked in one view: an address has to stay short
 
@@ -19,22 +17,23 @@ class Links:
 
     Args:
         base: Where browsers reach the service, e.g. `https://docs.example.com/rag`.
+        views: Whether the service has the documents, and so views of them.
     """
 
-    def __init__(self, base: str) -> None:
-        self._base = base.rstrip("/")
+    def __init__(self, base: str, *, views: bool = True) -> None:
+        self._base, self._views = base.rstrip("/"), views
 
     @classmethod
-    def of(cls, request: Request, service: Service) -> Links:
-        """Return those of a request: under RAG_PUBLIC_URL, else under the address it was sent to."""
-        return cls(service.settings.public_url or str(request.base_url))
+    def of(cls, http: Request, public_url: str | None, *, views: bool) -> Links:
+        """Return those under RAG_PUBLIC_URL, else under the address a request was sent to."""
+        return cls(public_url or str(http.base_url), views=views)
 
-    def cited(self, citation: Mapping[str, Any], collection: str) -> str:
-        """Return the address of what a citation quotes."""
+    def cited(self, citation: Mapping[str, Any], collection: str) -> str | None:
+        """Return the address of what a citation quotes; None where it has none."""
         return self._to(citation, collection, citation["spans"])
 
-    def found(self, result: Mapping[str, Any], collection: str) -> str:
-        """Return the address of a passage."""
+    def found(self, result: Mapping[str, Any], collection: str) -> str | None:
+        """Return the address of a passage; None where it has none."""
         return self._to(result, collection, [result["span"]])
 
     def document(self, document_id: str, collection: str) -> str:
@@ -42,10 +41,14 @@ class Links:
         path = quote(document_id, safe="/")
         return f"{self._base}/v1/documents/{path}/view?{urlencode({'collection': collection})}"
 
-    def _to(self, place: Mapping[str, Any], collection: str, spans: Sequence[Sequence[int]]) -> str:
+    def _to(
+        self, place: Mapping[str, Any], collection: str, spans: Sequence[Sequence[int]]
+    ) -> str | None:
         source: str = place["source"]
         if source.startswith(WEB):
             return source
+        if not self._views:
+            return None
         page = [("page", place["page"])] if place["page"] else []
         marked = [
             (name, at)
