@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy
 import openai
 import pytest
 from service_kit import QUESTION
@@ -167,3 +168,40 @@ def test_no_such_collection(client: openai.OpenAI) -> None:
         client.vector_stores.search("nowhere", query=QUESTION)
 
     assert failed.value.code == "collection_not_found"
+
+
+# -- embeddings -----------------------------------------------------------------------------------
+
+
+def test_embeddings(client: openai.OpenAI, http: httpx.Client) -> None:
+    """As the client asks for them (base64) and as plain numbers; near texts are near."""
+    texts = ["The garage opens at five.", "When does the car park open?", "Fish is served."]
+
+    made = client.embeddings.create(model="any", input=texts)
+    plain = http.post("/v1/embeddings", json={"input": texts[0], "dimensions": 384}).json()
+
+    garage, question, fish = (numpy.array(one.embedding) for one in made.data)
+    assert garage @ question > garage @ fish
+    assert abs(numpy.linalg.norm(garage) - 1) < 1e-5
+    assert numpy.allclose(plain["data"][0]["embedding"], garage, atol=1e-6)
+    assert made.usage.total_tokens > plain["usage"]["prompt_tokens"] > 5
+    assert made.model == plain["model"] != "any"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": []}, "input"),
+        ({"input": " "}, "input"),
+        ({"input": ["a", ""]}, "input.1"),
+        ({"input": [1, 2]}, "input"),
+        ({"input": "a", "dimensions": 7}, "dimensions"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": ["a"] * 2049}, "input"),
+    ],
+)
+def test_what_cannot_be_embedded(http: httpx.Client, body: Any, param: str) -> None:
+    response = http.post("/v1/embeddings", json=body)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (422, param)

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from rag_kit.errors import CODES, StepError
+from rag_pipeline.settings import read_settings as rag_settings
 
 from .api import (
     dify,
@@ -24,7 +25,10 @@ from .api import (
     documents,
     health,
     openai_chat,
+    openai_embeddings,
+    openai_files,
     openai_responses,
+    openai_stores,
     openai_vector_stores,
     questions,
     rerank,
@@ -41,6 +45,7 @@ from .http.openapi import describe
 from .http.proxies import Paths, Proxies
 from .http.same_origin import SameOrigin
 from .http.tracing import open_traces
+from .library.files import Files
 from .library.library import Library, open_library
 from .runners.base import Runner
 from .service import Service
@@ -56,6 +61,9 @@ PARTS = (
     openai_chat,
     openai_responses,
     openai_vector_stores,
+    openai_stores,
+    openai_files,
+    openai_embeddings,
     rerank,
 )
 CLOSE_S = 10.0  # seconds the runner may take to close
@@ -91,6 +99,8 @@ def create_app(
     service = Service(settings, keys, metrics, admission, runner or open_runner(settings))
     service.containers = _containers(settings, service.runner)
     service.library = open_library(settings, service.runner, metrics)
+    if service.library is not None:
+        service.files = Files(rag_settings().home, settings.max_files_bytes)
     keyring = Keyring(keys)
     traces = open_traces(settings.otlp_endpoint)
 

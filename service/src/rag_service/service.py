@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic_core
 from starlette.requests import Request
@@ -27,9 +27,11 @@ from .runners.base import Runner
 from .settings import ApiKey, ServiceSettings
 
 if TYPE_CHECKING:
+    from .library.files import Files
     from .library.library import Library
 
 LOG = logging.getLogger(__name__)
+Result = TypeVar("Result")
 # `/readyz` fails with these, but questions are still tried: the dependency may be back.
 TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
 CHECKED = ("search_results", "final_answer")  # events that hold passages
@@ -50,6 +52,7 @@ class Service:
         runner: Answers `POST /rag_modules` and all other questions.
         containers: Answers `POST /rag`; None where there is no engine.
         library: Keeps documents; None where they are kept elsewhere.
+        files: Keeps files as they were uploaded; None without a library.
         missing: Why it is not ready; None: it is.
         note: What a user of a ready service should know: there is nothing to ask yet; or empty.
         on_fatal: Called when the runner can never start.
@@ -64,6 +67,7 @@ class Service:
     runner: Runner
     containers: Runner | None = None
     library: Library | None = None
+    files: Files | None = None
     missing: StepError | None = field(
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
@@ -108,6 +112,11 @@ class Service:
         reply = await self._in_slot(http, context, lambda: self.runner.rerank(text))
         data: dict[str, Any] = pydantic_core.from_json(reply)
         return data
+
+    async def in_slot(self, http: Request, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do other work that takes a processor as a question does; errors as for `answer`."""
+        self._require_ready(self.runner)
+        return await self._in_slot(http, context_of(http.scope), work)
 
     async def complete(
         self,
@@ -192,11 +201,11 @@ class Service:
         return found
 
     async def _in_slot(
-        self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
-    ) -> str:
+        self, http: Request, context: Context, work: Callable[[], Awaitable[Result]]
+    ) -> Result:
         """Work in a slot; when the client goes away, the work is cancelled."""
 
-        async def answer() -> str:
+        async def answer() -> Result:
             async with self._slot(context):
                 return await work()
 
@@ -251,7 +260,12 @@ class Service:
                 param="collection",
                 step="retrieve",
             )
-        if write and not context.principal.write:
+        if write:
+            self.authorize_writing(context)
+
+    def authorize_writing(self, context: Context) -> None:
+        """Check that a key may change documents and files; raises `forbidden`."""
+        if not context.principal.write:
             self.metrics.authz_deny.inc()
             raise StepError(
                 "forbidden", f"the key '{context.principal.name}' may read, not change documents"

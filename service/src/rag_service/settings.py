@@ -142,6 +142,9 @@ class ServiceSettings(PacedSettings):
     )
     max_body_bytes: int = Field(256 * 1024, ge=1024, description="Largest request.")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Largest upload of documents.")
+    max_files_bytes: int = Field(
+        10 * 2**30, ge=1024, description="Bytes that the files of one key at /v1/files may have."
+    )
     rate_per_minute: int = Field(
         0, ge=0, description="Requests a minute of one key, or address without keys; 0: any number."
     )

@@ -23,6 +23,7 @@ from ..http.context import Context, context_of
 from ..http.errors import JSON
 from ..http.openapi import EVENT_STREAM, FAILURES, Responses, failures
 from ..http.requests import takes, whole_number
+from ..library.files import Files
 from ..library.jobs import Job
 from ..library.library import Library
 from ..library.uploads import (
@@ -151,6 +152,15 @@ async def library_of(service: ServiceDep) -> Library:
 LibraryDep = Annotated[Library, Depends(library_of)]
 
 
+async def files_of(service: ServiceDep, library: LibraryDep) -> Files:
+    """Return who keeps files; raises `not_supported` where documents are kept elsewhere."""
+    assert service.files is not None, "opened with the library"
+    return service.files
+
+
+FilesDep = Annotated[Files, Depends(files_of)]
+
+
 Limit = Annotated[int, Query(description="How many."), *whole_number(1, MAX_PAGE)]
 Wait = Annotated[Flag, Query(description="false: answer 202 at once.")]
 AllowedGroups = Annotated[
@@ -209,7 +219,7 @@ ReadableJob = Annotated[Job, Depends(readable_job)]
 WritableJob = Annotated[Job, Depends(writable_job)]
 
 
-async def _in_time(caller: Context, work: Awaitable[Result]) -> Result:
+async def in_time(caller: Context, work: Awaitable[Result]) -> Result:
     """Return what the work gives.
 
     Raises:
@@ -225,7 +235,7 @@ async def _in_time(caller: Context, work: Awaitable[Result]) -> Result:
         ) from None
 
 
-def _sees_all(caller: Context) -> None:
+def sees_all(caller: Context) -> None:
     """Refuse what concerns documents that the caller may not even see.
 
     Raises:
@@ -243,7 +253,7 @@ def _sees_all(caller: Context) -> None:
 @router.get("/v1/collections", summary="List the collections")
 async def collections(library: LibraryDep, caller: Caller) -> Collections:
     """List the collections this key may use, with how many documents and passages they hold."""
-    found = await _in_time(caller, library.collections())
+    found = await in_time(caller, library.collections())
     return Collections(collections=[one for one in found if caller.principal.may_use(one.name)])
 
 
@@ -252,8 +262,8 @@ async def delete_collection(
     library: LibraryDep, collection: WritableCollectionInPath, caller: Caller
 ) -> DeletedCollection:
     """Delete a collection and all it holds."""
-    _sees_all(caller)
-    await _in_time(caller, library.delete_collection(collection, caller.tenant))
+    sees_all(caller)
+    await in_time(caller, library.delete_collection(collection, caller.tenant))
     return DeletedCollection(collection=collection, deleted=True)
 
 
@@ -274,7 +284,7 @@ async def reindex(
 
     Questions are answered from the old one until the new one is complete.
     """
-    _sees_all(context_of(request.scope))
+    sees_all(context_of(request.scope))
     await request.body()  # it is empty; the next message is that the client went away
     job = library.reindex(collection, context_of(request.scope).tenant)
     return await _followed(service, request, job, wait=wait)
@@ -292,7 +302,7 @@ async def documents(
     after: Annotated[str, Query(description="The `next` of the page before.")] = "",
 ) -> Documents:
     """List documents by id, a page at a time; `next` is null on the last page."""
-    found = await _in_time(caller, library.documents(collection))
+    found = await in_time(caller, library.documents(collection))
     groups = caller.principal.groups
     found = [info for info in found if may_read(groups, info.metadata)]
     page = [info for info in found if info.document_id > after][: limit + 1]
@@ -318,7 +328,7 @@ async def readable_document(
     Raises:
         StepError: `document_not_found`.
     """
-    found = await _in_time(caller, library.document(collection, document_id))
+    found = await in_time(caller, library.document(collection, document_id))
     if not may_read(caller.principal.groups, found.metadata):
         raise _no_document(collection, document_id)
     return found
@@ -345,7 +355,7 @@ async def delete_document(
     """Delete a document; no answer finds it from then on."""
     if caller.principal.groups is not None:
         await readable_document(library, caller, collection, document_id)
-    report = await _in_time(
+    report = await in_time(
         caller, library.delete_documents(collection, [document_id], caller.tenant)
     )
     if report.missing:

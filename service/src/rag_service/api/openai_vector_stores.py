@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from rag_pipeline.models import RagRequest
 
 from ..http.openapi import FAILURES
 from ..http.requests import NOT_BLANK, CollectionName, otherwise, takes
+from ..service import Service
 from .dependencies import ServiceDep, json_body
 from .openai_input import ignored, warned
 
@@ -101,7 +103,13 @@ async def search_vector_store(
     limit = body.max_num_results or 10
     best: dict[str, dict[str, Any]] = {}
     for query in queries:
-        found = await service.search(request, _question(body, query, collection, limit))
+        question = _question(body, query, collection, limit)
+        try:
+            found = await service.search(request, question)
+        except StepError as error:
+            if error.code != "collection_not_found" or not await _is_empty(service, collection):
+                raise
+            break
         for result in pydantic_core.from_json(found)["results"]:
             known = best.get(result["chunk_id"])
             if known is None or known["score"] < result["score"]:
@@ -114,6 +122,12 @@ async def search_vector_store(
         has_more=False,
         next_page=None,
     )
+
+
+async def _is_empty(service: Service, collection: str) -> bool:
+    """Whether a vector store was created and holds nothing yet."""
+    files = service.files
+    return files is not None and collection in await asyncio.to_thread(files.stores)
 
 
 def _question(body: VectorSearchRequest, query: str, collection: str, limit: int) -> RagRequest:

@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/+=-]{1,128}$")
 OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # need no key; nor does /page/…
 PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, no access log
-UPLOADS = "/v1/documents"
+UPLOADS = ("/v1/documents", "/v1/files")
 ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
 QUESTIONS = (
     "/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/responses", "/v1/embeddings",
@@ -368,7 +368,7 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = path_of(scope) == UPLOADS
+        upload = path_of(scope) in UPLOADS
         limit = self._settings.max_upload_bytes if upload else self._settings.max_body_bytes
         length = Headers(scope=scope).get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > limit:

@@ -21,7 +21,7 @@ from .errors import refuse
 
 SAFE = ("GET", "HEAD", "OPTIONS")  # change nothing, and other sites cannot read the response
 CORS_METHODS = "GET, POST, DELETE"
-CORS_EXPOSED = "Idempotency-Replayed, Retry-After, WWW-Authenticate, X-Rag-Warning, X-Request-Id"
+CORS_EXPOSED = "Idempotency-Replayed, Retry-After, WWW-Authenticate, X-Request-Id"
 CORS_MAX_AGE_S = 600
 
 
