@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 import read_files
@@ -38,13 +40,25 @@ def test_a_reader_that_takes_too_long_is_a_crash(tmp_path: Path) -> None:
     assert read_files.read(file, seconds=0) == ("crashed", "it took more than 0 s")
 
 
-def test_a_reader_that_dies_is_a_crash(tmp_path: Path) -> None:
-    """As one that runs out of memory; other files are read all the same."""
+def test_a_reader_that_needs_too_much_memory_is_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory is bounded; other files are read all the same."""
     file = tmp_path / "a.md"
-    file.write_text("Text. " * 7_000_000)  # more than the allocator keeps at hand
-
-    outcome = read_files.read(file, mib=1)
-
-    assert outcome.kind == "crashed"
     file.write_text("Text.")
+    with monkeypatch.context() as patched:
+        patched.setattr(read_files, "load", lambda name, data: bytes(1 << 30))
+
+        outcome = read_files.read(file, mib=1)
+
+    assert outcome == ("crashed", "MemoryError: ")
     assert read_files.read(file).kind == "read"
+
+
+def test_a_reader_that_dies_is_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that the system kills; the reason says with which exit code."""
+    file = tmp_path / "a.md"
+    file.write_text("Text.")
+    monkeypatch.setattr(read_files, "load", lambda name, data: os.kill(os.getpid(), SIGKILL))
+
+    assert read_files.read(file) == ("crashed", "its process died with exit code -9")

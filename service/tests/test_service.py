@@ -77,7 +77,7 @@ class Told(Runner):
 def service(runner: Told | None = None, *, ready: bool = True, **given: Any) -> Service:
     metrics = Metrics()
     admission = Admission(2, 2, 0.5, metrics)
-    made = Service(settings(**given), (), metrics, admission, runner or Told())
+    made = Service(settings(**given), False, metrics, admission, runner or Told())
     if ready:
         made.missing = None
     return made

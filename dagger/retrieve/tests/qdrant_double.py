@@ -372,7 +372,9 @@ def _filter(raw: Any) -> Any:
 
 def _condition(raw: Any) -> Any:
     if "is_null" in raw and isinstance(raw["is_null"], dict):
-        return q.IsNullCondition(raw["is_null"]["key"])
+        # the server looks into a list by the path of its elements, `a[]`; the embedded engine does
+        # by `a`, and one list too deep by `a[]`
+        return q.IsNullCondition(raw["is_null"]["key"].removesuffix("[]"))
     if "is_empty" in raw and isinstance(raw["is_empty"], dict):
         return q.IsEmptyCondition(raw["is_empty"]["key"])
     if "has_id" in raw:

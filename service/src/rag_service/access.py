@@ -28,7 +28,13 @@ def groups_of(header: str) -> Groups:
     Raises:
         StepError: `forbidden`, more than `MAX_GROUPS`.
     """
-    found = frozenset(filter(None, (name.strip() for name in header.split(","))))
+    return groups_in(header.split(","))
+
+
+def groups_in(names: object) -> Groups:
+    """Return the groups of a list of names; what is no name is left out. Errors as `groups_of`."""
+    listed = names if isinstance(names, list) else []
+    found = frozenset(filter(None, (one.strip() for one in listed if isinstance(one, str))))
     if len(found) > MAX_GROUPS:
         raise StepError("forbidden", f"{len(found)} groups; at most {MAX_GROUPS} can be checked")
     return found

@@ -44,6 +44,7 @@ from .http.middleware import OPEN, Gate, Keyring, Keys, Limits, Requests
 from .http.openapi import describe
 from .http.proxies import Paths, Proxies
 from .http.same_origin import SameOrigin
+from .http.tokens import Tokens
 from .http.tracing import open_traces
 from .library.files import Files
 from .library.library import Library, open_library
@@ -89,19 +90,21 @@ def create_app(
     """
     settings = settings or read_settings()
     metrics, keys = Metrics(), settings.keys()
+    keyring = Keyring(keys, Tokens(settings) if settings.oidc_issuer else None)
     admission = Admission(
         settings.max_concurrency,
         settings.max_queue,
         settings.queue_wait_s,
         metrics,
-        reserve=max(1, settings.max_concurrency // 8) if len(keys) > 1 else 0,
+        reserve=max(1, settings.max_concurrency // 8)
+        if len(keys) > 1 or settings.oidc_issuer
+        else 0,
     )
-    service = Service(settings, keys, metrics, admission, runner or open_runner(settings))
+    service = Service(settings, bool(keyring), metrics, admission, runner or open_runner(settings))
     service.containers = _containers(settings, service.runner)
     service.library = open_library(settings, service.runner, metrics)
     if service.library is not None:
         service.files = Files(rag_settings().home, settings.max_files_bytes)
-    keyring = Keyring(keys)
     traces = open_traces(settings.otlp_endpoint)
 
     @asynccontextmanager
@@ -152,7 +155,7 @@ def create_app(
     if settings.docs_page:
         add_api_docs(app)
     app.state.routes += app.router.routes
-    describe(app, OPEN, keyed=bool(service.keys))
+    describe(app, OPEN, keyed=service.keyed)
     stack = app.build_middleware_stack()  # the gate is outermost: refusals must be cheap
     gate = Gate(stack, admission=admission, keys=keyring, settings=settings, metrics=metrics)
     app.state.gate = gate

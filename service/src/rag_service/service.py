@@ -24,7 +24,7 @@ from .http.fair_queue import Admission
 from .http.metrics import Metrics
 from .links import Links
 from .runners.base import Runner
-from .settings import ApiKey, ServiceSettings
+from .settings import ServiceSettings
 
 if TYPE_CHECKING:
     from .library.files import Files
@@ -46,7 +46,7 @@ class Service:
 
     Args:
         settings: What is configured.
-        keys: The API keys; none: the service is open to this machine.
+        keyed: Whether callers need a key or a token; otherwise the service is open to this machine.
         metrics: Counters and gauges.
         admission: Slots and the queue for them.
         runner: Answers `POST /rag_modules` and all other questions.
@@ -61,7 +61,7 @@ class Service:
     """
 
     settings: ServiceSettings
-    keys: tuple[ApiKey, ...]
+    keyed: bool
     metrics: Metrics
     admission: Admission
     runner: Runner

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import httpx
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -125,6 +126,26 @@ class ServiceSettings(PacedSettings):
         'JSON: `["### Task:"]`; the language model answers them without a search. None: they are '
         "questions like any other.",
     )
+    oidc_issuer: str | None = Field(
+        None,
+        pattern=URL,
+        description="OpenID Connect provider whose access tokens are accepted beside keys, as the "
+        "tokens name it (`iss`); https, or this machine.",
+    )
+    oidc_audience: str = Field(
+        "rag", min_length=1, description="Audience (`aud`) that its tokens must name."
+    )
+    oidc_groups_claim: str = Field(
+        "groups",
+        pattern=r"^[^.]+(\.[^.]+)*$",
+        description="Claim with the groups of the user, a list or one name; dots lead into it: "
+        "`realm_access.roles`.",
+    )
+    oidc_write_groups: tuple[str, ...] = Field(
+        (),
+        description="Groups whose members may add and delete documents, as JSON: "
+        '`["editors"]`; other users of tokens read only.',
+    )
     docs_page: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
 
     deadline_s: float = Field(
@@ -233,6 +254,14 @@ class ServiceSettings(PacedSettings):
                 ) from None
         return values
 
+    @field_validator("oidc_issuer", mode="after")
+    @classmethod
+    def _secure(cls, value: str | None) -> str | None:
+        url = httpx.URL(value or "https://")
+        if url.scheme != "https" and not is_loopback(url.host):
+            raise ValueError("use https: whoever is on the way could give keys of their own")
+        return value
+
     def runner_secret(
         self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
     ) -> SecretStr | None:
@@ -284,16 +313,16 @@ class ServiceSettings(PacedSettings):
         return keys
 
     def check_exposure(self) -> None:
-        """Refuse to listen beyond loopback without keys.
+        """Refuse to listen beyond loopback without keys or tokens.
 
         Raises:
             StepError: `misconfigured`.
         """
-        if not self.keys() and not is_loopback(self.host):
+        if not (self.keys() or self.oidc_issuer) and not is_loopback(self.host):
             raise StepError(
                 "misconfigured",
                 f"listening on {self.host} lets other machines in, and no API keys are set; set "
-                "RAG_API_KEYS_FILE, or listen on 127.0.0.1",
+                "RAG_API_KEYS_FILE or RAG_OIDC_ISSUER, or listen on 127.0.0.1",
             )
 
 
@@ -320,7 +349,7 @@ def read_settings(**overrides: Any) -> ServiceSettings:
     except SettingsError:
         raise StepError(
             "misconfigured",
-            "RAG_ALLOWED_HOSTS, RAG_ALLOWED_ORIGINS, RAG_TRUSTED_PROXIES and RAG_SIDE_TASKS are "
-            "lists in JSON: "
+            "RAG_ALLOWED_HOSTS, RAG_ALLOWED_ORIGINS, RAG_OIDC_WRITE_GROUPS, RAG_SIDE_TASKS and "
+            "RAG_TRUSTED_PROXIES are lists in JSON: "
             'write ["first", "second"]',
         ) from None

@@ -20,7 +20,7 @@ from rag_kit.server import while_connected
 
 from ..access import MAX_GROUPS, may_read
 from ..http.context import Context, context_of
-from ..http.errors import JSON
+from ..http.errors import JSON, for_callers
 from ..http.openapi import EVENT_STREAM, FAILURES, Responses, failures
 from ..http.requests import takes, whole_number
 from ..library.files import Files
@@ -466,7 +466,7 @@ async def ingest_events(request: Request, service: ServiceDep, job: ReadableJob)
 
 
 def _state(request: Request, job: Job) -> dict[str, Any]:
-    error = envelope(job.error, step="retrieve")["error"] if job.error else None
+    error = envelope(for_callers(job.error), step="retrieve")["error"] if job.error else None
     return {
         "id": job.id,
         "collection": job.collection,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from rag_kit.errors import StepError
 from rag_pipeline.settings import read_settings as rag_settings
 
-from ..http.errors import refuse
+from ..http.errors import for_callers, refuse
 from ..http.openapi import failures
 from .dependencies import ServiceDep
 
@@ -61,7 +61,10 @@ async def readyz(request: Request, service: ServiceDep) -> Any:
     """
     if (missing := service.missing) is not None:
         unavailable = missing.status == 503
-        return refuse(request, missing if unavailable else StepError("not_ready", missing.message))
+        return refuse(
+            request,
+            missing if unavailable else StepError("not_ready", for_callers(missing).message),
+        )
     return Ready(status="ready", runner=service.runner.name, note=service.note or None)
 
 
@@ -95,5 +98,5 @@ async def info(service: ServiceDep) -> Info:
         runner=service.runner.name,
         collection=service.settings.collection,
         documents=service.library is not None,
-        authentication=bool(service.keys),
+        authentication=service.keyed,
     )

@@ -26,7 +26,7 @@ from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
 from ..http.context import context_of
-from ..http.errors import to_body
+from ..http.errors import for_callers, to_body
 from ..http.requests import refuse_hosts
 from ..service import Service
 
@@ -234,6 +234,7 @@ def _succeeded(model: type[BaseModel], data: dict[str, Any], text: str) -> types
 
 def _failed(error: StepError, http: Request) -> types.CallToolResult:
     """Return an error as a result; the error object of the envelope is in its `_meta`."""
+    error = for_callers(error)
     content: list[types.ContentBlock] = [
         types.TextContent(type="text", text=f"{error.code}: {error.message}")
     ]

@@ -57,6 +57,7 @@ from .sse import streamed
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
 KEPT = 100  # responses of one key
+KEPT_IN_ALL = 1000
 RESULTS = "file_search_call.results"  # in `include`
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto", "required", {"type": "file_search"}),
@@ -184,19 +185,25 @@ class Responses:
     """Keeps the last responses of each key, in memory: what was asked may be private."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, OrderedDict[str, Kept]] = {}
+        self._kept: OrderedDict[str, Kept] = OrderedDict()  # by id, oldest first
 
     def keep(self, kept: Kept) -> None:
-        """Keep a response, and forget the oldest of more than `KEPT`."""
-        mine = self._kept.setdefault(kept.principal.name, OrderedDict())
-        mine[kept.body["id"]] = kept
-        while len(mine) > KEPT:
-            mine.popitem(last=False)
+        """Keep a response; forget the oldest of more than `KEPT` of its key, or `KEPT_IN_ALL`."""
+        mine = [
+            response_id
+            for response_id, one in self._kept.items()
+            if one.principal.name == kept.principal.name
+        ]
+        if len(mine) >= KEPT:
+            del self._kept[mine[0]]
+        self._kept[kept.body["id"]] = kept
+        if len(self._kept) > KEPT_IN_ALL:
+            self._kept.popitem(last=False)
 
     def find(self, principal: Principal, response_id: str, where: str) -> Kept:
         """Return a response of a caller; raises `not_found`, naming the field `where`."""
-        found = self._of(principal).get(response_id)
-        if found is None or found.principal.groups != principal.groups:
+        found = self._kept.get(response_id)
+        if found is None or not _same(found.principal, principal):
             raise StepError(
                 "not_found",
                 f"{where}: there is no response {response_id[:80]!r}: the last {KEPT} are kept until "
@@ -207,21 +214,25 @@ class Responses:
 
     def item(self, principal: Principal, item_id: str, where: str) -> Message | None:
         """Return the message an id stands for; None for another item; raises `not_found`."""
-        for kept in self._of(principal).values():
-            if item_id in kept.items and kept.principal.groups == principal.groups:
+        for kept in self._kept.values():
+            if not _same(kept.principal, principal):
+                continue
+            if item_id in kept.items:
                 return kept.items[item_id]
             if any(item["id"] == item_id for item in kept.body["output"]):
                 return None
         text = f"{where}: there is no item {item_id[:80]!r}; send the message itself"
         raise StepError("not_found", text, param=where)
 
-    def _of(self, principal: Principal) -> OrderedDict[str, Kept]:
-        return self._kept.get(principal.name, OrderedDict())
-
     def delete(self, principal: Principal, response_id: str) -> None:
         """Forget a response; raises `not_found`."""
         self.find(principal, response_id, "response_id")
-        del self._kept[principal.name][response_id]
+        del self._kept[response_id]
+
+
+def _same(one: Principal, other: Principal) -> bool:
+    """Whether two callers are the same, and may read the same documents."""
+    return (one.name, one.groups) == (other.name, other.groups)
 
 
 async def responses_of(request: Request) -> Responses:

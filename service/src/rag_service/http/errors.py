@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 
 import pydantic_core
 from fastapi.exceptions import RequestValidationError
@@ -18,13 +20,38 @@ from rag_kit.request import explain
 
 from .context import Context, context_of, path_of
 
+LOG = logging.getLogger(__name__)
 JSON = "application/json"
+LOCAL_PATH = re.compile(r"(?:^|[\s'\"(])/[\w.-]+/")
+# for callers of an error about files of this machine, which they cannot see; the log has its text
+FOR_CALLERS = {
+    "storage_full": "the service has no space left for documents; what is stored is still "
+    "answered, and its operator can make room",
+    "store_locked": "another process has the documents of the service open; its operator has to "
+    "end that one",
+    "store_corrupt": "the store of this collection is damaged; the operator of the service finds "
+    "in its log what is wrong",
+    "not_ready": "the service is not ready yet",
+    "misconfigured": "the service is not set up right; its operator finds in its log what is wrong",
+}
 DIFY = "/retrieval"  # Dify shows error_msg, and knows 403 as the only status of a wrong key
 DIFY_CODES = {"collection_not_found": 2001}  # besides 1001 and 1002; others are the status
 
 
+def for_callers(error: StepError) -> StepError:
+    """Return an error as clients may read it: without the paths of this machine, which are logged."""
+    if error.code not in FOR_CALLERS or not LOCAL_PATH.search(error.message):
+        return error
+    LOG.warning("%s: %s", error.code, error.message)
+    text = FOR_CALLERS[error.code]
+    return StepError(
+        error.code, text, param=error.param, step=error.step, retry_after=error.retry_after
+    )
+
+
 def to_body(error: StepError, context: Context) -> bytes:
     """Return the envelope of an error as JSON; notes code and step for log and metrics."""
+    error = for_callers(error)
     context.code, context.step = error.code, error.step or ""
     body = envelope(error, step="service", request_id=context.request_id)
     body["error"]["step"] = error.step
@@ -40,6 +67,7 @@ def headers_of(error: StepError) -> dict[str, str]:
 
 def refuse(request: Request, error: StepError) -> Response:
     """Return the response for an error."""
+    error = for_callers(error)
     body, status = to_body(error, context_of(request.scope)), error.status
     if path_of(request.scope) == DIFY:
         number = DIFY_CODES.get(error.code, status)

@@ -31,6 +31,7 @@ from .errors import headers_of, refuse
 from .fair_queue import Admission, Rates
 from .metrics import Metrics
 from .same_origin import cors_headers
+from .tokens import Tokens, is_token
 from .tracing import Traces
 
 ACCESS = logging.getLogger("rag_service.access")
@@ -50,27 +51,57 @@ Refusal = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
 
 
 class Keyring:
-    """The configured API keys; without any, the service is open to this machine.
+    """The configured API keys, and tokens; without any, the service is open to this machine.
 
     Args:
         keys: As configured.
+        tokens: Verifies what is no key but a token; None: none are accepted.
     """
 
-    def __init__(self, keys: tuple[ApiKey, ...]) -> None:
-        self._known = [(_digest(key.key.get_secret_value()), key) for key in keys]
+    def __init__(self, keys: tuple[ApiKey, ...], tokens: Tokens | None = None) -> None:
+        self._known = [(_digest(key.key.get_secret_value()), _holder(key)) for key in keys]
+        self._tokens = tokens
 
     def __bool__(self) -> bool:
-        return bool(self._known)
+        return bool(self._known) or self._tokens is not None
 
-    def find(self, header: str) -> ApiKey | None:
-        """Return the key of an Authorization header, or None."""
-        scheme, _, secret = header.partition(" ")
-        digest = _digest(secret.strip())
+    async def prepare(self, header: str) -> None:
+        """Get what a token in an Authorization header is verified with."""
+        secret = _bearer(header)
+        if self._tokens is not None and is_token(secret):
+            await self._tokens.prepare(secret)
+
+    def find(self, header: str) -> Principal:
+        """Return who an Authorization header stands for.
+
+        Raises:
+            StepError: `unauthenticated`; `not_ready`, a token cannot be verified now.
+        """
+        secret = _bearer(header)
+        if not secret:
+            text = "this service wants a key: send `Authorization: Bearer <key>`"
+            raise StepError("unauthenticated", text)
+        digest = _digest(secret)
         found = None
-        for known, key in self._known:  # no early exit: constant time
+        for known, holder in self._known:  # no early exit: constant time
             if hmac.compare_digest(known, digest):
-                found = key
-        return found if scheme.lower() == "bearer" else None
+                found = holder
+        if found is None and self._tokens is not None and is_token(secret):
+            found = self._tokens.find(secret)
+        if found is None:
+            raise StepError("unauthenticated", "the key is not known here")
+        return found
+
+
+def _bearer(header: str) -> str:
+    """Return the credential of an Authorization header; "" when it has none."""
+    scheme, _, secret = header.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def _holder(key: ApiKey) -> Principal:
+    groups = None if key.groups is None else frozenset(key.groups)
+    return Principal(key.name, key.collections, key.write, key.per_minute, groups)
 
 
 class Gate:
@@ -105,6 +136,8 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         http = scope["type"] == "http"
+        if http and self._keys:
+            await self._keys.prepare(Headers(scope=scope).get("authorization", ""))
         refusal = self.refusal(scope) if http and ADMITTED not in scope else None
         if refusal is not None:
             status, headers, body = refusal
@@ -136,10 +169,12 @@ class Gate:
 
     def _tenant(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
         """Return the tenant; None without a valid key, which `Keys` refuses."""
-        if self._keys:
-            key = self._keys.find(headers.get(b"authorization", b"").decode("latin-1"))
-            return key.name if key else None
-        return address_of(scope)
+        if not self._keys:
+            return address_of(scope)
+        try:
+            return self._keys.find(headers.get(b"authorization", b"").decode("latin-1")).name
+        except StepError:
+            return None
 
     def _refuse(self, path: str, headers: dict[bytes, bytes], error: StepError) -> Refusal:
         request_id = request_id_of(headers.get(b"x-request-id", b"").decode("latin-1"))
@@ -327,17 +362,11 @@ class Keys:
             )
 
     def _principal(self, header: str) -> Principal:
-        found = self._keys.find(header)
-        if found is None:
+        try:
+            return self._keys.find(header)
+        except StepError:
             self._metrics.auth_fail.inc()
-            raise StepError(
-                "unauthenticated",
-                "this service wants a key: send `Authorization: Bearer <key>`"
-                if not header.partition(" ")[2]
-                else "the key is not known here",
-            )
-        groups = None if found.groups is None else frozenset(found.groups)
-        return Principal(found.name, found.collections, found.write, found.per_minute, groups)
+            raise
 
     def _with_groups(self, principal: Principal, scope: Scope) -> Principal:
         """Return a principal with the groups that a trusted proxy tells of the user, at most its own."""
