@@ -24,6 +24,7 @@ from .api import (
     document_view,
     documents,
     health,
+    oauth,
     openai_chat,
     openai_embeddings,
     openai_files,
@@ -59,6 +60,7 @@ PARTS = (
     document_view,  # before the document, whose id may end in `/view`
     documents,
     health,
+    oauth,
     openai_chat,
     openai_responses,
     openai_vector_stores,
@@ -114,7 +116,8 @@ def create_app(
             stack.push_async_callback(_close, service, notify)
             if service.library is not None:
                 stack.push_async_callback(_close_library, service.library, notify)
-            await stack.enter_async_context(app.state.mcp.run())
+            for manager in app.state.mcp:
+                await stack.enter_async_context(manager.run())
             for work in (service.get_ready(notify), service.start_containers(notify)):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             yield

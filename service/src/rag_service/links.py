@@ -9,7 +9,13 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 
 WEB = ("http://", "https://")
+METADATA = "/.well-known/oauth-protected-resource"
 MAX_SPANS = 8  # marked in one view: an address has to stay short
+
+
+def base_of(http: Request, public_url: str | None) -> str:
+    """Return the address of the service: RAG_PUBLIC_URL, else as a request was sent."""
+    return (public_url or str(http.base_url)).rstrip("/")
 
 
 class Links:
@@ -26,7 +32,7 @@ class Links:
     @classmethod
     def of(cls, http: Request, public_url: str | None, *, views: bool) -> Links:
         """Return those under RAG_PUBLIC_URL, else under the address a request was sent to."""
-        return cls(public_url or str(http.base_url), views=views)
+        return cls(base_of(http, public_url), views=views)
 
     def cited(self, citation: Mapping[str, Any], collection: str) -> str | None:
         """Return the address of what a citation quotes; None where it has none."""
