@@ -17,10 +17,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from rag_kit.errors import CODES, StepError
+from rag_pipeline.settings import read_settings as rag_settings
 
 from .api import (
     dify,
     documents,
+    evaluations,
+    examples,
+    feedback,
     health,
     openai_chat,
     openai_vector_stores,
@@ -122,8 +126,21 @@ def create_app(
         },
     )
     app.state.service = service
+    app.state.examples = examples.Remembered()
+    app.state.home = rag_settings().home
     app.state.routes = []
-    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores, rerank):
+    for part in (
+        questions,
+        examples,
+        feedback,
+        evaluations,
+        dify,
+        documents,
+        health,
+        openai_chat,
+        openai_vector_stores,
+        rerank,
+    ):
         app.include_router(part.router)
         app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)

@@ -43,6 +43,7 @@ from .dependencies import (
     WritableCollection,
     WritableCollectionInPath,
     authorized,
+    sees_all,
 )
 from .sse import streamed
 
@@ -238,18 +239,6 @@ async def _in_time(caller: Context, work: Awaitable[Result]) -> Result:
         ) from None
 
 
-def _sees_all(caller: Context) -> None:
-    """Refuse what concerns documents that the caller may not even see.
-
-    Raises:
-        StepError: `forbidden`.
-    """
-    if caller.principal.groups is not None:
-        raise StepError(
-            "forbidden", "this is for keys that may read every document of the collection"
-        )
-
-
 # -- collections ----------------------------------------------------------------------------
 
 
@@ -265,7 +254,7 @@ async def delete_collection(
     library: LibraryDep, collection: WritableCollectionInPath, caller: Caller
 ) -> DeletedCollection:
     """Delete a collection and all it holds."""
-    _sees_all(caller)
+    sees_all(caller)
     await _in_time(caller, library.delete_collection(collection, caller.tenant))
     return DeletedCollection(collection=collection, deleted=True)
 
@@ -287,7 +276,7 @@ async def reindex(
 
     Questions are answered from the old one until the new one is complete.
     """
-    _sees_all(context_of(request.scope))
+    sees_all(context_of(request.scope))
     await request.body()  # it is empty; the next message is that the client went away
     job = library.reindex(collection, context_of(request.scope).tenant)
     return await _followed(service, request, job, wait=wait)

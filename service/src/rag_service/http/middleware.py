@@ -37,7 +37,14 @@ from .tracing import Traces
 ACCESS = logging.getLogger("rag_service.access")
 LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/+=-]{1,128}$")
-OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # need no key; nor does /page/…
+OPEN = (
+    "/",
+    "/eval",
+    "/favicon.ico",
+    "/healthz",
+    "/readyz",
+    "/v1/info",
+)  # need no key; nor does /page/…
 PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, no access log
 UPLOADS = "/v1/documents"
 ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
