@@ -8,6 +8,7 @@ import pytest
 from rag_kit.errors import StepError
 from rag_kit.tables import rows
 from rag_retrieve.documents import LoadedDocument, load, page_of
+from rag_retrieve.documents.chunker import chunk
 from rag_retrieve.documents.tabular import row_values, sheets_of
 
 
@@ -59,6 +60,8 @@ def test_a_workbook_has_rows_with_their_columns_sheets_as_pages_and_dates_as_peo
     assert sheets_of(document, (notes, notes + 4)) == {"sheet": ["Notes"]}
     assert sheets_of(document, (0, notes + 4)) == {"sheet": ["Prices", "Notes"]}
     assert row_values(document, document.tables)["Price"] == [40.5, 7]
+    found = chunk(document, count_tokens=lambda text: len(text.split()))
+    assert [(piece.page, piece.text[:6]) for piece in found] == [(1, "Prices"), (2, "Notes\n")]
 
 
 def test_an_old_workbook_reads_the_same() -> None:

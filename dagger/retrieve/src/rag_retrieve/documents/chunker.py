@@ -21,6 +21,7 @@ from .source import SOURCE, comments, is_code
 from .tables import clipped, columns_above
 
 MAX_CHARACTERS_PER_TOKEN = 16  # a word of 100 letters is one unknown token for WordPiece
+PDF = "application/pdf"
 MAX_LEAVES = 64  # in one chunk; bounds the work on texts of very short lines
 ESTIMATED_SHARE = 1.5  # of the budget; a longer span is cut by estimate, without a count
 SLACK = 1.15  # parts of a sentence are cut somewhat below the budget, since cuts need a space
@@ -91,6 +92,10 @@ def chunk(
         )
     cutter = _Cutter(document.text, count_tokens, max_tokens)
     spans = cutter.spans(boundaries(document), overlap_tokens)
+    if (
+        document.content_type != PDF
+    ):  # whose sentences go on over pages; slides and sheets are apart
+        spans = _within_pages(document, spans)
     paths = HeadingPaths(document.text, document.headings)
     begins_in_code = _code_of(document)
     return [
@@ -105,6 +110,19 @@ def chunk(
         )
         for index, span in enumerate(spans)
     ]
+
+
+def _within_pages(
+    document: LoadedDocument, spans: Iterator[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Cut spans where a slide or a sheet begins, so that each has one number."""
+    for start, end in spans:
+        cuts = sorted({page for page in document.pages if start < page < end})
+        for left, right in pairwise([start, *cuts, end]):
+            piece = document.text[left:right]
+            if words := piece.strip():
+                first = left + piece.index(words[0])
+                yield first, first + len(words)
 
 
 def _code_of(document: LoadedDocument) -> Callable[[tuple[int, int]], bool]:
