@@ -465,6 +465,9 @@ def test_a_page_of_a_pdf_is_named(page: Page) -> None:
     turn.locator(".cite").first.click()
     expect(page.locator("#passage-title")).to_have_text("harbour.pdf")
     expect(page.locator("#passage-facts")).to_contain_text("page 2")
+    address = page.get_by_role("link", name="Open by itself").get_attribute("href")
+    shown = httpx.get(str(address), trust_env=False).text
+    assert re.search("<h2[^>]*>Page 2", shown) and "400 passengers" in shown.split("<mark")[1]
     expect(page.locator("#passage mark")).to_contain_text("400 passengers")
     pages = page.locator("#passage-text .page-break")
     assert pages.evaluate_all("all => all.map((one) => one.dataset.page)") == ["Page 1", "Page 2"]

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from .languages import ENGLISH
+
 COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"  # name of a collection
 ALLOWED_GROUPS = "allowed_groups"  # field of a document's metadata: who may read it
 
@@ -79,6 +81,12 @@ class Result(BaseModel):
         description="Date of the document as precise as it is known, `2024` or `2024-03-15`; absent "
         "where none is known.",
     )
+    language: str | None = Field(
+        None,
+        exclude_if=lambda language: language in (None, ENGLISH),
+        description="Language of the document, e.g. `german`; absent for English and where it is not "
+        "known.",
+    )
     headings: list[str] = Field(
         default_factory=list,
         exclude_if=lambda headings: not headings,
@@ -133,6 +141,12 @@ class Citation(BaseModel):
     quotes: list[str] = Field(
         default_factory=list,
         description="The document's text at each span, in the order of `spans`.",
+    )
+    url: str | None = Field(
+        None,
+        exclude_if=lambda url: url is None,
+        description="Where a browser shows the cited words: the document's own address, or its view; "
+        "added by the service, absent where there is none.",
     )
 
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Path
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     JsonValue,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from starlette.requests import Request
@@ -33,7 +35,7 @@ OPTIONS = tuple(f"{step}." for step in STEPS)
 DATA = frozenset(
     {"filters", "messages", "metadata", "metadata_condition", "response_format", "provenance"}
 ) | {
-    *("citations", "documents.metadata", "functions", "tools"),
+    *("citations", "documents.metadata", "functions", "tools", "input", "text"),
 }
 
 
@@ -107,6 +109,20 @@ def to_flag(value: object) -> object:
     if value not in FLAGS:
         raise ValueError(f"send true or false, but got {value[:40]!r}")
     return FLAGS[value]
+
+
+def whole_number(least: int, most: int) -> tuple[BeforeValidator, WithJsonSchema]:
+    """Return the annotations of a query parameter that is a whole number, written in digits."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not (
+            value.isascii() and value.isdigit() and least <= int(value[:10]) <= most
+        ):
+            raise ValueError(f"send a number from {least} to {most}, but got {value[:40]!r}")
+        return value
+
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    return BeforeValidator(check), WithJsonSchema(schema)
 
 
 def otherwise(text: str) -> WrapValidator:
