@@ -76,7 +76,7 @@ const quoted = (citation) => (isMarkdown(citation) ? flowing(citation.quote) : [
  * service shows it there without a key alone, since a browser sends none with a link.
  */
 function link(collection, { document_id: id, url }, spans) {
-  const original = /^https?:/.test(url ?? "") && !new URL(url).pathname.includes("/v1/documents/");
+  const original = /^https?:/.test(url ?? "") && URL.canParse(url) && !new URL(url).pathname.includes("/v1/documents/");
   if (!original && apiKey.get()) return null;
   const href = original ? url : viewOf(collection, id, spans);
   return h("a", { href, target: "_blank", rel: "noopener" }, original ? `Open at ${new URL(url).host}` : "Open by itself");
