@@ -232,7 +232,7 @@ def test_documents_of_other_formats_are_read_by_their_type(
     retriever: Retriever, site: Site
 ) -> None:
     """By ending or media type; images and scripts are not requested."""
-    site.page("/docs/", "Start.", "plain", "data.csv", "logo.png", "app.js", "odd", "v1.2")
+    site.page("/docs/", "Start.", "plain", "data.csv", "logo.png", "film.mp4", "odd", "v1.2")
     site.pages["/docs/plain"] = Page(b"Plain text.", headers={"content-type": "text/plain"})
     site.pages["/docs/data.csv"] = Page(b"name,age\nAnn,3\n", headers={"content-type": "text/csv"})
     site.pages["/docs/odd"] = Page(b"\0\1", headers={"content-type": "application/octet-stream"})
@@ -242,7 +242,7 @@ def test_documents_of_other_formats_are_read_by_their_type(
     assert report.added == names(
         site, "docs/data.csv", "docs/index.html", "docs/plain.txt", "docs/v1.2.html"
     )
-    assert {"/docs/logo.png", "/docs/app.js"}.isdisjoint(site.requests())
+    assert {"/docs/logo.png", "/docs/film.mp4"}.isdisjoint(site.requests())
 
 
 # -- hostile ------------------------------------------------------------------------------

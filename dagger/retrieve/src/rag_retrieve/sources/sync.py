@@ -23,7 +23,7 @@ from rag_kit.reports import Failure, SyncPlan, SyncReport
 from ..documents import LoadedDocument, Origin, load
 from ..index.collection import Collection, Synced
 from ..index.ingest import Ingest
-from ..index.places import covers
+from ..index.places import covers, file_of
 from ..index.points import content_hash
 from ..stores.base import batches
 from .groups import GroupRules, read_rules
@@ -81,7 +81,7 @@ def known_of(collection: Collection | None, address: str) -> Known:
             known.items[brought.origin.item].append(document_id)
         else:
             owner = brought.origin.source if brought else ""
-            known.owners |= {document_id: owner, document_id.partition("#")[0]: owner}
+            known.owners |= {document_id: owner, file_of(document_id): owner}
     return known
 
 
