@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
@@ -45,6 +45,21 @@ if TYPE_CHECKING:
     from .superlinked import Superlinked
 
 LOG = logging.getLogger(__name__)
+EMBED_BATCH = 64  # texts in one turn at the embedder
+
+
+class Embeddings(NamedTuple):
+    """Texts as vectors.
+
+    Args:
+        vectors: One a text, of length 1.
+        tokens: Of all texts, by the packaged tokenizer.
+        model: Name of the embedder's model.
+    """
+
+    vectors: list[list[float]]
+    tokens: int
+    model: str
 
 
 class Retriever:
@@ -154,6 +169,20 @@ class Retriever:
         if self._superlinked is not None:
             return self._superlinked.retrieve(request, collection=collection, version=__version__)
         return retrieve(request, collection=collection, version=__version__)
+
+    def embed(self, texts: Sequence[str], *, tenant: str = "") -> Embeddings:
+        """Embed texts by the configured embedder, as passages are embedded.
+
+        Args:
+            texts: Any number.
+            tenant: Whose they are; tenants have turns at the embedder.
+        """
+        rows: list[list[float]] = []
+        for at in range(0, len(texts), EMBED_BATCH):
+            with self._turns.turn(tenant):
+                rows += self._embedder.embed(texts[at : at + EMBED_BATCH]).tolist()
+        tokens = sum(self._count_tokens(text) for text in texts)
+        return Embeddings(rows, tokens, self._recipe.embedding_model)
 
     # -- documents ------------------------------------------------------------------------
 

@@ -261,7 +261,9 @@ def write_metrics(report: dict[str, Any]) -> None:
 
 def _write_comparison(comparison: dict[str, Any]) -> None:
     """Print what the second run had, and for each metric the difference and whether it is real."""
-    out().print(f"\ncompared with {json.dumps(comparison['request'])}", soft_wrap=True)
+    settings = [f"{name}={value}" for name, value in comparison["settings"].items()]
+    other = [*settings, json.dumps(comparison["request"])]
+    out().print(f"\ncompared with {' '.join(other)}", soft_wrap=True)
     rows = [
         [name, _figure(metric["value"]), *_tested(comparison["differences"].get(name))]
         for name, metric in comparison["metrics"].items()
@@ -283,6 +285,14 @@ def _tested(difference: dict[str, Any] | None) -> list[str]:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def write_rated(used: int, silent: int, unreadable: int) -> None:
+    """Write to stderr how many ratings make a question."""
+    lines = [f"{used} of {used + silent} rated questions have a right answer or a confirmed source"]
+    if unreadable:
+        lines.append(f"{unreadable} lines could not be read")
+    err().print("; ".join(lines), soft_wrap=True)
 
 
 def write_missed(missed: Sequence[str]) -> None:
