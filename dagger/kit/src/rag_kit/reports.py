@@ -23,11 +23,11 @@ class FileWarning(BaseModel):
 
 
 class Skipped(BaseModel):
-    """Files of a folder that were not read, counted by ending."""
+    """Files of a folder or an upload that were not read, counted by ending."""
 
     reason: str = Field(
         description="`format`: not one that is read; `hidden`: files and whole folders whose name "
-        "begins with a dot; `no file`; `link out of the folder`."
+        "begins with a dot; `store`: of the store itself; `no file`; `link out of the folder`."
     )
     ending: str = Field(description='Of their names, like `.png`; "" without one.')
     files: int = Field(description="How many.")
@@ -49,7 +49,7 @@ class IngestReport(BaseModel):
         default_factory=list, description="Parts of files that were read otherwise, or left out."
     )
     skipped: list[Skipped] = Field(
-        default_factory=list, description="Files of the folders that were not read, and why."
+        default_factory=list, description="Files that were not read, and why, by their endings."
     )
     chunks: int = Field(0, description="Passages written.")
     embeddings: int = Field(0, description="Texts embedded.")

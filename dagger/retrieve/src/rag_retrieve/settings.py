@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from rag_kit.languages import ENGLISH, LANGUAGES
 from rag_kit.settings import BreakerSettings
 
 
@@ -88,10 +89,22 @@ class RetrieveSettings(BreakerSettings):
     )
     chunk_tokens: int = Field(200, ge=16, le=2048, description="Longest passage, in tokens.")
     chunk_overlap_tokens: int = Field(0, ge=0, le=512, description="Tokens two passages share.")
-    language: str = Field("english", description="Language of BM25's stemmer and stop words.")
+    language: str = Field(
+        ENGLISH,
+        description="Language of documents that are too short to tell theirs; every other document's is "
+        "detected.",
+    )
     threads: int = Field(
         0, ge=0, le=64, description="Embedding threads; 0: one per core, at most 4."
     )
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        name = LANGUAGES.get(value.lower(), value.lower())
+        if name not in LANGUAGES.values():
+            raise ValueError(f"no language of these: {', '.join(sorted(LANGUAGES.values()))}")
+        return name
 
     def qdrant_key(self) -> str | None:
         """Return the key of the Qdrant server; raises `retriever_misconfigured`."""

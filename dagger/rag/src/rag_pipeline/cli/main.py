@@ -381,7 +381,7 @@ quality.add_to(app)
 
 def main() -> None:
     """Run the command."""
-    app()
+    app(prog_name="rag")
 
 
 if __name__ == "__main__":

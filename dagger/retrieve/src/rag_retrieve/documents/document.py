@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from rag_kit.errors import StepError
 
+MAX_DOCUMENT_BYTES = 50 * 1024 * 1024
 MAX_TITLE_CHARACTERS = 200
 MAGIC = {
     b"%PDF-": "a PDF",
@@ -27,6 +28,9 @@ MAGIC = {
 }
 CONTROL = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 MAX_CONTROL_SHARE = 0.05  # of the first characters; above it the file is binary
+FENCED = frozenset({"text/markdown", "text/html"}) | {  # types whose texts have code between fences
+    *("application/x-ipynb+json", "application/epub+zip", "message/rfc822")
+}
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 MAX_WARNINGS = 20  # of one file
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$")
@@ -125,10 +129,10 @@ def fence_after(line: str, fence: str) -> str:
 
 
 def code_lines(document: LoadedDocument) -> list[tuple[int, bool]]:
-    """Return the offsets from which on a Markdown text is code (True), or no longer (False)."""
+    """Return the offsets from which on a text with fences is code (True), or no longer (False)."""
     found: list[tuple[int, bool]] = []
     fence = ""
-    if document.content_type == "text/markdown":
+    if document.content_type in FENCED:
         for begin, end in lines_of(document.text):
             before, fence = fence, fence_after(document.text[begin:end], fence)
             if bool(before) != bool(fence):

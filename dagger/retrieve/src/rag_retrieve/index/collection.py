@@ -15,7 +15,7 @@ passages that belong to none; `recover` removes those. That is for a store that 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ from ..stores.base import Hit, Leg, Point, Store, batches
 from ..stores.embedded.locks import SharedLock
 from .analyzer import Analyzer
 from .embedders import Vectors
+from .languages import language_of
 from .manifest import Manifest
 from .points import (
     Change,
@@ -218,6 +219,11 @@ class Collection:
         return self._store
 
     # -- search ---------------------------------------------------------------------------
+
+    @property
+    def languages(self) -> list[str] | None:
+        """In which languages a question's words are looked for; None: as earlier versions did."""
+        return self.manifest.searched_languages
 
     def search(
         self,
@@ -458,21 +464,35 @@ class Collection:
             for found in sentences_of(document, [piece.span for piece in pieces])
         ]
         vectors = iter(self._embed(texts, spans, pace))
-        sources = (
-            document.source for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces
+        owners = [document for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces]
+        languages = self._languages_of(fresh)
+        sparse = (
+            self.analyzer.terms.document(
+                with_name(document.source, text), languages[document.document_id]
+            )
+            for document, text in zip(owners, texts, strict=True)
         )
-        sparse = map(self.analyzer.sparse_document, map(with_name, sources, texts))
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
+            language = languages[document.document_id]
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
             points = [
-                chunk_point(document, piece, point_id, new, *next(vectors), next(sparse))
+                chunk_point(document, piece, point_id, new, *next(vectors), next(sparse), language)
                 for piece, point_id in zip(pieces, new.chunk_ids(), strict=True)
             ]
             before = old.get(document.document_id)
             record = document_point(document, new)
             changes.append(Change(document.document_id, before, new, points, record))
         return changes
+
+    def _languages_of(self, documents: Sequence[LoadedDocument]) -> dict[str, str | None]:
+        """Return the language of each document, by id; None where the collection knows none."""
+        if self.manifest.searched_languages is None:
+            return {document.document_id: None for document in documents}
+        default = self.manifest.recipe.language
+        found = {one.document_id: language_of(one.text, default) for one in documents}
+        self.keep_languages(set(found.values()))
+        return dict(found)
 
     def _embed(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], pace: Pace
@@ -605,6 +625,15 @@ class Collection:
             self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
             if not self._uncertain:  # otherwise the next checkpoint writes it
                 self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+
+    def keep_languages(self, languages: Iterable[str]) -> None:
+        """Remember durably in which languages documents are, before they can be found."""
+        if set(languages) <= set(self.manifest.languages):
+            return
+        with self.changing():
+            merged = sorted({*self.manifest.languages, *languages})
+            self.manifest = self.manifest.model_copy(update={"languages": merged})
+            self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
 
     @contextmanager
     def rebuilding(self) -> Iterator[None]:

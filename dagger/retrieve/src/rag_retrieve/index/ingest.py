@@ -11,7 +11,7 @@ from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
 from ..documents import MAX_DOCUMENT_BYTES, LoadedDocument, load
 from .collection import ALONE, Collection, Pace
-from .places import File, Places, covers
+from .places import File, Places, covers, file_of
 from .points import Change, Version
 
 COMMIT_DOCUMENTS = 32  # documents in one commit
@@ -135,14 +135,14 @@ class Ingest:
 
         Those of a file that was read with a warning stay: a record may be broken, not gone.
         """
-        failed = {failure.document_id for failure in self.report.failed}
-        failed |= {warning.document_id for warning in self.report.warnings}
+        failed = {file_of(failure.document_id) for failure in self.report.failed}
+        failed |= {file_of(warning.document_id) for warning in self.report.warnings}
         missing = [
             document_id
             for document_id in self._collection.document_ids()
             if any(covers(prefix, document_id) for prefix in prefixes)
             and document_id not in self._seen
-            and document_id.partition("#")[0] not in failed
+            and file_of(document_id) not in failed
         ]
         if not prune:
             self.report.missing += missing

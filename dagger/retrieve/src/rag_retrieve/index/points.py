@@ -12,7 +12,7 @@ from typing import Any
 from ..documents import Heading, LoadedDocument, Table
 from ..documents.chunker import Chunk
 from ..documents.dated import date_of
-from ..documents.tabular import row_values
+from ..documents.tabular import row_values, sheets_of
 from ..stores.base import Point, Sparse
 from .embedders import Vectors
 
@@ -91,6 +91,7 @@ def chunk_point(
     dense: Vectors,
     sentences: Mapping[str, Any],
     sparse: Sparse,
+    language: str | None,
 ) -> Point:
     """Return the point of a passage; `sentences` are packed by `sentence_vectors`."""
     payload: dict[str, Any] = {
@@ -102,8 +103,14 @@ def chunk_point(
         "text": piece.text,
         "span": list(piece.span),
         "page": piece.page,
-        "metadata": {**document.metadata, **row_values(document, piece.tables)},
+        "metadata": {
+            **document.metadata,
+            **sheets_of(document, piece.span),
+            **row_values(document, piece.tables),
+        },
     }
+    if language:
+        payload["language"] = language
     if date := date_of(document):
         payload["date"] = date
     if piece.headings:

@@ -89,15 +89,21 @@ class SharedCollection(Collection):
 
     def keep_roots(self, roots: Mapping[str, str]) -> None:
         """Remember durably from which folders and files the documents come; others may add theirs."""
-        if roots == self.manifest.roots:
-            return
+        if roots != self.manifest.roots:
+            self._keep(lambda manifest: {"roots": {**manifest.roots, **roots}})
+
+    def keep_languages(self, languages: Iterable[str]) -> None:
+        """Remember durably in which languages documents are; others may add theirs."""
+        if not set(languages) <= set(self.manifest.languages):
+            self._keep(lambda found: {"languages": sorted({*found.languages, *languages})})
+
+    def _keep(self, merged: Callable[[Manifest], dict[str, Any]]) -> None:
+        """Change fields of the manifest, over what is there at that moment."""
 
         def keep(state: State) -> State | None:
             manifest = read_manifest(state.value or {}, self._name)
-            merged = {**manifest.roots, **roots}
-            if merged == manifest.roots:
-                return None
-            return replace(state, value={**manifest.model_dump(), "roots": merged})
+            wanted = manifest.model_copy(update=merged(manifest))
+            return None if wanted == manifest else replace(state, value=wanted.model_dump())
 
         state = self._followed(lambda: self._open_generation().change(keep))
         self.manifest = read_manifest(state.value or {}, self._name)
