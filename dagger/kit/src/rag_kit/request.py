@@ -171,7 +171,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> Ste
         near = _near(first["loc"][-1], _fields(model, first["loc"][:-1]))
         text = f"unknown option; {f'did you mean {near!r}?' if near else way_out}"
     elif first["type"] == "missing":
-        near = _near(first["loc"][-1], first["input"])
+        near = _near(first["loc"][-1], first["input"] or ())  # None: a parameter of the URL
         text = f"required, but missing{f'; did you misspell it as {near!r}?' if near else ''}"
     else:
         text = f"{first['msg']}, but got {_short(first['input'])}"

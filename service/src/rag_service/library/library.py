@@ -46,7 +46,7 @@ from .uploads import FileItem
 
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
-    from rag_retrieve.retriever import Retriever
+    from rag_retrieve.retriever import Embeddings, Retriever
 
 LOG = logging.getLogger(__name__)
 READERS = 2  # threads that list and show
@@ -133,6 +133,10 @@ class Library:
     async def document(self, collection: str, document_id: str) -> StoredDocument:
         """Return one document with its text; raises `document_not_found`."""
         return await self._read(lambda retriever: retriever.document(collection, document_id))
+
+    async def embed(self, texts: Sequence[str], tenant: str = "") -> Embeddings:
+        """Return texts as vectors of the embedder; raises `embedder_…`."""
+        return await self._read(lambda retriever: retriever.embed(texts, tenant=tenant))
 
     async def _read(self, work: Callable[[Retriever], Result]) -> Result:
         loop = asyncio.get_running_loop()

@@ -8,13 +8,23 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from .budget import Budget
-from .document import MAX_DOCUMENT_BYTES, Heading, LoadedDocument, Table, page_of, stem, unreadable
+from .document import (
+    MAX_DOCUMENT_BYTES,
+    Heading,
+    LoadedDocument,
+    Origin,
+    Table,
+    page_of,
+    stem,
+    unreadable,
+)
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
     "SUPPORTED_SUFFIXES",
     "Heading",
     "LoadedDocument",
+    "Origin",
     "Table",
     "load",
     "page_of",

@@ -85,7 +85,7 @@ def read_compressed(name: str, data: bytes, budget: Budget) -> list[LoadedDocume
     path = PurePosixPath(name)
     if PurePosixPath(path.stem).suffix.lower() == ".tar":
         return read_tar(name, data, budget)
-    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     file: Any = openers[path.suffix.lower()](io.BytesIO(data))
     return _documents(name, iter([_Member(path.stem, 0, lambda: file)]), budget)
 

@@ -57,6 +57,29 @@ class Table(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a sync remembers of a document that it brought; no part of its content.
+
+    Attributes:
+        source: Address of the source, without credentials.
+        name: First part of the ids of its documents.
+        item: The file, object or page in the source.
+        version: Of the item; another one means that its content may be another.
+        documents: Documents of the item; fewer in the collection means that it was not read to its end.
+        settings: Digest of what the sync added to its metadata.
+        links: Of a page, the addresses it leads to.
+    """
+
+    source: str
+    name: str
+    item: str
+    version: str
+    documents: int = 1
+    settings: str = ""
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LoadedDocument:
     """One document as text; every offset counts characters of `text`.
 
@@ -72,6 +95,7 @@ class LoadedDocument:
         headings: In order of appearance.
         tables: In order of appearance, none inside another.
         warnings: What of the file was left out or read otherwise, and where; not stored.
+        origin: The source that a sync brought it from; None for what came by hand.
     """
 
     document_id: str
@@ -85,6 +109,7 @@ class LoadedDocument:
     headings: tuple[Heading, ...] = ()
     tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 def page_of(document: LoadedDocument, offset: int) -> int | None:

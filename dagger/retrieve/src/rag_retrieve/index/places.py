@@ -72,7 +72,7 @@ def find_files(paths: Sequence[Path], roots: Mapping[str, str], stored: Collecti
             raise StepError(
                 "invalid_request", f"there is no file or folder '{given}'", param="paths"
             )
-        inside = list(_walk(path, skipped)) if path.is_dir() else [path]
+        inside = list(walk(path, skipped)) if path.is_dir() else [path]
         if _known(path, found.roots) is None:
             _add_root(path, inside, stored, found)
         for item in inside:
@@ -81,12 +81,17 @@ def find_files(paths: Sequence[Path], roots: Mapping[str, str], stored: Collecti
                 files[name] = File(item, name)
         found.prefixes += _covered(path, found.roots)
     found.files = [files[name] for name in sorted(files)]
-    found.skipped = [
+    found.skipped = skipped_of(skipped)
+    return found
+
+
+def skipped_of(counted: Mapping[tuple[str, str], int]) -> list[Skipped]:
+    """Return the files not read, from their numbers by reason and ending."""
+    return [
         Skipped(reason=reason, ending=ending, files=count)
-        for (reason, ending), count in sorted(skipped.items())
+        for (reason, ending), count in sorted(counted.items())
         if count
     ]
-    return found
 
 
 def readable(name: str) -> str:
@@ -177,7 +182,7 @@ def _is_store(folder: Path) -> bool:
     )
 
 
-def _walk(root: Path, skipped: Counter[tuple[str, str]]) -> Iterator[Path]:
+def walk(root: Path, skipped: Counter[tuple[str, str]]) -> Iterator[Path]:
     """Yield the files of a folder that are read, in order of their names; count the others."""
     for folder, folders, names in os.walk(root):
         hidden = {name for name in (*folders, *names) if name.startswith(".")}
