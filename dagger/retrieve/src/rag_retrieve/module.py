@@ -52,6 +52,10 @@ class Retrieve:
         Ranking,
         Doc("Who ranks: builtin, or superlinked (weights per question; its own container)."),
     ] = Ranking.builtin
+    ocr: Annotated[
+        bool,
+        Doc("Read scanned pages and images too: recognise their text, offline; a larger image."),
+    ] = False
 
     @function(cache=image.FRESH)
     async def run(
@@ -205,7 +209,8 @@ class Retrieve:
         )
 
     def _image(self) -> dagger.Container:
-        return image.build(PACKAGE, image.sources(STEP), folder=STEP)
+        extras = ["ocr"] if self.ocr else []
+        return image.build(PACKAGE, image.sources(STEP), folder=STEP, extras=extras)
 
     def _over_qdrant(self, container: dagger.Container) -> dagger.Container:
         """Tell a container where the Qdrant server is, if there is one."""

@@ -56,6 +56,20 @@ class Table(NamedTuple):
     delimiter: str
 
 
+class LineBox(NamedTuple):
+    """A line that was recognised in a scan, and its box from the top left of its page.
+
+    Boxes are in points (1/72 inch), those of an image in pixels.
+    """
+
+    start: int
+    end: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a sync remembers of a document that it brought; no part of its content.
@@ -98,6 +112,7 @@ class LoadedDocument:
         breaks: Offsets at which a row or record starts; a chunk joins complete ones where it can.
         headings: In order of appearance.
         tables: In order of appearance, none inside another.
+        boxes: Of the lines that were recognised in scanned pages.
         warnings: What of the file was left out or read otherwise, and where; not stored.
         origin: The source that a sync brought it from; None for what came by hand.
     """
@@ -112,6 +127,7 @@ class LoadedDocument:
     breaks: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
     tables: tuple[Table, ...] = ()
+    boxes: tuple[LineBox, ...] = ()
     warnings: tuple[str, ...] = ()
     origin: Origin | None = None
 
