@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from eval_reports import report
 from service_kit import environment, settings
 
-from rag_pipeline.quality.evaluate import EvalReport, Scored, share_metrics
-from rag_pipeline.quality.metrics import measure
 from rag_pipeline.quality.runs import save_run
 from rag_service.app import create_app
 
@@ -21,17 +19,6 @@ KEYS = [
     {"name": "you", "key": "a-key-of-this-test-2", "collections": ["public"]},
     {"name": "some", "key": "a-key-of-this-test-3", "groups": ["hr"]},
 ]
-
-
-def report(values: list[float], **fields: Any) -> EvalReport:
-    """A report of questions that are answered or not."""
-    scored = [
-        Scored(id=str(n), query=f"Question {n}?", documents=[], scores={"answer_rate": value})
-        for n, value in enumerate(values)
-    ]
-    metrics = {name: measure(values if name == "answer_rate" else []) for name in share_metrics(10)}
-    known = {"questions": len(values), "failed": 0, "top_k": 10, "request": {}, "metrics": metrics}
-    return EvalReport(**{**known, "failures": [], "scored": scored, "provenance": {}, **fields})
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,15 @@ from typing import Any
 
 import httpx
 import pytest
+from eval_reports import report
 from page_kit import CONTRAST, SMALL, ask, launched, opened, overflow, unnamed
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 from reportlab.pdfgen import canvas
 from service_kit import LLMStub, fill, serving, settings
 
 from rag_kit.errors import StepError
+from rag_pipeline.quality.feedback import parse
+from rag_pipeline.quality.runs import save_run
 from rag_service.runners.local import LocalRunner
 
 Open = Callable[..., AbstractContextManager[Page]]
@@ -54,6 +57,8 @@ def browser() -> Iterator[Browser]:
 def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service without a language model."""
     home = fill(tmp_path_factory.mktemp("site"), DOCUMENTS)
+    save_run(home / "store", "before", report([0, 0, 1, 0, 0, 0, 0]))
+    save_run(home / "store", "after", report([1, 1, 1, 1, 1, 1, 1]))
     with serving(home=home) as url:
         yield url
 
@@ -460,6 +465,9 @@ def test_a_page_of_a_pdf_is_named(page: Page) -> None:
     turn.locator(".cite").first.click()
     expect(page.locator("#passage-title")).to_have_text("harbour.pdf")
     expect(page.locator("#passage-facts")).to_contain_text("page 2")
+    address = page.get_by_role("link", name="Open by itself").get_attribute("href")
+    shown = httpx.get(str(address), trust_env=False).text
+    assert re.search("<h2[^>]*>Page 2", shown) and "400 passengers" in shown.split("<mark")[1]
     expect(page.locator("#passage mark")).to_contain_text("400 passengers")
     pages = page.locator("#passage-text .page-break")
     assert pages.evaluate_all("all => all.map((one) => one.dataset.page)") == ["Page 1", "Page 2"]
@@ -642,7 +650,7 @@ def test_all_of_it_by_keyboard(page: Page) -> None:
     assert cite.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
     press("Enter")
     expect(page.locator("#passage mark")).to_be_in_viewport()
-    expect(page.get_by_role("heading", name="Travel rules")).to_be_focused()
+    expect(page.locator("#passage-title")).to_be_focused()
     press("Escape")
     expect(page.locator("#passage")).to_be_hidden()
     expect(cite).to_be_focused()
@@ -719,6 +727,36 @@ def test_motion_is_left_out_where_it_is_not_wanted(visit: Open) -> None:
         assert page.evaluate(moves) == "none"
     with visit(reduced_motion="no-preference") as page:
         assert page.evaluate(moves) == "pulse"
+
+
+# -- ratings and runs -----------------------------------------------------------------------------
+
+
+def test_an_answer_is_rated_and_corrected(page: Page, site: str) -> None:
+    question = "How many hours has the week?"
+    turn = ask(page, question)
+    turn.get_by_role("button", name="This answer is wrong").click()
+    expect(turn.locator(".thumbs")).to_contain_text("Thank you")
+    turn.get_by_label("What would be right?").fill("38 hours")
+    turn.get_by_role("button", name="Send").click()
+    expect(turn.locator(".thumbs")).to_contain_text("noted")
+    expect(turn.locator(".right-answer")).to_be_hidden()
+    exported = httpx.get(f"{site}/v1/feedback", trust_env=False).content
+    [rated] = [one for one in parse(exported).ratings if one.query == question]
+    assert (rated.rating, rated.right_answer) == ("down", "38 hours")
+    assert rated.citations and rated.provenance["rag"]
+
+
+def test_runs_are_shown_side_by_side(visit: Open) -> None:
+    with visit("/eval") as page:
+        row = page.locator("#differences tr", has_text="answer_rate")
+        expect(row).to_contain_text("real")
+        expect(page.locator("#runs input:checked")).to_have_count(2)
+        expect(page.locator("#metrics .point")).to_have_count(2)
+        expect(page.locator("#questions tbody tr")).to_have_count(6)
+        assert unnamed(page) == [] and page.evaluate(SMALL) == [] and overflow(page) <= 0
+        page.get_by_label("Show before").uncheck()
+        expect(page.locator("#compared")).to_be_hidden()
 
 
 # -- Markdown -------------------------------------------------------------------------------------

@@ -383,9 +383,11 @@ def test_what_cannot_be_measured_is_told(
 def test_the_module_command_writes_the_report_to_a_file(indexed: Path, tmp_path: Path) -> None:
     """`python -m rag_pipeline eval` is the same without the `rag` command."""
     target = tmp_path / "report.json"
+    other = tmp_path / "other.env"
+    other.write_text("RAG_MIN_SUPPORT=0.99\n")
     arguments = ["--dataset", str(indexed.with_name("questions.jsonl")), "--output", str(target)]
     done = subprocess.run(
-        [sys.executable, "-m", "rag_pipeline", "eval", *arguments],
+        [sys.executable, "-m", "rag_pipeline", "eval", *arguments, "--against", str(other)],
         env=environment(indexed),
         capture_output=True,
         text=True,
@@ -394,7 +396,11 @@ def test_the_module_command_writes_the_report_to_a_file(indexed: Path, tmp_path:
 
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "3/3"
-    assert EvalReport.model_validate_json(target.read_text()).metrics["ndcg@10"].value == 1.0
+    report = EvalReport.model_validate_json(target.read_text())
+    assert report.metrics["ndcg@10"].value == 1.0
+    assert report.comparison is not None
+    assert report.comparison.settings == {"RAG_MIN_SUPPORT": "0.99"}
+    assert report.comparison.metrics["answer_rate"].value == 0.0
 
 
 @pytest.mark.parametrize(

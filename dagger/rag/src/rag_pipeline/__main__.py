@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pydantic_core
@@ -24,7 +25,8 @@ COLLECTION = "where the documents are; default: %(default)s"
 
 def evaluate_command(arguments: list[str]) -> int:
     """Measure the answers to a dataset and write the report."""
-    from .quality.blocking import evaluate_pipeline
+    from .quality.blocking import evaluate_configurations
+    from .quality.configuration import read_configuration
     from .quality.evaluate import below, parse_fields, parse_floor, read_dataset
     from .wire import open_pipeline
 
@@ -49,6 +51,12 @@ def evaluate_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--compare", metavar="JSON", help="ask again with these fields and test the difference"
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="ask again with the settings of this file, lines RAG_NAME=value, and test the difference",
+    )
     options = parser.parse_args(arguments)
     try:
         floors = dict(parse_floor(text, options.top_k) for text in options.minimum)
@@ -62,16 +70,17 @@ def evaluate_command(arguments: list[str]) -> int:
 
     def report() -> str:
         questions = read_dataset(options.dataset.read_bytes())
-        with open_pipeline(preload=True) as pipeline:
-            measured = evaluate_pipeline(
-                pipeline,
-                questions,
-                top_k=options.top_k,
-                request={"collection": options.collection},
-                concurrency=options.concurrency,
-                progress=lambda at: print(f"{at.done}/{at.total}", file=sys.stderr),
-                compare=compare,
-            )
+        other = options.against and read_configuration(options.against.read_text(encoding="utf-8"))
+        measured = evaluate_configurations(
+            questions,
+            open_pipeline=lambda: open_pipeline(preload=True),
+            watch=lambda _: nullcontext(lambda at: print(f"{at.done}/{at.total}", file=sys.stderr)),
+            top_k=options.top_k,
+            request={"collection": options.collection},
+            concurrency=options.concurrency,
+            compare=compare,
+            settings=other,
+        )
         missed.extend(below(measured, floors))
         return measured.model_dump_json()
 

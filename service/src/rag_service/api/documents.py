@@ -236,6 +236,9 @@ async def in_time(caller: Context, work: Awaitable[Result]) -> Result:
         ) from None
 
 
+# -- collections ----------------------------------------------------------------------------
+
+
 @router.get("/v1/collections", summary="List the collections")
 async def collections(library: LibraryDep, caller: Caller) -> Collections:
     """List the collections this key may use, with how many documents and passages they hold."""

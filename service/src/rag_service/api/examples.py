@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
@@ -23,6 +25,7 @@ from .documents import LibraryDep
 
 QUESTIONS = 3
 TRIED = 8  # documents at most
+BUDGET_S = 5.0  # a slow runner tries fewer
 REMEMBERED = 64  # states of collections, as their readers see them
 LONGEST = 80  # characters of a title or heading
 NUMBER = re.compile(r"^\d+(\.\d+)*[.)]?\s+")
@@ -43,6 +46,7 @@ class Remembered:
     """The questions of collections as they are now: a change of a document makes new ones."""
 
     def __init__(self) -> None:
+        self.lock = asyncio.Lock()
         self._known: OrderedDict[Seen, list[str]] = OrderedDict()
 
     def get(self, seen: Seen) -> list[str] | None:
@@ -70,12 +74,13 @@ async def examples(
     digests = {one.name: one.corpus_digest for one in await library.collections()}
     seen = (collection, digests.get(collection, ""), None if groups is None else tuple(groups))
     remembered: Remembered = request.app.state.examples
-    found = remembered.get(seen)
-    if found is None:
-        documents = await library.documents(collection)
-        readable = [one for one in documents if may_read(groups, one.metadata)]
-        found = await _questions(service, request, collection, spread(readable, TRIED))
-        remembered.keep(seen, found)
+    async with remembered.lock:  # who comes meanwhile gets what the first one finds
+        found = remembered.get(seen)
+        if found is None:
+            documents = await library.documents(collection)
+            readable = [one for one in documents if may_read(groups, one.metadata)]
+            found = await _questions(service, request, collection, spread(readable, TRIED))
+            remembered.keep(seen, found)
     return Examples(questions=found)
 
 
@@ -89,10 +94,11 @@ def spread(documents: Sequence[DocumentInfo], number: int) -> list[DocumentInfo]
 async def _questions(
     service: Service, request: Request, collection: str, documents: Iterable[DocumentInfo]
 ) -> list[str]:
-    """Return a question about each of the first documents that answer one."""
+    """Return a question about each of the first documents that answer one, as many as time allows."""
     found: list[str] = []
+    until = time.monotonic() + BUDGET_S
     for document in documents:
-        if len(found) == QUESTIONS:
+        if len(found) == QUESTIONS or time.monotonic() > until:
             break
         for question in await _candidates(service, request, collection, document):
             if question not in found and await _answers(service, request, collection, question):

@@ -55,7 +55,7 @@ function scores(results) {
   const columns = ["Passage", "score", ...legs];
   return h(
     "div",
-    { class: "table", tabindex: "0", role: "region", "aria-label": "Scores of the passages" },
+    { class: "table", tabindex: "0", role: "group", "aria-label": "Scores of the passages" },
     h(
       "table",
       { class: "scores" },

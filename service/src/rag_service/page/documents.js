@@ -184,7 +184,7 @@ export class Documents {
     this.#upload = { sending: new AbortController(), id: null };
     this.#report();
     this.#progress(`Sending ${count(files.length, "file")}…`);
-    byId("ingest").hidden = false;
+    byId("ingest").hidden = byId("documents-busy").hidden = false;
     byId("ingest-stop").disabled = false;
     byId("drop").classList.add("busy");
     byId("files").disabled = true;
@@ -200,7 +200,7 @@ export class Documents {
       }
     } finally {
       this.#upload = null;
-      byId("ingest").hidden = true;
+      byId("ingest").hidden = byId("documents-busy").hidden = true;
       byId("drop").classList.remove("busy");
       byId("files").disabled = false;
     }

@@ -75,8 +75,8 @@ const settingsOf = ({ request, settings = {} }) =>
 const table = (columns, rows, label) =>
   h(
     "div",
-    { class: "table", tabindex: "0", role: "region", "aria-label": label },
-    h("table", {}, h("thead", {}, h("tr", {}, columns.map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, rows)),
+    { class: "table", tabindex: "0", role: "group", "aria-label": label },
+    h("table", {}, h("thead", {}, h("tr", {}, columns.map((one) => (one ? h("th", { scope: "col" }, one) : h("td"))))), h("tbody", {}, rows)),
   );
 
 async function show() {

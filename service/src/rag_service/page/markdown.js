@@ -157,9 +157,11 @@ class Reader {
       if (DASHES.test(this.#of(line))) head ||= number === 1;
       else rows.push(cells(this.#of(line)).map(([from, to]) => this.#inline([{ begin: line.begin + from, end: line.begin + to }])));
     }
-    const row = (tag) => (one) => h("tr", {}, one.map((cell) => h(tag, { scope: tag === "th" && "col" }, cell)));
-    const table = h("table", {}, head && h("thead", {}, rows.splice(0, 1).map(row("th"))), h("tbody", {}, rows.map(row("td"))));
-    return [h("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Table" }, table), end];
+    const cell = (content) => h("td", {}, content);
+    const title = (content) => (content.length ? h("th", { scope: "col" }, content) : cell(content));
+    const row = (make) => (one) => h("tr", {}, one.map(make));
+    const table = h("table", {}, head && h("thead", {}, rows.splice(0, 1).map(row(title))), h("tbody", {}, rows.map(row(cell))));
+    return [h("div", { class: "table", tabindex: "0", role: "group", "aria-label": "Table" }, table), end];
   }
 
   #quote(lines, at, depth) {

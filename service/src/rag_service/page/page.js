@@ -82,7 +82,7 @@ function begin(query, collection) {
   const turn = new Turn(query, collection, {
     show: (passage, citation, button) => showPassage(collection, passage, citation, button),
     again: () => ask(query),
-    rate: page.rated ? rate : null,
+    rate,
   });
   page.turns.push(turn);
   byId("welcome").hidden = true;
@@ -382,7 +382,7 @@ async function start() {
     const info = await load("v1/info");
     page.managed = info.documents !== false;
     page.authentication = info.authentication === true;
-    page.rated = info.feedback === true;
+    document.body.classList.toggle("unrated", info.feedback === false);
     if (!page.chosen && info.collection) page.collection = info.collection;
   } catch (error) {
     page.managed ??= true;
@@ -398,4 +398,5 @@ if (linked.get("q")) question.value = linked.get("q");
 grow();
 enable();
 showCollections();
-start().then(restore);
+restore();
+start();

@@ -1,6 +1,6 @@
 // The panel that shows a passage in its document, with what was cited marked.
 
-import { documentPath, load } from "./api.js";
+import { ROOT, apiKey, documentPath, load } from "./api.js";
 import { announce, byId, closePanel, h, marking, name, openPanel, sentence, titleOf, toUnits } from "./dom.js";
 import { flowing, isMarkdown, markdown } from "./markdown.js";
 
@@ -19,7 +19,7 @@ export async function showPassage(collection, passage, citation, opener) {
   const { signal } = request;
   const what = citation ?? passage;
   byId("passage-title").replaceChildren(name(titleOf(what)));
-  byId("passage-facts").replaceChildren(...facts(what, citation));
+  byId("passage-facts").replaceChildren(...facts(collection, what, citation));
   byId("passage-marks").hidden = true;
   note("");
   const text = byId("passage-text");
@@ -35,7 +35,7 @@ export async function showPassage(collection, passage, citation, opener) {
     const found = await load(documentPath(what.document_id, collection), { signal });
     if (stillHolds(found.text, passage, citation)) {
       fill(text, { of: found, text: found.text, start: 0, passage: passage?.span, spans, pages: found.pages ?? [] });
-      byId("passage-facts").replaceChildren(...facts(what, citation, found.pages));
+      byId("passage-facts").replaceChildren(...facts(collection, what, citation, found.pages));
     } else if (passage) {
       note("The document has changed since this answer. This is the passage the answer rests on.");
     } else {
@@ -56,7 +56,7 @@ export async function showPassage(collection, passage, citation, opener) {
 
 const spansOf = (passage, citation) => citation?.spans ?? [passage.span];
 
-function facts(what, citation, pages = []) {
+function facts(collection, what, citation, pages = []) {
   const { document_id: id, source } = what;
   const [start] = citation?.spans[0] ?? what.span;
   const page = pages.length ? pages.filter((begin) => begin <= start).length : what.page;
@@ -65,10 +65,32 @@ function facts(what, citation, pages = []) {
     titleOf(what) !== id && h("span", { class: "id" }, name(id)),
     page && h("span", { class: "page-number" }, pages.length ? `page ${page}` : `from page ${page}`),
     source && source !== id && h("span", { class: "id" }, name(source)),
+    link(collection, what, citation?.spans ?? [what.span]),
   ].filter(Boolean);
 }
 
 const quoted = (citation) => (isMarkdown(citation) ? flowing(citation.quote) : [citation.quote]);
+
+/**
+ * Where a document can be read by itself: at its own address, or at the place that is marked here. The
+ * service shows it there without a key alone, since a browser sends none with a link.
+ */
+function link(collection, { document_id: id, url }, spans) {
+  const original = /^https?:/.test(url ?? "") && URL.canParse(url) && !new URL(url).pathname.includes("/v1/documents/");
+  if (!original && apiKey.get()) return null;
+  const href = original ? url : viewOf(collection, id, spans);
+  return h("a", { href, target: "_blank", rel: "noopener" }, original ? `Open at ${new URL(url).host}` : "Open by itself");
+}
+
+function viewOf(collection, id, spans) {
+  const [path, query] = documentPath(id, collection).split("?");
+  const view = new URL(`${path}/view?${query}`, ROOT);
+  for (const [start, end] of spans) {
+    view.searchParams.append("start", start);
+    view.searchParams.append("end", end);
+  }
+  return view.href;
+}
 
 /** Whether the document still says what was cited where it was cited. */
 function stillHolds(text, passage, citation) {

@@ -19,11 +19,12 @@ const WARNINGS = {
   answer_shortened: () => "The answer had little room and may be shorter than it should be.",
   span_mismatch: () => "One source could not be found again word for word.",
   part_unanswered: (part) => `Nothing was found about “${part}”.`,
-  degraded: (_, { llm_generated: written }) =>
-    written ? "The passages could not be sorted by relevance." : "The language model failed; these are sentences of your documents instead.",
+  degraded: (code) =>
+    code.startsWith("reranker") ? "The passages could not be sorted by relevance." : "The language model failed; these are sentences of your documents instead.",
   history_shortened: () => "The beginning of this conversation was left out.",
 };
 const MARKERS = /\s*\[\d+(?:\s*,\s*\d+)*\]/g;
+const PATIENCE = 5; // seconds until the page says how long it has taken
 const LEAD = 90; // characters shown before what is cited
 let turns = 0;
 
@@ -34,6 +35,8 @@ export class Turn {
   messages = []; // what was said before
   #text = "";
   #frame = 0;
+  #clock;
+  #seconds = 0;
   #results = [];
   #actions;
 
@@ -45,7 +48,8 @@ export class Turn {
     this.#actions = actions;
     const id = `turn-${turns}`;
     this.question = h("h2", { id, class: "question", dir: "auto" }, query);
-    this.state = h("p", { class: "state" }, h("span", { class: "pulse" }), h("span", {}, "Looking for an answer…"));
+    this.state = h("p", { class: "state" }, h("span", { class: "pulse" }), h("span", {}, "Looking for an answer…"), h("span", {}));
+    this.#clock = setInterval(() => this.#tick(), 1000);
     this.also = h("div", {});
     this.answer = h("div", { class: "answer", dir: "auto", "aria-busy": "true" });
     this.more = h("div", { class: "more" });
@@ -148,10 +152,17 @@ export class Turn {
   }
 
   #say(text) {
-    this.state.lastChild.textContent = text;
+    this.state.children[1].textContent = text;
+  }
+
+  /** How long it has taken, once that is long; how to end it stands beside the question. */
+  #tick() {
+    this.#seconds += 1;
+    if (this.#seconds >= PATIENCE) this.state.lastChild.textContent = `${this.#seconds} s so far`;
   }
 
   #settle() {
+    clearInterval(this.#clock);
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     this.state.remove();
@@ -273,7 +284,7 @@ export class Turn {
     if (reason === "length") notes.push("The answer is cut off: the model reached its length limit.");
     if (reason === "filtered" && answerable) notes.push("The provider of the model held back a part of this answer.");
     if (answerable && !citations.length) notes.push("Check it elsewhere: this answer names no source.");
-    notes.push(...warnings.map((warning) => inWords(warning, this.response)).filter(Boolean));
+    notes.push(...warnings.map(inWords).filter(Boolean));
     const by = written
       ? `Written by a language model.${citations.length ? " Check it against its sources." : ""}`
       : answerable
@@ -287,7 +298,7 @@ export class Turn {
   }
 
   #forOperators() {
-    return (this.response.warnings ?? []).filter((warning) => !inWords(warning, this.response));
+    return (this.response.warnings ?? []).filter((warning) => !inWords(warning));
   }
 
   #showFound() {
@@ -346,7 +357,7 @@ export class Turn {
   #showFoot(failed = false) {
     const link = `?q=${encodeURIComponent(this.query)}&collection=${encodeURIComponent(this.collection)}`;
     const done = h("span", {});
-    const feedback = this.response && this.#actions.rate && new Feedback((fields) => this.#actions.rate(this.given, fields));
+    const feedback = this.response && new Feedback((fields) => this.#actions.rate(this.given, fields));
     if (feedback) this.rating.append(feedback.form);
     this.foot.append(
       ...[
@@ -395,9 +406,9 @@ export const forOperators = (content) =>
   content.length ? h("details", { class: "operators" }, h("summary", {}, "Details for whoever runs the service"), content) : null;
 
 /** A warning in words for a reader; "" where it is one for whoever runs the service. */
-function inWords(warning, response) {
+function inWords(warning) {
   const [kind, ...rest] = warning.split(":");
-  return WARNINGS[kind]?.(rest.join(":").trim(), response) ?? "";
+  return WARNINGS[kind]?.(rest.join(":").trim()) ?? "";
 }
 
 /** A response whose sources are numbered 1, 2, 3 as they appear in its answer. */

@@ -17,7 +17,7 @@ from . import output as screen
 from .options import AsJson, Collection, Mode, SearchMode, failures, finish, loaded
 
 if TYPE_CHECKING:
-    from ..quality.evaluate import EvalReport, Question
+    from ..quality.evaluate import Question
 
 Minimum = Annotated[
     list[str] | None,
@@ -80,11 +80,11 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure answers on questions of your own: ranking, abstention, citations, latency."""
-    from ..quality.blocking import evaluate_pipeline
-    from ..quality.configuration import read_configuration, without_secrets
-    from ..quality.evaluate import below, parse_fields, parse_floor, read_dataset, with_comparison
+    from ..quality.blocking import evaluate_configurations
+    from ..quality.configuration import read_configuration
+    from ..quality.evaluate import below, parse_fields, parse_floor, read_dataset
     from ..quality.runs import check_name, save_run
-    from ..settings import overridden, read_settings
+    from ..settings import read_settings
     from ..wire import open_pipeline
 
     try:
@@ -103,24 +103,16 @@ def evaluate_command(
         if save is not None:
             check_name(save)
         questions = _rated(raw, collection) if from_feedback else read_dataset(raw or b"")
-
-        def measure(fields: dict[str, Any], label: str) -> EvalReport:
-            with loaded(open_pipeline(preload=True)) as pipeline, screen.progress(label) as tick:
-                return evaluate_pipeline(
-                    pipeline,
-                    questions,
-                    top_k=top_k,
-                    request=fields,
-                    concurrency=concurrency,
-                    progress=tick,
-                    compare=None if settings else other,
-                )
-
-        report = measure(_request(collection, mode), "asking")
-        if settings:
-            with overridden(settings):
-                second = measure({**_request(collection, mode), **(other or {})}, "asking again")
-            report = with_comparison(report, second, without_secrets(settings))
+        report = evaluate_configurations(
+            questions,
+            open_pipeline=lambda: loaded(open_pipeline(preload=True)),
+            watch=screen.progress,
+            top_k=top_k,
+            request=_request(collection, mode),
+            concurrency=concurrency,
+            compare=other,
+            settings=settings,
+        )
         if save is not None:
             save_run(read_settings().home, save, report)
         finish(report.model_dump(mode="json"), as_json, screen.write_metrics)

@@ -81,6 +81,8 @@ class Origin:
         version: Of the item; another one means that its content may be another.
         documents: Documents of the item; fewer in the collection means that it was not read to its end.
         settings: Digest of what the sync added to its metadata.
+        path: Of the item in the ids of its documents.
+        validators: ETag and date of a page, with which the site is asked whether it has changed.
         links: Of a page, the addresses it leads to.
     """
 
@@ -88,8 +90,10 @@ class Origin:
     name: str
     item: str
     version: str
+    path: str = ""
     documents: int = 1
     settings: str = ""
+    validators: tuple[str, str] = ("", "")
     links: tuple[str, ...] = ()
 
 

@@ -169,4 +169,5 @@ def loaded_document(payload: Mapping[str, Any]) -> LoadedDocument:
 def origin_of(payload: Mapping[str, Any]) -> Origin | None:
     """Return where a sync brought a document from; None for what came by hand."""
     stored = payload.get("origin")
-    return Origin(**{**stored, "links": tuple(stored["links"])}) if stored else None
+    lists = {name: tuple(stored[name]) for name in ("validators", "links")} if stored else {}
+    return Origin(**{**stored, **lists}) if stored else None
