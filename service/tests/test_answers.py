@@ -20,7 +20,9 @@ SECRET_HOST = "http://169.254.169.254/latest"
 
 
 def timeless(data: dict[str, Any]) -> dict[str, Any]:
-    return data | {"timings_ms": None, "id": None}
+    """Return an answer without what differs by request and by the service it came from."""
+    citations = [{**one, "url": None} for one in data.get("citations", ())]
+    return data | {"timings_ms": None, "id": None, "citations": citations}
 
 
 def code(response: httpx.Response) -> tuple[int, str, str | None]:

@@ -15,7 +15,9 @@ import pytest
 from service_kit import QUESTION, LLMStub, environment, serving, settings
 
 from rag_pipeline.steps.local import open_local
-from rag_service.api.openai_chat import IGNORED, NEUTRAL
+from rag_service.api.openai_chat import NEUTRAL
+from rag_service.api.openai_input import WARNING
+from rag_service.api.openai_stop import StopSequences
 
 ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
 KEYS = json.dumps(
@@ -24,6 +26,54 @@ KEYS = json.dumps(
         {"name": "hr", "key": "k-hr-0123456789abcdef0", "collections": ["hr"]},
     ]
 )
+# what changes at most the wording, the price or the speed of an answer
+HARMLESS = {
+    *("frequency_penalty", "metadata", "parallel_tool_calls", "prediction", "presence_penalty"),
+    *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort"),
+    *("safety_identifier", "service_tier", "store", "top_p", "user", "verbosity"),
+}
+SIDE_TASKS = ("### Task:", "Provide a concise, 5-word-or-less title")
+# requests of Open WebUI 0.9 and LibreChat 0.8, as their default prompts make them
+SIDE_TASK_BODIES: dict[str, dict[str, Any]] = {
+    "Open WebUI, title": {
+        "stream": False,
+        "messages": [
+            {
+                "role": "user",
+                "content": "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the "
+                'chat history.\n### Output:\nJSON format: { "title": "your concise title here" }\n'
+                "### Chat History:\n<chat_history>\nUSER: Who signs?\nASSISTANT: The director [1].\n"
+                "</chat_history>",
+            }
+        ],
+        "max_completion_tokens": 1000,
+    },
+    "Open WebUI, follow-ups": {
+        "stream": True,
+        "messages": [
+            {
+                "role": "user",
+                "content": "### Task:\nSuggest 3-5 relevant follow-up questions or prompts that the user "
+                "might naturally ask next in this conversation as a **user**.\n",
+            }
+        ],
+    },
+    "LibreChat, title": {
+        "stream": False,
+        "user": "64f0",
+        "temperature": 0.2,
+        "presence_penalty": 0,
+        "messages": [
+            {
+                "role": "system",
+                "content": "Provide a concise, 5-word-or-less title for the conversation, using title "
+                "case conventions. Only return the title itself.\n\nConversation:\nUser: Who signs?\n"
+                "AI: The director [1].",
+            }
+        ],
+    },
+}
+LEAVE: list[Any] = [{"role": "user", "content": "How many days of leave does everybody have?"}]
 NO_ANSWER = [{"role": "user", "content": "Which telescope found the exoplanet Kepler-22b?"}]
 
 
@@ -49,7 +99,7 @@ def answering(
     home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("llm") / "home"))
     env = {"RAG_LLM_BASE_URL": model.url, "RAG_LLM_MODEL": "stub", "RAG_LLM_ATTEMPTS": "1"}
     with (
-        serving(home=home, env=env) as url,
+        serving(settings(side_tasks=SIDE_TASKS), home=home, env=env) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client,
     ):
         yield client
@@ -59,7 +109,7 @@ def answering(
 def guarded(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a service with two keys."""
     home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keys") / "home"))
-    with serving(settings(api_keys=KEYS), home=home) as url:
+    with serving(settings(api_keys=KEYS, side_tasks=SIDE_TASKS), home=home) as url:
         yield f"{url}/v1"
 
 
@@ -81,7 +131,6 @@ def test_an_answer_has_citations(client: openai.OpenAI) -> None:
     assert [citation["document_id"] for citation in extra["citations"]] == ["travel.md"]
     assert extra["contexts"][0]["chunk_id"] == extra["citations"][0]["chunk_id"]
     assert extra["answerable"] is True
-    assert choice.message.annotations == []  # a file is no web address
 
 
 def test_a_stream_ends_with_what_was_verified(client: openai.OpenAI) -> None:
@@ -136,7 +185,12 @@ def test_conversation_parts_and_our_own_fields(client: openai.OpenAI) -> None:
             {"role": "assistant", "content": "38 hours [1]."},
             {"role": "user", "content": [{"type": "text", "text": "How many days of leave?"}]},
         ],
-        extra_body={"collection": "hr", "top_k": 1, "filters": {"year": 2022}, "min_score": 0.0},
+        extra_body={
+            "collection": "hr",
+            "max_num_results": 1,
+            "filters": {"year": 2022},
+            "min_score": 0.0,
+        },
     )
 
     extra = answer.model_extra or {}
@@ -188,7 +242,7 @@ def test_every_parameter_of_the_client_is_known() -> None:
 
     from rag_service.api.openai_chat import ChatRequest
 
-    known = IGNORED | NEUTRAL.keys() | ChatRequest.model_fields.keys()
+    known = HARMLESS | NEUTRAL.keys() | ChatRequest.model_fields.keys()
     sent = params.CompletionCreateParamsBase.__annotations__.keys() | {"stream"}
 
     assert sent <= known
@@ -213,6 +267,139 @@ def test_a_web_address_is_an_annotation(tmp_path: Path) -> None:
     cited = message.annotations[0].url_citation
     assert (cited.url, cited.title) == (address, "Hours")
     assert (message.content or "")[cited.start_index : cited.end_index] == "[1]"
+
+
+def test_what_is_quoted_has_an_address(client: openai.OpenAI, http: httpx.Client) -> None:
+    """Each number of an answer is an annotation; its address marks the citation's quote."""
+    answer = client.chat.completions.create(model="rag/hr", messages=LEAVE)
+    message = answer.choices[0].message
+
+    assert message.annotations and message.content
+    cited = message.annotations[0].url_citation
+    assert message.content[cited.start_index : cited.end_index] == "[1]"
+    citation = (answer.model_extra or {})["citations"][0]
+    assert (cited.title, cited.url) == ("Leave", citation["url"])
+    shown = http.get(cited.url)
+    assert f"autofocus>{citation['quote']}</mark>" in shown.text
+
+
+def test_a_stream_has_its_annotations_before_its_end(client: openai.OpenAI) -> None:
+    """Their places are those of the text as it was sent."""
+    with client.chat.completions.create(model="rag", messages=ASKED, stream=True) as stream:
+        chunks = list(stream)
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    given = [(chunk.choices[0].delta.model_extra or {}).get("annotations") for chunk in chunks]
+    (annotation,) = given[-2]
+    place = annotation["url_citation"]
+    assert text[place["start_index"] : place["end_index"]] == "[1]"
+    assert place["url"] == (chunks[-1].model_extra or {})["citations"][0]["url"]
+
+
+# -- what clients send besides ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_not_known_is_ignored_and_named(http: httpx.Client, *, stream: bool) -> None:
+    """Sampling by `top_k` among it: passages are `max_num_results`."""
+    sent = {
+        "chat_id": "x",
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "reasoning": {"effort": "low"},
+        "thinking": {"type": "enabled"},
+        "keep_alive": "5m",
+        "cache_prompt": True,
+        "provider": {"order": ["a"]},
+        "chat_template_kwargs": {"enable_thinking": False},
+        "top_k": -1,
+        "presence_penalty": 0.1,
+        "größe, weit": 1,
+        "session_id": None,
+    }
+    body = {"model": "rag", "messages": ASKED, "stream": stream, **sent}
+
+    response = http.post("/v1/chat/completions", json=body)
+
+    assert response.status_code == 200
+    named = response.headers[WARNING].removeprefix("ignored: ").split(", ")
+    *plain, umlaut = [name for name, value in sent.items() if value is not None]
+    assert named == [*plain, umlaut.encode("unicode_escape").decode().replace(",", "%2C")]
+    one = http.post("/v1/chat/completions", json={"messages": ASKED, "max_num_results": 1})
+    assert len(one.json()["contexts"]) == 1
+    assert WARNING not in one.headers
+
+
+@pytest.mark.parametrize(
+    ("messages", "document"),
+    [
+        ([{"role": "system", "content": QUESTION}], "travel.md"),
+        (
+            [
+                {"role": "system", "content": "Be brief."},
+                {"role": "developer", "content": QUESTION},
+            ],
+            "travel.md",
+        ),
+        ([*ASKED, {"role": "system", "content": "Answer in one sentence."}], "travel.md"),
+        ([{"role": "assistant", "content": None}, *ASKED], "travel.md"),
+        (
+            [{"role": "user", "content": f"{'Some words about nothing. ' * 500}{QUESTION}"}],
+            "travel.md",
+        ),
+        (
+            [{"role": "user", "content": f"{QUESTION} {'Ein Wörtchen über nichts. ' * 900}"}],
+            "travel.md",
+        ),
+    ],
+    ids=["system", "system only", "system last", "empty answer", "long", "long, question first"],
+)
+def test_a_conversation_of_another_form(
+    client: openai.OpenAI, messages: list[Any], document: str
+) -> None:
+    """Only instructions, instructions last, a message longer than a question may be."""
+    answer = client.chat.completions.create(model="rag", messages=messages)
+
+    passages = (answer.model_extra or {})["contexts"]
+    assert passages[0]["document_id"] == document
+
+
+@pytest.mark.parametrize("stop", ["signs as", ["never", "signs as"], ["s as well", "nev", "signs"]])
+def test_an_answer_ends_at_a_stop_sequence(client: openai.OpenAI, stop: Any) -> None:
+    """Without it, in a stream as well; a citation that is cut off is none."""
+    first = [stop] if isinstance(stop, str) else stop
+    whole = client.chat.completions.create(model="rag", messages=ASKED)
+    text = whole.choices[0].message.content or ""
+    wanted = text[: min(text.index(one) for one in first if one in text)]
+
+    answer = client.chat.completions.create(model="rag", messages=ASKED, stop=stop)
+    with client.chat.completions.create(
+        model="rag", messages=ASKED, stop=stop, stream=True
+    ) as stream:
+        chunks = list(stream)
+
+    assert answer.choices[0].message.content == wanted
+    assert answer.choices[0].finish_reason == "stop"
+    assert (answer.model_extra or {})["citations"] == []
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == wanted
+
+
+@pytest.mark.parametrize(
+    ("stop", "pieces", "sent"),
+    [
+        ("END", ["a E", "N", "D b", "c"], "a "),
+        ("END", ["a EN", "x EN"], "a ENx EN"),
+        (["aab"], ["aaa", "b", "c"], "a"),
+        (["", "x"], ["ab", "c"], "abc"),
+        ([], ["ab"], "ab"),
+        ("ü", ["aü", "b"], "a"),
+    ],
+)
+def test_a_stop_sequence_in_pieces(stop: Any, pieces: list[str], sent: str) -> None:
+    stops = StopSequences(stop)
+
+    assert "".join(map(stops.feed, pieces)) + stops.finish() == sent
+    assert stops.cut("".join(pieces)) == sent
 
 
 # -- a language model's words -------------------------------------------------------------
@@ -289,6 +476,52 @@ def test_a_stream_that_breaks_ends_in_an_error(answering: openai.OpenAI, model: 
     assert "[DONE]" not in raw
 
 
+@pytest.mark.parametrize("name", SIDE_TASK_BODIES)
+def test_a_side_task_is_the_models_alone(
+    answering: openai.OpenAI, model: LLMStub, name: str
+) -> None:
+    """The model sees the client's own messages, and no passage; nothing is cited."""
+    model.script = [model.text('{"title": ', '"Signing [1]"}')]
+    body = {"model": "rag", **SIDE_TASK_BODIES[name]}
+
+    answer = answering.with_options(timeout=60).post(
+        "/chat/completions", body=body, cast_to=httpx.Response
+    )
+
+    assert model.bodies[-1]["messages"] == body["messages"]
+    assert answer.headers[WARNING].endswith("a model answered it without the documents")
+    if body["stream"]:
+        chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if "{" in line]
+        said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        cited = chunks[-1]["citations"]
+    else:
+        said = answer.json()["choices"][0]["message"]["content"]
+        cited = answer.json()["citations"]
+    assert said.startswith('{"title": "Signing')
+    assert cited == []
+
+
+def test_a_side_task_needs_a_model_and_a_key_for_its_collection(guarded: str) -> None:
+    """It is said what to set; a key gets no further than with questions."""
+    messages: list[Any] = SIDE_TASK_BODIES["LibreChat, title"]["messages"]
+    with openai.OpenAI(base_url=guarded, api_key="k-hr-0123456789abcdef0") as client:
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="rag", messages=messages)
+        with pytest.raises(openai.APIStatusError, match="RAG_LLM_BASE_URL") as failed:
+            client.with_options(max_retries=0).chat.completions.create(
+                model="rag/hr", messages=messages
+            )
+    assert failed.value.code == "not_supported"
+
+
+def test_without_the_setting_a_side_task_is_a_question(client: openai.OpenAI) -> None:
+    messages: list[Any] = [{"role": "system", "content": f"### Task:\n{QUESTION}"}]
+
+    answer = client.chat.completions.create(model="rag", messages=messages)
+
+    assert (answer.model_extra or {})["citations"]
+
+
 # -- what cannot be asked -----------------------------------------------------------------
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
@@ -306,11 +539,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"logprobs": True}, "logprobs"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"stop": ["x"]}, "stop"),
+    ({"stop": 5}, "stop"),
+    ({"stop": ["x"] * 17}, "stop"),
+    ({"tool_choice": "required", "tools": [CALL]}, "tools"),
+    ({"function_call": {"name": "f"}, "functions": [CALL]}, "functions"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice"),
     ({"temperature": 3}, "temperature"),
     ({"max_tokens": 0}, "max_tokens"),
-    ({"topk": 3}, "topk"),
-    ({"top_k": 0}, "top_k"),
+    ({"max_num_results": 0}, "max_num_results"),
     ({"generate": {"target": "nobody"}}, "generate.target"),
     ({"base_url": "http://evil.example"}, "base_url"),
     ({"model": "rag/hr", "collection": "default"}, "collection"),

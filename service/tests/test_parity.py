@@ -21,7 +21,7 @@ Find = Callable[[str], list[dict[str, Any]]]
 """Searches at a base URL; returns passages by the names of `/v1/search`."""
 FIELDS = (
     "marker", "document_id", "chunk_id", "title", "source", "page", "date", "score", "spans", "quote",
-    "quotes",
+    "quotes", "url",
 )  # fmt: skip
 BODY: Any = {"query": QUESTION}
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]

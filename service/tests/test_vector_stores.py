@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+import numpy
 import openai
 import pytest
 from service_kit import QUESTION
@@ -54,6 +56,33 @@ def test_options(client: openai.OpenAI) -> None:
 
     assert few == everything[:2]
     assert good == everything[:1]
+
+
+@pytest.mark.parametrize(
+    ("weights", "leg"),
+    [
+        ({"embedding_weight": 1, "text_weight": 0}, "dense"),
+        ({"embedding_weight": 0, "text_weight": 2}, "sparse"),
+    ],
+)
+def test_a_weight_of_0_leaves_a_leg_out(
+    client: openai.OpenAI, http: httpx.Client, weights: Any, leg: str
+) -> None:
+    ranking: Any = {"hybrid_search": weights}
+    found = client.vector_stores.search("default", query=QUESTION, ranking_options=ranking).data
+    question = {"query": QUESTION, "retrieve": {"mode": leg}, "top_k": 10, "search_queries": []}
+    expected = http.post("/v1/search", json=question).json()["results"]
+
+    assert [item.score for item in found] == [result["score"] for result in expected]
+
+
+def test_what_is_not_known_is_ignored_and_named(http: httpx.Client) -> None:
+    body = {"query": QUESTION, "chunking": {"a": 1}, "top_k": 3, "user": None}
+
+    response = http.post("/v1/vector_stores/default/search", json=body)
+
+    assert response.status_code == 200
+    assert response.headers["x-rag-warning"] == "ignored: chunking, top_k"
 
 
 def test_several_queries(client: openai.OpenAI) -> None:
@@ -112,7 +141,10 @@ def test_filters(client: openai.OpenAI, filters: Any, documents: set[str]) -> No
         ({"query": 5}, "query"),
         ({"max_num_results": 51}, "max_num_results"),
         ({"max_num_results": 0}, "max_num_results"),
-        ({"unknown": 1}, "unknown"),
+        (
+            {"ranking_options": {"hybrid_search": {"text_weight": -1}}},
+            "ranking_options.hybrid_search.embedding_weight",
+        ),
         ({"filters": {"type": "like", "key": "a", "value": "b"}}, "filters"),
         ({"filters": {"type": "eq", "key": "a"}}, "filters"),
         ({"filters": {"type": "eq", "key": "$not", "value": {}}}, "filters"),
@@ -136,3 +168,40 @@ def test_no_such_collection(client: openai.OpenAI) -> None:
         client.vector_stores.search("nowhere", query=QUESTION)
 
     assert failed.value.code == "collection_not_found"
+
+
+# -- embeddings -----------------------------------------------------------------------------------
+
+
+def test_embeddings(client: openai.OpenAI, http: httpx.Client) -> None:
+    """As the client asks for them (base64) and as plain numbers; near texts are near."""
+    texts = ["The garage opens at five.", "When does the car park open?", "Fish is served."]
+
+    made = client.embeddings.create(model="any", input=texts)
+    plain = http.post("/v1/embeddings", json={"input": texts[0], "dimensions": 384}).json()
+
+    garage, question, fish = (numpy.array(one.embedding) for one in made.data)
+    assert garage @ question > garage @ fish
+    assert abs(numpy.linalg.norm(garage) - 1) < 1e-5
+    assert numpy.allclose(plain["data"][0]["embedding"], garage, atol=1e-6)
+    assert made.usage.total_tokens > plain["usage"]["prompt_tokens"] > 5
+    assert made.model == plain["model"] != "any"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": []}, "input"),
+        ({"input": " "}, "input"),
+        ({"input": ["a", ""]}, "input.1"),
+        ({"input": [1, 2]}, "input"),
+        ({"input": "a", "dimensions": 7}, "dimensions"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": ["a"] * 2049}, "input"),
+    ],
+)
+def test_what_cannot_be_embedded(http: httpx.Client, body: Any, param: str) -> None:
+    response = http.post("/v1/embeddings", json=body)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (422, param)

@@ -17,12 +17,22 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from rag_kit.errors import CODES, StepError
+from rag_pipeline.settings import read_settings as rag_settings
 
 from .api import (
     dify,
+    document_view,
     documents,
+    evaluations,
+    examples,
+    feedback,
     health,
+    oauth,
     openai_chat,
+    openai_embeddings,
+    openai_files,
+    openai_responses,
+    openai_stores,
     openai_vector_stores,
     questions,
     rerank,
@@ -40,12 +50,31 @@ from .http.proxies import Paths, Proxies
 from .http.same_origin import SameOrigin
 from .http.tokens import Tokens
 from .http.tracing import open_traces
+from .library.files import Files
 from .library.library import Library, open_library
 from .runners.base import Runner
 from .service import Service
 from .settings import ServiceSettings, read_settings
 
 LOG = logging.getLogger(__name__)
+PARTS = (
+    questions,
+    examples,
+    feedback,
+    evaluations,
+    dify,
+    document_view,  # before the document, whose id may end in `/view`
+    documents,
+    health,
+    oauth,
+    openai_chat,
+    openai_responses,
+    openai_vector_stores,
+    openai_stores,
+    openai_files,
+    openai_embeddings,
+    rerank,
+)
 CLOSE_S = 10.0  # seconds the runner may take to close
 ABOUT = """Ask documents; answers come with verified citations. Every failure has one shape, and a
 `code` to act on."""
@@ -82,6 +111,8 @@ def create_app(
     service = Service(settings, bool(keyring), metrics, admission, runner or open_runner(settings))
     service.containers = _containers(settings, service.runner)
     service.library = open_library(settings, service.runner, metrics)
+    if service.library is not None:
+        service.files = Files(rag_settings().home, settings.max_files_bytes)
     traces = open_traces(settings.otlp_endpoint)
 
     @asynccontextmanager
@@ -91,7 +122,8 @@ def create_app(
             stack.push_async_callback(_close, service, notify)
             if service.library is not None:
                 stack.push_async_callback(_close_library, service.library, notify)
-            await stack.enter_async_context(app.state.mcp.run())
+            for manager in app.state.mcp:
+                await stack.enter_async_context(manager.run())
             for work in (service.get_ready(notify), service.start_containers(notify)):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             yield
@@ -122,8 +154,11 @@ def create_app(
         },
     )
     app.state.service = service
+    app.state.examples = examples.Remembered()
+    app.state.home = rag_settings().home
     app.state.routes = []
-    for part in (questions, dify, documents, health, openai_chat, openai_vector_stores, rerank):
+    app.state.responses = openai_responses.Responses()
+    for part in PARTS:
         app.include_router(part.router)
         app.state.routes += part.router.routes
     app.state.mcp = add_mcp(app, service)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic_core
 from starlette.requests import Request
@@ -22,16 +22,20 @@ from .access import as_asked, check_passages, restricted
 from .http.context import Context, context_of
 from .http.fair_queue import Admission
 from .http.metrics import Metrics
+from .links import Links
 from .runners.base import Runner
 from .settings import ServiceSettings
 
 if TYPE_CHECKING:
+    from .library.files import Files
     from .library.library import Library
 
 LOG = logging.getLogger(__name__)
+Result = TypeVar("Result")
 # `/readyz` fails with these, but questions are still tried: the dependency may be back.
 TRANSIENT = ("retriever_unavailable", "embedder_unavailable", "deadline_exceeded")
 CHECKED = ("search_results", "final_answer")  # events that hold passages
+CITING = ("citation", "final_answer")  # events that hold citations
 FILTERED = "filtered: "  # begins the warning that names the rule
 RULES = ("canary", "secret", "system_prompt", "image", "active_html", "foreign_url")
 
@@ -48,6 +52,7 @@ class Service:
         runner: Answers `POST /rag_modules` and all other questions.
         containers: Answers `POST /rag`; None where there is no engine.
         library: Keeps documents; None where they are kept elsewhere.
+        files: Keeps files as they were uploaded; None without a library.
         missing: Why it is not ready; None: it is.
         note: What a user of a ready service should know: there is nothing to ask yet; or empty.
         on_fatal: Called when the runner can never start.
@@ -62,6 +67,7 @@ class Service:
     runner: Runner
     containers: Runner | None = None
     library: Library | None = None
+    files: Files | None = None
     missing: StepError | None = field(
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
@@ -90,8 +96,8 @@ class Service:
         """
         runner = runner or self.runner
         text = await self._ask(http, request, runner, runner.answer)
-        self._note(context_of(http.scope), text)
-        return text
+        answer = self._note(context_of(http.scope), text)
+        return self._with_addresses(http, request, answer)
 
     async def search(self, http: Request, request: RagRequest) -> str:
         """Return a `SearchResponse` as JSON text; arguments and errors as for `answer`."""
@@ -107,6 +113,47 @@ class Service:
         data: dict[str, Any] = pydantic_core.from_json(reply)
         return data
 
+    async def in_slot(self, http: Request, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do other work that takes a processor as a question does; errors as for `answer`."""
+        self._require_ready(self.runner)
+        return await self._in_slot(http, context_of(http.scope), work)
+
+    async def complete(
+        self,
+        http: Request,
+        collection: str,
+        messages: list[dict[str, str]],
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Have the language model go on with a conversation, without a search.
+
+        Args:
+            http: As for `answer`.
+            collection: Whose model it is; the key must be allowed to use it.
+            messages: The conversation, oldest first.
+            options: Of `generate`; None: not given.
+
+        Returns:
+            id, answer, finish_reason, usage, model.
+
+        Raises:
+            StepError: `not_supported`, there is no model; those of `answer`.
+        """
+        context = context_of(http.scope)
+        self.authorize(context, collection)
+        self._require_ready(self.runner)
+        text = _completion_request(context, messages, options)
+        reply = await self._in_slot(http, context, lambda: self.runner.generate(text))
+        data = pydantic_core.from_json(reply)
+        if not data["llm_generated"] and data["finish_reason"] == "no_context":
+            raise StepError(
+                "not_supported",
+                "no language model is configured, which a side task needs; the operator sets "
+                "RAG_LLM_BASE_URL and RAG_LLM_MODEL, or takes it out of RAG_SIDE_TASKS",
+            )
+        names = ("answer", "finish_reason", "usage")
+        return {"id": context.request_id, **{name: data[name] for name in names}}
+
     async def events(
         self, http: Request, request: RagRequest, *, runner: Runner | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -121,7 +168,23 @@ class Service:
                     check_passages(groups, event.data)
                 if event.name == "final_answer":
                     self._note(context, event.data)
+                if event.name in CITING:
+                    data = pydantic_core.from_json(event.data)
+                    event = Event(event.name, self._with_addresses(http, request, data))
                 yield event
+
+    def links(self, http: Request) -> Links:
+        """Return what makes addresses for the sender of a request."""
+        views = self.library is not None
+        return Links.of(http, self.settings.public_url, views=views)
+
+    def _with_addresses(self, http: Request, request: RagRequest, data: dict[str, Any]) -> str:
+        """Return an answer, or the event of one citation, as JSON with the citations' addresses."""
+        links = self.links(http)
+        for citation in [data["citation"]] if "citation" in data else data["citations"]:
+            if url := links.cited(citation, request.collection):
+                citation["url"] = url
+        return pydantic_core.to_json(data).decode()
 
     async def _ask(
         self,
@@ -138,11 +201,11 @@ class Service:
         return found
 
     async def _in_slot(
-        self, http: Request, context: Context, work: Callable[[], Awaitable[str]]
-    ) -> str:
+        self, http: Request, context: Context, work: Callable[[], Awaitable[Result]]
+    ) -> Result:
         """Work in a slot; when the client goes away, the work is cancelled."""
 
-        async def answer() -> str:
+        async def answer() -> Result:
             async with self._slot(context):
                 return await work()
 
@@ -197,7 +260,12 @@ class Service:
                 param="collection",
                 step="retrieve",
             )
-        if write and not context.principal.write:
+        if write:
+            self.authorize_writing(context)
+
+    def authorize_writing(self, context: Context) -> None:
+        """Check that a key may change documents and files; raises `forbidden`."""
+        if not context.principal.write:
             self.metrics.authz_deny.inc()
             raise StepError(
                 "forbidden", f"the key '{context.principal.name}' may read, not change documents"
@@ -215,8 +283,8 @@ class Service:
             step=step,
         )
 
-    def _note(self, context: Context, text: str) -> None:
-        """Update metrics and context from a response."""
+    def _note(self, context: Context, text: str) -> dict[str, Any]:
+        """Update metrics and context from a response; returns it."""
         data: dict[str, Any] = pydantic_core.from_json(text)
         context.timings_ms = data["timings_ms"]
         for step, ms in context.timings_ms.items():
@@ -229,6 +297,7 @@ class Service:
             self.metrics.truncated.inc()
         if data.get("degraded"):
             self.metrics.degraded.inc()
+        return data
 
     # -- readiness ----------------------------------------------------------------------
 
@@ -330,6 +399,24 @@ class Service:
                 raise
             # a new installation must be reachable to take its first documents
             self.note = f"no collection '{probe.collection}' yet; add documents to make it"
+
+
+def _completion_request(
+    context: Context, messages: list[dict[str, str]], options: dict[str, Any]
+) -> str:
+    """Return the request of the step `generate` for a prompt of the client's own."""
+    given = {name: value for name, value in options.items() if value is not None}
+    request = {
+        "query": "side task",
+        "request_id": context.request_id,
+        "contexts": [],
+        "warnings": [],
+        "provenance": {},
+        "prompt": messages,
+        "no_context": "answer",
+        "generate": {**given, "deadline_s": max(0.001, round(context.remaining_s(), 3))},
+    }
+    return pydantic_core.to_json(request).decode()
 
 
 async def _as_asked(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

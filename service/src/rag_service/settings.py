@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import httpx
 from pydantic import (
@@ -103,6 +103,12 @@ class ServiceSettings(PacedSettings):
         description="Path that a reverse proxy puts before the service's, e.g. `/rag`; none: as a "
         "trusted proxy's `X-Forwarded-Prefix` says.",
     )
+    public_url: str | None = Field(
+        None,
+        pattern=URL,
+        description="Address at which users' browsers reach the service, with its prefix, for the links "
+        "in citations, e.g. `https://docs.example.com/rag`; none: as the request addressed it.",
+    )
     trusted_proxies: tuple[str, ...] = Field(
         ("127.0.0.1", "::1"),
         description='Addresses and networks of reverse proxies, as JSON: `["10.0.0.0/8"]`. '
@@ -113,6 +119,12 @@ class ServiceSettings(PacedSettings):
         pattern=r"^[A-Za-z0-9-]+$",
         description="Header in which a trusted proxy lists the groups of its user, separated by "
         "commas; without the header a request sees documents for everybody alone.",
+    )
+    side_tasks: tuple[Annotated[str, Field(min_length=3)], ...] = Field(
+        (),
+        description="How the side tasks of chat clients begin (titles, tags, follow-up questions), as "
+        'JSON: `["### Task:"]`; the language model answers them without a search. None: they are '
+        "questions like any other.",
     )
     oidc_issuer: str | None = Field(
         None,
@@ -151,6 +163,9 @@ class ServiceSettings(PacedSettings):
     )
     max_body_bytes: int = Field(256 * 1024, ge=1024, description="Largest request.")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="Largest upload of documents.")
+    max_files_bytes: int = Field(
+        10 * 2**30, ge=1024, description="Bytes that the files of one key at /v1/files may have."
+    )
     rate_per_minute: int = Field(
         0, ge=0, description="Requests a minute of one key, or address without keys; 0: any number."
     )
@@ -334,7 +349,7 @@ def read_settings(**overrides: Any) -> ServiceSettings:
     except SettingsError:
         raise StepError(
             "misconfigured",
-            "RAG_ALLOWED_HOSTS, RAG_ALLOWED_ORIGINS, RAG_OIDC_WRITE_GROUPS and "
+            "RAG_ALLOWED_HOSTS, RAG_ALLOWED_ORIGINS, RAG_OIDC_WRITE_GROUPS, RAG_SIDE_TASKS and "
             "RAG_TRUSTED_PROXIES are lists in JSON: "
             'write ["first", "second"]',
         ) from None

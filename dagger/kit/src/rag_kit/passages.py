@@ -142,6 +142,12 @@ class Citation(BaseModel):
         default_factory=list,
         description="The document's text at each span, in the order of `spans`.",
     )
+    url: str | None = Field(
+        None,
+        exclude_if=lambda url: url is None,
+        description="Where a browser shows the cited words: the document's own address, or its view; "
+        "added by the service, absent where there is none.",
+    )
 
 
 def quotes_of(citation: Mapping[str, Any]) -> list[str]:

@@ -171,7 +171,7 @@ def main(arguments: list[str]) -> int:
             ABOUT,
             open_later("rag_pipeline"),
             arguments,
-            verbs=("run", "search", "rerank"),
+            verbs=("run", "search", "rerank", "generate"),
         )
     )
 

@@ -15,14 +15,14 @@ from rag_kit.errors import StepError
 from rag_kit.handler import Event, Handler
 
 from .models import RagRequest, RagResponse, SearchResponse
-from .outputs import RetrieveOutput, check_reply, read_reply
+from .outputs import GenerateOutput, RetrieveOutput, check_reply, read_reply
 from .rewriting import Rewriting
 from .stages import PIPELINE, Stage
 from .step import Step, StreamingStep, answer, search, stream
 
 
-class Passages(BaseModel):
-    """A request or response of the step `rerank`, which checks it itself."""
+class StepJson(BaseModel):
+    """A request or response of one step, which checks it itself."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -47,8 +47,12 @@ class Pipeline:
 
     @property
     def handler(self) -> Handler:
-        """Answers a `RagRequest`; also searches for one, and ranks passages again."""
-        also = {"search": self.search_handler, "rerank": self.rerank_handler}
+        """Answers a `RagRequest`; also searches for one, and passes requests on to single steps."""
+        also = {
+            "search": self.search_handler,
+            "rerank": self.rerank_handler,
+            "generate": self.generate_handler,
+        }
         return Handler("rag", RagRequest, self._answer, stream=self._stream, also=also)
 
     @property
@@ -59,7 +63,12 @@ class Pipeline:
     @property
     def rerank_handler(self) -> Handler:
         """Passes a request on to the step `rerank`, for clients that bring texts of their own."""
-        return Handler("rerank", Passages, self._rerank)
+        return Handler("rerank", StepJson, self._rerank)
+
+    @property
+    def generate_handler(self) -> Handler:
+        """Passes a request on to the step `generate`, for prompts without a search."""
+        return Handler("generate", StepJson, self._generate)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request, blocking: a response, or an error envelope."""
@@ -88,7 +97,7 @@ class Pipeline:
     async def _search(self, request: RagRequest) -> SearchResponse:
         return await search(request, self.steps, stages=self.stages, rewriting=self.rewriting)
 
-    async def _rerank(self, request: Passages) -> Passages:
+    async def _rerank(self, request: StepJson) -> StepJson:
         step = self.steps.get("rerank")
         if step is None:
             raise StepError(
@@ -98,4 +107,10 @@ class Pipeline:
             )
         data = read_reply("rerank", await step(request.model_dump_json()))
         check_reply("rerank", RetrieveOutput, data)
-        return Passages.model_validate(data)
+        return StepJson.model_validate(data)
+
+    async def _generate(self, request: StepJson) -> StepJson:
+        step = self.steps[self.stages[-1].name]
+        data = read_reply("generate", await step(request.model_dump_json()))
+        check_reply("generate", GenerateOutput, data)
+        return StepJson.model_validate(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -113,3 +115,16 @@ class RetrieveSettings(BreakerSettings):
     def embedding_key(self) -> str | None:
         """Return the key of the embedding service; raises `retriever_misconfigured`."""
         return self.secret("embedding_api_key", code="retriever_misconfigured")
+
+
+def child_environment(
+    variables: Mapping[str, str], *, without: Collection[str] = ()
+) -> dict[str, str]:
+    """Return this process's environment for a command it starts, with and without these variables."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return {**kept, **variables}
+
+
+def aws_environment() -> dict[str, str]:
+    """Return the variables `AWS_…` that are set, which name the keys and the server of a bucket."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic_core
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from rag_kit import reports
 from rag_kit.errors import CODES, ErrorBody, StepError, envelope
@@ -22,7 +22,8 @@ from ..access import MAX_GROUPS, may_read
 from ..http.context import Context, context_of
 from ..http.errors import JSON, for_callers
 from ..http.openapi import EVENT_STREAM, FAILURES, Responses, failures
-from ..http.requests import takes
+from ..http.requests import takes, whole_number
+from ..library.files import Files
 from ..library.jobs import Job
 from ..library.library import Library
 from ..library.uploads import (
@@ -43,6 +44,7 @@ from .dependencies import (
     WritableCollection,
     WritableCollectionInPath,
     authorized,
+    sees_all,
 )
 from .sse import streamed
 
@@ -151,20 +153,16 @@ async def library_of(service: ServiceDep) -> Library:
 LibraryDep = Annotated[Library, Depends(library_of)]
 
 
-def _to_limit(value: object) -> object:
-    if isinstance(value, str) and not (
-        value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE
-    ):
-        raise ValueError(f"send a number from 1 to {MAX_PAGE}, but got {value[:40]!r}")
-    return value
+async def files_of(service: ServiceDep, library: LibraryDep) -> Files:
+    """Return who keeps files; raises `not_supported` where documents are kept elsewhere."""
+    assert service.files is not None, "opened with the library"
+    return service.files
 
 
-Limit = Annotated[
-    int,
-    Query(description="How many."),
-    BeforeValidator(_to_limit),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
-]
+FilesDep = Annotated[Files, Depends(files_of)]
+
+
+Limit = Annotated[int, Query(description="How many."), *whole_number(1, MAX_PAGE)]
 Wait = Annotated[Flag, Query(description="false: answer 202 at once.")]
 AllowedGroups = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
@@ -222,7 +220,7 @@ ReadableJob = Annotated[Job, Depends(readable_job)]
 WritableJob = Annotated[Job, Depends(writable_job)]
 
 
-async def _in_time(caller: Context, work: Awaitable[Result]) -> Result:
+async def in_time(caller: Context, work: Awaitable[Result]) -> Result:
     """Return what the work gives.
 
     Raises:
@@ -238,25 +236,10 @@ async def _in_time(caller: Context, work: Awaitable[Result]) -> Result:
         ) from None
 
 
-def _sees_all(caller: Context) -> None:
-    """Refuse what concerns documents that the caller may not even see.
-
-    Raises:
-        StepError: `forbidden`.
-    """
-    if caller.principal.groups is not None:
-        raise StepError(
-            "forbidden", "this is for keys that may read every document of the collection"
-        )
-
-
-# -- collections ----------------------------------------------------------------------------
-
-
 @router.get("/v1/collections", summary="List the collections")
 async def collections(library: LibraryDep, caller: Caller) -> Collections:
     """List the collections this key may use, with how many documents and passages they hold."""
-    found = await _in_time(caller, library.collections())
+    found = await in_time(caller, library.collections())
     return Collections(collections=[one for one in found if caller.principal.may_use(one.name)])
 
 
@@ -265,8 +248,8 @@ async def delete_collection(
     library: LibraryDep, collection: WritableCollectionInPath, caller: Caller
 ) -> DeletedCollection:
     """Delete a collection and all it holds."""
-    _sees_all(caller)
-    await _in_time(caller, library.delete_collection(collection, caller.tenant))
+    sees_all(caller)
+    await in_time(caller, library.delete_collection(collection, caller.tenant))
     return DeletedCollection(collection=collection, deleted=True)
 
 
@@ -287,7 +270,7 @@ async def reindex(
 
     Questions are answered from the old one until the new one is complete.
     """
-    _sees_all(context_of(request.scope))
+    sees_all(context_of(request.scope))
     await request.body()  # it is empty; the next message is that the client went away
     job = library.reindex(collection, context_of(request.scope).tenant)
     return await _followed(service, request, job, wait=wait)
@@ -305,7 +288,7 @@ async def documents(
     after: Annotated[str, Query(description="The `next` of the page before.")] = "",
 ) -> Documents:
     """List documents by id, a page at a time; `next` is null on the last page."""
-    found = await _in_time(caller, library.documents(collection))
+    found = await in_time(caller, library.documents(collection))
     groups = caller.principal.groups
     found = [info for info in found if may_read(groups, info.metadata)]
     page = [info for info in found if info.document_id > after][: limit + 1]
@@ -320,10 +303,10 @@ async def document(
     library: LibraryDep, collection: ReadableCollection, caller: Caller, document_id: str
 ) -> StoredDocument:
     """Show a document with its text; its id may hold slashes, as a path does."""
-    return await _readable_document(library, caller, collection, document_id)
+    return await readable_document(library, caller, collection, document_id)
 
 
-async def _readable_document(
+async def readable_document(
     library: Library, caller: Context, collection: str, document_id: str
 ) -> StoredDocument:
     """Return a document; one that the caller may not read looks as if it did not exist.
@@ -331,7 +314,7 @@ async def _readable_document(
     Raises:
         StepError: `document_not_found`.
     """
-    found = await _in_time(caller, library.document(collection, document_id))
+    found = await in_time(caller, library.document(collection, document_id))
     if not may_read(caller.principal.groups, found.metadata):
         raise _no_document(collection, document_id)
     return found
@@ -357,8 +340,8 @@ async def delete_document(
 ) -> reports.IngestReport:
     """Delete a document; no answer finds it from then on."""
     if caller.principal.groups is not None:
-        await _readable_document(library, caller, collection, document_id)
-    report = await _in_time(
+        await readable_document(library, caller, collection, document_id)
+    report = await in_time(
         caller, library.delete_documents(collection, [document_id], caller.tenant)
     )
     if report.missing:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic_core
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from rag_kit.errors import StepError
@@ -14,28 +17,44 @@ from rag_pipeline.models import RagRequest
 
 from ..http.openapi import FAILURES
 from ..http.requests import NOT_BLANK, CollectionName, otherwise, takes
+from ..service import Service
 from .dependencies import ServiceDep, json_body
+from .openai_input import ignored, warned
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=FAILURES)
 
 COMPARISONS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin")
+FILE_ID = re.compile(r"file-[0-9a-f]{24}")  # of `POST /v1/files`
 QUERIES = 8  # in one request
 Text = Annotated[str, Field(json_schema_extra=NOT_BLANK)]
+
+
+class HybridSearch(BaseModel):
+    """What counts how much; only whether a weight is 0 matters here."""
+
+    embedding_weight: float = Field(ge=0, description="Likeness of meaning; 0: words alone.")
+    text_weight: float = Field(ge=0, description="Words in common; 0: meaning alone.")
 
 
 class RankingOptions(BaseModel):
     """How results are ranked; the ranker is the service's own."""
 
-    model_config = ConfigDict(extra="forbid")
-
     ranker: str | None = Field(None, description="Ignored.")
     score_threshold: float | None = Field(None, description="Drop passages with a lower score.")
+    hybrid_search: HybridSearch | None = None
+
+    def mode(self) -> str | None:
+        """Return the mode of the search; None: the service's own."""
+        weights = self.hybrid_search
+        if weights is None or bool(weights.embedding_weight) == bool(weights.text_weight):
+            return None
+        return "dense" if weights.embedding_weight else "sparse"
 
 
 class VectorSearchRequest(BaseModel):
-    """What to find, in OpenAI's terms."""
+    """What to find, in OpenAI's terms; unknown fields are ignored, and a header names them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
 
     query: Annotated[
         Text | Annotated[list[Text], Field(min_length=1, max_length=QUERIES)],
@@ -73,16 +92,24 @@ class VectorSearch(BaseModel):
 )
 async def search_vector_store(
     request: Request,
+    response: Response,
     service: ServiceDep,
     collection: CollectionName,
     body: Annotated[VectorSearchRequest, Depends(json_body(VectorSearchRequest))],
 ) -> VectorSearch:
     """Find the passages of a collection that fit a query."""
+    warned(response, ignored(body.model_extra, {}, {}))
     queries = [body.query] if isinstance(body.query, str) else body.query
     limit = body.max_num_results or 10
     best: dict[str, dict[str, Any]] = {}
     for query in queries:
-        found = await service.search(request, _question(body, query, collection, limit))
+        question = _question(body, query, collection, limit)
+        try:
+            found = await service.search(request, question)
+        except StepError as error:
+            if error.code != "collection_not_found" or not await _is_empty(service, collection):
+                raise
+            break
         for result in pydantic_core.from_json(found)["results"]:
             known = best.get(result["chunk_id"])
             if known is None or known["score"] < result["score"]:
@@ -97,6 +124,12 @@ async def search_vector_store(
     )
 
 
+async def _is_empty(service: Service, collection: str) -> bool:
+    """Whether a vector store was created and holds nothing yet."""
+    files = service.files
+    return files is not None and collection in await asyncio.to_thread(files.stores)
+
+
 def _question(body: VectorSearchRequest, query: str, collection: str, limit: int) -> RagRequest:
     ranking = body.ranking_options or RankingOptions()
     question = {
@@ -106,6 +139,7 @@ def _question(body: VectorSearchRequest, query: str, collection: str, limit: int
         "filters": to_filters(body.filters, "filters") if body.filters else None,
         "min_score": ranking.score_threshold,
         "search_queries": None if body.rewrite_query else [],
+        "retrieve": {"mode": mode} if (mode := ranking.mode()) else {},
     }
     try:
         return RagRequest.model_validate(question, strict=True)
@@ -144,6 +178,17 @@ def _wrong(where: str, text: str) -> StepError:
     return StepError("invalid_request", f"{where}: {text}", param=where)
 
 
+def file_id_of(document_id: str) -> str:
+    """Return the id of the file that a document came from; of another document its own."""
+    file_id, slash, _ = document_id.partition("/")
+    return file_id if slash and FILE_ID.fullmatch(file_id) else document_id
+
+
+def filename_of(place: Mapping[str, Any]) -> str:
+    """Return the name of the file that a passage or a citation is from."""
+    return str(place["source"]).removeprefix(f"{file_id_of(place['document_id'])}/")
+
+
 def to_item(result: dict[str, Any]) -> dict[str, Any]:
     """Return a passage as OpenAI's result; attributes are the metadata that are plain values."""
     plain = {
@@ -152,8 +197,8 @@ def to_item(result: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, (str, int, float, bool))
     }
     return {
-        "file_id": result["document_id"],
-        "filename": result["source"],
+        "file_id": file_id_of(result["document_id"]),
+        "filename": filename_of(result),
         "score": result["score"],
         "attributes": plain,
         "content": [{"type": "text", "text": result["text"]}],

@@ -25,6 +25,7 @@ from rag_kit.errors import StepError, envelope
 from rag_kit.origins import host_name, is_loopback
 
 from ..access import groups_of
+from ..links import METADATA, base_of
 from ..settings import ApiKey, ServiceSettings
 from .context import TRUSTED, Context, Principal, address_of, context_of, path_of
 from .errors import headers_of, refuse
@@ -37,12 +38,21 @@ from .tracing import Traces
 ACCESS = logging.getLogger("rag_service.access")
 LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/+=-]{1,128}$")
-OPEN = ("/", "/favicon.ico", "/healthz", "/readyz", "/v1/info")  # need no key; nor does /page/…
+OPEN = (
+    "/",
+    "/eval",
+    "/favicon.ico",
+    "/healthz",
+    "/readyz",
+    "/v1/info",
+    METADATA,
+)  # need no key; nor does /page/…
 PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, no access log
-UPLOADS = "/v1/documents"
+UPLOADS = ("/v1/documents", "/v1/files")
 ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
 QUESTIONS = (
-    "/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/rerank", "/v2/rerank", "/rerank",
+    "/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/responses", "/v1/embeddings",
+    "/v1/rerank", "/v2/rerank", "/rerank",
 )  # fmt: skip
 HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # of every response
 
@@ -327,7 +337,13 @@ class Keys:
         try:
             self._authenticate(scope)
         except StepError as error:
-            await refuse(Request(scope), error)(scope, receive, send)
+            response = refuse(Request(scope), error)
+            if error.status == 401 and self._settings.oidc_issuer is not None:
+                base = base_of(Request(scope), self._settings.public_url)
+                resource = "/mcp" if path_of(scope).startswith("/mcp") else ""
+                metadata = f'Bearer resource_metadata="{base}{METADATA}{resource}"'
+                response.headers["www-authenticate"] = metadata
+            await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -336,7 +352,7 @@ class Keys:
         headers = Headers(scope=scope)
         if not self._keys and path not in PROBES:
             self._check_host(headers.get("host", ""))
-        if path in OPEN or path.startswith("/page/"):
+        if path in OPEN or path.startswith(("/page/", METADATA)):
             return
         if self._keys:
             context.principal = self._principal(headers.get("authorization", ""))
@@ -396,7 +412,7 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = path_of(scope) == UPLOADS
+        upload = path_of(scope) in UPLOADS
         limit = self._settings.max_upload_bytes if upload else self._settings.max_body_bytes
         length = Headers(scope=scope).get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > limit:

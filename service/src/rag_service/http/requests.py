@@ -9,9 +9,11 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Path
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     JsonValue,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from starlette.requests import Request
@@ -30,8 +32,10 @@ SECRET_URI = re.compile(r"\s*(env|file|cmd|op|vault)://", re.IGNORECASE)
 CollectionName = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]
 OPTIONS = tuple(f"{step}." for step in STEPS)
 # Fields that hold the caller's data, with any names, and fields refused with a message of their own.
-DATA = frozenset({"filters", "messages", "metadata", "metadata_condition", "response_format"}) | {
-    *("documents.metadata", "functions", "tools"),
+DATA = frozenset(
+    {"filters", "messages", "metadata", "metadata_condition", "response_format", "provenance"}
+) | {
+    *("citations", "documents.metadata", "functions", "tools", "input", "text"),
 }
 
 
@@ -105,6 +109,20 @@ def to_flag(value: object) -> object:
     if value not in FLAGS:
         raise ValueError(f"send true or false, but got {value[:40]!r}")
     return FLAGS[value]
+
+
+def whole_number(least: int, most: int) -> tuple[BeforeValidator, WithJsonSchema]:
+    """Return the annotations of a query parameter that is a whole number, written in digits."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not (
+            value.isascii() and value.isdigit() and least <= int(value[:10]) <= most
+        ):
+            raise ValueError(f"send a number from {least} to {most}, but got {value[:40]!r}")
+        return value
+
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    return BeforeValidator(check), WithJsonSchema(schema)
 
 
 def otherwise(text: str) -> WrapValidator:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 
 @contextmanager
-def transaction(path: Path, table: str) -> Iterator[sqlite3.Connection]:
-    """Open a database, made with its table where there is none, and commit at the end."""
+def transaction(path: Path, *tables: str) -> Iterator[sqlite3.Connection]:
+    """Open a database, made with its tables where there are none, and commit at the end."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute(table)
+        for table in tables:
+            database.execute(table)
         yield database

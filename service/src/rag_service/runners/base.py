@@ -48,6 +48,14 @@ class Runner(Protocol):
             "resident (RAG_RUNNER)",
         )
 
+    async def generate(self, text: str) -> str:
+        """Answer a request of the step `generate` with its response."""
+        raise StepError(
+            "not_supported",
+            f"the runner {self.name} asks a model about passages only; use local, remote or "
+            "resident (RAG_RUNNER)",
+        )
+
     async def ready(self) -> None:
         """Return when it can answer now; raises what is missing."""
 

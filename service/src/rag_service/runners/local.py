@@ -88,6 +88,10 @@ class LocalRunner(Runner):
         """Rank passages again."""
         return _checked(await self._open.handler.also["rerank"].serve(text))
 
+    async def generate(self, text: str) -> str:
+        """Have a model answer a prompt."""
+        return _checked(await self._open.handler.also["generate"].serve(text))
+
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:
         """Answer a request piece by piece."""
         async with aclosing(self._open.handler.events(text)) as events:

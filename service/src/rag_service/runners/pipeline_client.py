@@ -9,7 +9,7 @@ from rag_kit.client import CONNECT_S, StepClient, Wording, new_client
 from rag_kit.errors import StepError
 from rag_kit.handler import Event
 from rag_pipeline.models import RagResponse, SearchResponse
-from rag_pipeline.outputs import RetrieveOutput, check_reply, read_reply
+from rag_pipeline.outputs import GenerateOutput, RetrieveOutput, check_reply, read_reply
 
 from .responses import Response, check_response, response_events
 
@@ -47,6 +47,12 @@ class PipelineClient:
         """Rank passages again; raises as `answer`."""
         reply = await self._client(text, "rerank")
         check_reply("rerank", RetrieveOutput, read_reply("rerank", reply))
+        return reply
+
+    async def generate(self, text: str) -> str:
+        """Have a model answer a prompt; raises as `answer`."""
+        reply = await self._client(text, "generate")
+        check_reply("generate", GenerateOutput, read_reply("generate", reply))
         return reply
 
     async def stream(self, text: str) -> AsyncGenerator[Event, None]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ import numpy as np
 from rag_kit.errors import StepError
 from rag_kit.reports import DocumentInfo, StoredDocument
 
-from ..documents import LoadedDocument
+from ..documents import LoadedDocument, Origin
 from ..documents.chunker import embedding_text
 from ..documents.names import with_name
 from ..search.filters import (
@@ -52,12 +52,14 @@ from .points import (
     document_point_id,
     is_document,
     loaded_document,
+    origin_of,
 )
 from .sentence_vectors import Span, at_end, packed, sentences_of
 
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
 ]  # fmt: skip
+SYNC_FIELDS = ["document_id", "content_hash", "metadata", "origin"]
 EMBEDDED_AT_ONCE = 64  # passages in one turn at the embedder: about a second of a processor
 READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
 
@@ -87,8 +89,26 @@ def _found(legs: list[list[Hit]], completed: list[dict[str, float]]) -> list[Fou
     ]
 
 
+@dataclass(frozen=True)
+class Synced:
+    """A document that a sync brought: where from, its content hash and its metadata."""
+
+    origin: Origin
+    content_hash: str
+    metadata: dict[str, Any]
+
+
 DocumentsOf = Callable[[Sequence[str]], list[str]]  # ids of passages found -> their documents
 Pick = Callable[[list[Found], DocumentsOf], list[Ranked]]
+
+
+def _noted(record: Point, noted: Mapping[str, tuple[str, Origin | None]]) -> Point:
+    """Return a document's record with its new origin, or as it is if its content is another now."""
+    content, origin = noted[record.payload["document_id"]]
+    if record.payload["content_hash"] != content:
+        return record
+    payload = {name: value for name, value in record.payload.items() if name != "origin"}
+    return Point(record.id, payload | ({"origin": asdict(origin)} if origin else {}))
 
 
 class _Passages:
@@ -416,6 +436,18 @@ class Collection:
         """Return the content hash of each document, by id."""
         return {info.document_id: info.content_hash for info in self.documents()}
 
+    def synced(self) -> dict[str, Synced]:
+        """Return the documents that a sync brought, by id."""
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "document"}, SYNC_FIELDS))
+        return {
+            point.payload["document_id"]: Synced(
+                origin, point.payload["content_hash"], point.payload["metadata"]
+            )
+            for point in points
+            if (origin := origin_of(point.payload)) is not None
+        }
+
     def stored(self, document_ids: Sequence[str]) -> Iterator[LoadedDocument]:
         """Yield documents as they were loaded, to rebuild the collection; deleted ones are skipped."""
         for document_id in document_ids:
@@ -639,6 +671,21 @@ class Collection:
             merged = sorted({*self.manifest.languages, *languages})
             self.manifest = self.manifest.model_copy(update={"languages": merged})
             self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+
+    def note_origins(self, noted: Mapping[str, tuple[str, Origin | None]]) -> None:
+        """Keep durably where documents came from, and change nothing else of them.
+
+        Args:
+            noted: By id, the content hash that the document must still have, and its origin; None
+                makes it a document that came by hand.
+        """
+        if not noted:
+            return
+        with self.changing(), self._lock.exclusive():
+            for ids in batches(list(noted)):
+                records = self._store.get([document_point_id(one) for one in ids]).values()
+                self._store.upsert([_noted(record, noted) for record in records])
+            self._store.flush()
 
     @contextmanager
     def rebuilding(self) -> Iterator[None]:

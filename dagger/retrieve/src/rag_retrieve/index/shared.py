@@ -22,11 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from rag_kit.errors import StepError
 
+from ..documents import Origin
 from ..stores.base import Point, batches
 from ..stores.qdrant.database import ServerStores
 from ..stores.shared import (
@@ -107,6 +109,20 @@ class SharedCollection(Collection):
 
         state = self._followed(lambda: self._open_generation().change(keep))
         self.manifest = read_manifest(state.value or {}, self._name)
+
+    def note_origins(self, noted: Mapping[str, tuple[str, Origin | None]]) -> None:
+        """Keep where documents came from; of one that others have changed meanwhile, nothing."""
+
+        def note(document_id: str, content: str, origin: Origin | None) -> None:
+            store, ids = self._open_generation().store, [document_point_id(document_id)]
+            when = {"kind": "document", "content_hash": content}
+            if origin is None:
+                store.unset_fields(ids, ["origin"], when)
+            else:
+                store.set_fields(ids, {"origin": asdict(origin)}, when)
+
+        for document_id, (content, origin) in noted.items():
+            self._followed(partial(note, document_id, content, origin))
 
     def checkpoint(self) -> None:
         """Do nothing: each commit is durable by itself."""
