@@ -90,6 +90,14 @@ def test_the_nearest_word_of_a_misspelt_one_is_searched_and_named(embedded: Retr
     assert right.warnings == [] and "corrected" not in right.provenance["retrieve"]
 
 
+def test_a_checkup_names_the_languages_that_the_embedder_does_not_know(embedded: Retriever) -> None:
+    """`rag doctor` shows it; nothing is wrong with the collection."""
+    checkup = embedded.checkup("docs")
+    assert checkup.problems == []
+    (note,) = checkup.notes
+    assert "documents in german, japanese, russian are found by their words" in note
+
+
 def test_codes_and_what_nothing_is_near_are_left_alone(embedded: Retriever) -> None:
     """No warning, no other search."""
     for question in ("maternaty-16", "MATERNATY leave", "zyzzyva", "17"):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from rag_kit.languages import ENGLISH
 from rag_kit.spelling import LONG, edits, nearest
 from rag_kit.words import main_language, words
 
@@ -36,7 +37,7 @@ def corrections(
         condition: Which passages the caller may see; the others give no word.
         passages: The payloads of the passages found without the correction.
     """
-    around = set().union(*map(_words_of, passages))
+    around = set().union(*map(_words_of, passages)) if unknown else set()
     found = {}
     for word in unknown:
         near = _one_edit_away(word, query, collection, condition)
@@ -73,5 +74,7 @@ def _holders(
 
 
 def _words_of(payload: dict[str, Any]) -> set[str]:
-    texts = [payload["title"], *payload.get("headings", ()), payload["text"]]
-    return set(words(" ".join(texts), payload.get("language") or "english"))
+    """Return the words of a passage; a field that is not text has none, and is refused as a result."""
+    texts = [payload.get("title"), payload.get("text"), *(payload.get("headings") or ())]
+    known = " ".join(text for text in texts if isinstance(text, str))
+    return set(words(known, str(payload.get("language") or ENGLISH)))
