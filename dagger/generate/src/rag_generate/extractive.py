@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rag_kit.languages import ENGLISH
 from rag_kit.passages import Context
+from rag_kit.spelling import replaced
 
 from .generator import Draft, Quote
 from .json_values import json_written
@@ -19,7 +20,7 @@ from .questions import question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
 from .sentences import Kind, Sentence, row_cells
 from .table_rows import named_less, written
-from .terms import question_words, stem, words
+from .terms import misspelt, question_words, stem, words
 
 SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
 SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
@@ -73,7 +74,7 @@ class _Answer:
     def __init__(self, query: str, contexts: Sequence[Context]) -> None:
         self.query = query
         languages = [context.language or ENGLISH for context in contexts]
-        self.question = read_question(query, languages)
+        self.question = read_question(replaced(query, misspelt(query, contexts)), languages)
         scored, evidence = score_sentences(self.question, contexts)
         others = _not_asked_for(query, scored)
         found = of_asked_year(query, answering(self.question, scored), contexts)

@@ -2,8 +2,8 @@
 
 Handles abbreviations, initials, decimals, closing quotes, Markdown headings, list items, tables,
 front matter and code fences, rows of CSV, hard-wrapped and unwrapped lines. It is a set of rules for
-English and similar scripts (plus the full stops of Chinese and Japanese); it does not parse Markdown
-and learns nothing.
+English; paragraphs of other languages are cut by `sentencex`, and Thai, which has no full stops, at
+its spaces. It does not parse Markdown and learns nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from rag_kit.languages import ENGLISH, LANGUAGES
+
 # a row of a table, its column names; a list and a value of JSON are found by `structure`
 Kind = Literal["prose", "heading", "code", "table", "header", "list", "value"]
 
+CODES = {name: code for code, name in LANGUAGES.items()}
 DELIMITERS = "\t;,"  # of the cells of a row, the likelier first
 CELL_BAR = " | "  # between the cells of a row, as the loaders of Word, PDF and HTML write them
 MAX_SENTENCE_CHARS = 600  # characters; longer runs without a full stop are cut at a space
 COLUMN_CHARS = 20  # characters; no column is so narrow: shorter lines are the lines of a list
+SHORTEST = 4  # characters; a shorter piece with a full stop, as `M.`, belongs to the next
 WRAP_CHARS = 40  # characters; a shorter line without a full stop ends its sentence
 
 _ABBREVIATIONS = """
@@ -40,6 +44,8 @@ STARTERS = frozenset(_STARTERS.split())
 
 # a full stop, closing quotes and footnote marks like [3]
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?:\[[0-9a-z]{1,3}\])*(?=\s)|[。！？]+[」』”’]*")
+# a space between phrases of which the first is long; numbers and other scripts stand between spaces, too
+_SPACE_OF_THAI = re.compile(r"(?<=[\u0e01-\u0ecd]{20})[ \t\n]+(?=[\u0e01-\u0ecd]{8})")
 _INITIALS = re.compile(r"[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]")
 _FENCE = re.compile(r"\s*(```|~~~)")
 _HEADING = re.compile(r"\s*#{1,6}\s+")
@@ -67,12 +73,15 @@ class Sentence(NamedTuple):
     kind: Kind
 
 
-def split_sentences(text: str, *, in_code: bool = False) -> list[Sentence]:
+def split_sentences(
+    text: str, *, in_code: bool = False, language: str | None = None
+) -> list[Sentence]:
     """Return the sentences of `text` in order; they never overlap and none is blank.
 
     Args:
         text: The text.
         in_code: It begins inside a block of code.
+        language: Its language by name; None: English.
     """
     rows = [] if in_code else _delimited_rows(text)
     if rows:
@@ -82,7 +91,7 @@ def split_sentences(text: str, *, in_code: bool = False) -> list[Sentence]:
         if kind == "prose":
             found += [
                 Sentence(first, last, kind)
-                for first, last in _cut(text, start, end)
+                for first, last in _cut(text, start, end, CODES.get(language or ENGLISH, "en"))
                 if first < last
             ]
         else:
@@ -222,13 +231,34 @@ def _breaks(previous: str, line: str) -> bool:
     return len(before) < WRAP_CHARS and bool(after) and not after[0].islower()
 
 
-def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _cut(text: str, start: int, end: int, code: str) -> Iterator[tuple[int, int]]:
+    if code != "en":
+        yield from _cut_by_language(text, start, end, code)
+        return
     begin = start
     for match in _END.finditer(text, start, end):
         if _ends(text, match, end):
             yield from _limit(text, *_trim(text, begin, match.end()))
             begin = match.end()
     yield from _limit(text, *_trim(text, begin, end))
+
+
+def _cut_by_language(text: str, start: int, end: int, code: str) -> Iterator[tuple[int, int]]:
+    begin = start
+    for stop in [*_stops(text[start:end], code), end - start]:
+        first, last = _trim(text, begin, start + stop)
+        if text[last - 1] != "." or last - first >= SHORTEST or start + stop == end:
+            yield from _limit(text, first, last)
+            begin = start + stop
+
+
+def _stops(text: str, code: str) -> list[int]:
+    """Return where sentences of a paragraph end, in order."""
+    if code in ("th", "lo"):
+        return [match.end() for match in _SPACE_OF_THAI.finditer(text)]
+    import sentencex  # type: ignore[import-untyped]
+
+    return list(itertools.accumulate(map(len, sentencex.segment(code, text))))
 
 
 def _ends(text: str, match: re.Match[str], end: int) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rag_kit.passages import Context
 from rag_kit.tables import rows
+from rag_kit.words import is_unspaced
 
 from .sentences import Kind, Sentence, split_sentences
 from .terms import STOP_WORDS, words
@@ -52,7 +53,7 @@ def passage_sentences(context: Context, table: Sequence[TableRow]) -> list[Sente
         table: What `table_rows` returns for it.
     """
     if not table:
-        return split_sentences(context.text, in_code=context.in_code)
+        return split_sentences(context.text, in_code=context.in_code, language=context.language)
     found: list[Sentence] = []
     at = 0
     for row in [*(row.sentence for row in table), None]:
@@ -60,7 +61,8 @@ def passage_sentences(context: Context, table: Sequence[TableRow]) -> list[Sente
         between = context.text[at:end]
         if between.strip() and not RULE.match(between):
             found += [
-                Sentence(at + one.start, at + one.end, one.kind) for one in split_sentences(between)
+                Sentence(at + one.start, at + one.end, one.kind)
+                for one in split_sentences(between, language=context.language)
             ]
         if row:
             found.append(row)
@@ -97,6 +99,7 @@ def named(query: str, row: TableRow) -> frozenset[int]:
         own = words(cell)
         if own and not STOP_WORDS.issuperset(own) and len(cell) <= len(query):
             mark = re.escape(" ".join(cell.casefold().split())).replace(r"\ ", r"\s+")
-            for match in re.finditer(rf"(?<!\w)(?<!\w[-./]){mark}(?!\w)(?![-./]\w)", folded):
+            whole = rf"(?<!\w)(?<!\w[-./]){mark}(?!\w)(?![-./]\w)"
+            for match in re.finditer(mark if is_unspaced(cell) else whole, folded):
                 places.update(range(match.start(), match.end()))
     return frozenset(places)

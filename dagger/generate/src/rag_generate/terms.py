@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rag_kit.languages import ENGLISH
+from rag_kit.passages import Context
+from rag_kit.spelling import doubtful, nearest
 from rag_kit.words import content_words, is_unspaced, main_language, stem, stop_words, words
 
 __all__ = [
     "STOP_WORDS",
     "content_terms",
     "is_function_word",
+    "misspelt",
     "question_language",
     "question_words",
     "stem",
     "words",
 ]
+
+MEANT = 6  # letters; an answer that takes a shorter word for another one is wrong too often
 
 # Phrases that only specify the kind of answer: "how long", "what year", "which kind of".
 _ASKING = re.compile(
@@ -64,6 +69,25 @@ def question_words(query: str, language: str = ENGLISH) -> list[str]:
         return list(dict.fromkeys(content_words(query, language)))
     found = words(_ASKING.sub(" ", query))
     return _content(" ".join(word for word in found if word not in STOP_WORDS) or query)
+
+
+def misspelt(query: str, contexts: Sequence[Context]) -> dict[str, str]:
+    """Return for words of a question that no passage has the nearest one of the passages, if any."""
+    spoken: set[str] = set()
+    stems: set[str] = set()
+    for context in contexts:
+        language = context.language or ENGLISH
+        around = " ".join([context.title, *context.headings, context.source, context.text])
+        own = words(around, language)
+        spoken.update(own)
+        stems.update(stem(word, language) for word in own)
+    language = question_language(query, [context.language or ENGLISH for context in contexts])
+    found = {
+        word: nearest(word, spoken, short=MEANT)
+        for word in doubtful(query)
+        if stem(word, language) not in stems and not is_function_word(word, language)
+    }
+    return {word: other for word, other in found.items() if other}
 
 
 def is_function_word(word: str, language: str) -> bool:

@@ -74,7 +74,7 @@ def stem(word: str, language: str = ENGLISH) -> str:
     stemmed = _stemmer(language)(word)
     if language == ENGLISH:
         return stemmed
-    return _plain(stemmed if len(stemmed) > 2 else word)
+    return plain(stemmed if len(stemmed) > 2 else word)
 
 
 def content_words(text: str, language: str = ENGLISH) -> list[str]:
@@ -124,7 +124,7 @@ def stop_words(language: str) -> frozenset[str]:
         listed = [word.translate(_TURKISH) for word in listed]
     listed += QUESTION_WORDS.get(language, "").split()
     whole = {part for word in listed for part in words(word, language)}
-    return frozenset(whole | {_plain(word) for word in whole})
+    return frozenset(whole | {plain(word) for word in whole})
 
 
 def is_unspaced(text: str) -> bool:
@@ -199,7 +199,7 @@ def _hebrew_stem(word: str) -> str:
     return word
 
 
-def _plain(word: str) -> str:
+def plain(word: str) -> str:
     """Return a word of Latin or Greek letters without accents, and of Arabic ones in one form."""
     if word.isascii():
         return word

@@ -455,7 +455,8 @@ class Retriever:
         problems = [f"{who} died while it wrote; its documents wait for it" for who in silent]
         if not living:  # else counts differ for moments
             problems += examine(opened).problems()
-        return Checkup(problems, [f"{who} writes, or died elsewhere" for who in living])
+        notes = [f"{who} writes, or died elsewhere" for who in living]
+        return Checkup(problems, [*notes, *opened.analyzer.notes_on(opened.manifest.languages)])
 
     def repair(self, name: str) -> list[str]:
         """Mend a collection; return what was done, one sentence each.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,15 +12,18 @@ from pydantic import JsonValue
 from rag_kit.errors import StepError
 from rag_kit.passages import Result, TablePart
 from rag_kit.ranking import CLOSE, cap
+from rag_kit.spelling import doubtful, replaced
 
-from .index.collection import Collection, DocumentsOf, Found, Ranked
+from .index.collection import Collection, DocumentsOf, Found, Ranked, Snapshot
 from .index.embedders import Vectors
 from .index.manifest import Manifest
 from .index.sentence_vectors import similarities
+from .index.sparse import sparse_of
 from .models import RetrieveOptions, RetrieveRequest, RetrieveResponse
-from .search.filters import parse_filters
+from .search.filters import Condition, parse_filters
 from .search.fusion import BY_WORDS, WEIGHTS, fuse_dbsf, fuse_queries, fuse_rrf
-from .stores.base import Leg
+from .search.spelling import corrections
+from .stores.base import Leg, Sparse
 
 __version__ = version("rag-retrieve")
 
@@ -52,23 +55,69 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     condition = parse_filters(request.filters)
     queries = [request.query, *request.search_queries]
-    unfit = any(collection.analyzer.is_unfit(query) for query in queries)
-    weights = BY_WORDS if unfit else WEIGHTS
+    terms = _doubtful_terms(queries, collection) if "sparse" in names else {}
+    legs, snapshot = _search(queries, names, request, collection, condition, terms.values())
+    unknown = [list(terms)[at] for at in snapshot.absent]
+    corrected = corrections(
+        request.query,
+        unknown,
+        collection=collection,
+        condition=condition,
+        passages=[payload for _, payload in snapshot.passages],
+    )
+    if corrected:
+        queries = list(dict.fromkeys([*queries, *(replaced(one, corrected) for one in queries)]))
+        legs, snapshot = _search(queries, names, request, collection, condition)
+    vectors = [np.asarray(leg[1]) for leg in legs if leg[0] == "dense"]
+    results = [result_of(ranked, payload, vectors) for ranked, payload in snapshot.passages]
+    warnings = _unknown(collection.unknown_fields(condition)) if condition else []
+    warnings += map(_spelling, corrected, corrected.values())
+    if "dense" in names and any(map(collection.analyzer.is_unfit, queries)):
+        warnings.append(_unfit(snapshot.manifest, hybrid=len(names) > 1))
+    provenance: dict[str, JsonValue] = {"version": version}
+    if corrected:
+        provenance["corrected"] = dict(corrected)
+    return respond(request, results, snapshot.manifest, provenance, warnings)
+
+
+def _search(
+    queries: Sequence[str],
+    names: Sequence[str],
+    request: RetrieveRequest,
+    collection: Collection,
+    condition: Condition | None,
+    lookup: Iterable[Sparse] = (),
+) -> tuple[list[Leg], Snapshot]:
+    """Search each leg for each query; return the legs and the passages chosen."""
+    weights = BY_WORDS if any(map(collection.analyzer.is_unfit, queries)) else WEIGHTS
     legs = [_leg(name, query, request, collection) for query in queries for name in names]
-    snapshot = collection.search(
+    return legs, collection.search(
         legs,
         condition,
         lambda found, documents_of: _rank(
             list(_by_query(names, found)), request, weights, documents_of
         ),
-        complete=len(queries) * len(names) > 1,
+        complete=len(legs) > 1,
+        lookup=list(lookup),
     )
-    vectors = [np.asarray(leg[1]) for leg in legs if leg[0] == "dense"]
-    results = [result_of(ranked, payload, vectors) for ranked, payload in snapshot.passages]
-    warnings = _unknown(collection.unknown_fields(condition)) if condition else []
-    if unfit and "dense" in names:
-        warnings.append(_unfit(snapshot.manifest, hybrid=len(names) > 1))
-    return respond(request, results, snapshot.manifest, {"version": version}, warnings)
+
+
+def _doubtful_terms(queries: Sequence[str], collection: Collection) -> dict[str, Sparse]:
+    """Return the words of the queries that may be misspelt, as terms to look up."""
+    if collection.languages is None:
+        return {}
+    encoder = collection.analyzer.terms
+    found = {}
+    for query in queries:
+        words = set(doubtful(query))
+        for term in encoder.query_terms(query, collection.languages):
+            if term.word in words:
+                found[term.word] = sparse_of([term])
+    return found
+
+
+def _spelling(word: str, other: str) -> str:
+    return f"spelling: no passage has '{word}'; '{other}' was searched, too"
 
 
 def _unknown(fields: Sequence[str]) -> list[str]:

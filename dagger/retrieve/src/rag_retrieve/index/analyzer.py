@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rag_kit.languages import ENGLISH
 from rag_kit.reports import Counters
 from rag_kit.text import fold
 from rag_kit.words import is_latin
@@ -43,6 +44,16 @@ class Analyzer:
     def is_unfit(self, query: str) -> bool:
         """Tell whether the embedder cannot know the question's words, because they are in another script."""
         return self.embedder.model == MINILM and not is_latin(query)
+
+    def notes_on(self, languages: Sequence[str]) -> list[str]:
+        """Return what is worth knowing of documents in these languages, one sentence each."""
+        others = [language for language in languages if language != ENGLISH]
+        if self.embedder.model != MINILM or not others:
+            return []
+        return [
+            f"documents in {', '.join(others)} are found by their words, since {MINILM} knows English; "
+            "RAG_EMBEDDER=openai or fastembed takes a multilingual model"
+        ]
 
     def cut(
         self, document: LoadedDocument, check: Callable[[], None] = lambda: None

@@ -37,7 +37,7 @@ from ..search.filters import (
     values_at,
     without_text,
 )
-from ..stores.base import Hit, Leg, Point, Store, batches
+from ..stores.base import Hit, Leg, Point, Sparse, Store, batches
 from ..stores.embedded.locks import SharedLock
 from .analyzer import Analyzer
 from .embedders import Vectors
@@ -174,6 +174,7 @@ class Snapshot:
 
     passages: list[tuple[Ranked, dict[str, Any]]]
     manifest: Manifest
+    absent: list[int] = field(default_factory=list)  # which of the terms looked up no passage has
 
 
 class Ledger(Protocol):
@@ -252,6 +253,7 @@ class Collection:
         pick: Pick,
         *,
         complete: bool = False,
+        lookup: Sequence[Sparse] = (),
     ) -> Snapshot:
         """Search all legs and load the passages `pick` chooses, from one state of the collection.
 
@@ -260,6 +262,7 @@ class Collection:
             condition: Filter on metadata, or None.
             pick: Ranks and cuts what the legs found; asks for the documents of as few as it needs.
             complete: Score in each leg also what only another leg found; costs one more request.
+            lookup: Terms of which is told whether a passage that passes the filter has one.
 
         Raises:
             StepError: `retriever_…`, from the store.
@@ -268,7 +271,9 @@ class Collection:
         fields = [] if self._store.exclusive else ["document_id", "version"]
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
-                hits = self._store.search(list(legs), self._native(condition), fields)
+                asked: list[Leg] = [*legs, *(("sparse", terms, 0) for terms in lookup)]
+                hits = self._store.search(asked, self._native(condition), fields)
+                hits, looked_up = hits[: len(legs)], hits[len(legs) :]
                 completed = self._complete(legs, hits) if complete else [{} for _ in legs]
                 kept = hits if self._store.exclusive else self._published_only(hits)
                 passages = _Passages(self._store, kept)
@@ -279,7 +284,7 @@ class Collection:
                 break
         self._check(points, kept, condition)
         found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
-        return Snapshot(found, manifest)
+        return Snapshot(found, manifest, [at for at, hit in enumerate(looked_up) if not hit])
 
     def unknown_fields(self, condition: Condition) -> list[str]:
         """Return the fields of a filter that no passage has, sorted."""

@@ -87,6 +87,14 @@ class TermEncoder:
                 found[word] = QueryTerm(word, ids, parts - ids)
         return [term for term in found.values() if term.ids]
 
+    def any_of(self, found: Iterable[str], languages: Iterable[str]) -> Sparse:
+        """Return the vector of all these words at once, as terms of these languages."""
+        found = list(found)
+        ids = {
+            id_ for language in languages for word in found for id_ in self.ids_of(word, language)
+        }
+        return Sparse(sorted(ids), [1.0] * len(ids))
+
     def ids_of(self, word: str, language: str) -> frozenset[int]:
         """Return the ids of a word as a term of a language; none for a stop word."""
         if language == ENGLISH and not is_unspaced(word):

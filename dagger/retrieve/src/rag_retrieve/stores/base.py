@@ -272,15 +272,16 @@ def search_settled(
     Returns:
         One list per leg, by descending score, ties by id, at most the leg's limit. A leg asks
         for a few more hits than its limit; one that still ends among equal scores is searched
-        again for four times as many hits, at most `TIE_ROUNDS` times.
+        again for four times as many hits, at most `TIE_ROUNDS` times. A leg with the limit 0 only
+        asks whether there is a hit, and gets one at most.
     """
-    wider = [with_limit(leg, leg[2] + SPARE) for leg in legs]
+    wider = [with_limit(leg, leg[2] + SPARE if leg[2] else 1) for leg in legs]
     found = fetch(wider)
     for _ in range(TIE_ROUNDS):
         open_legs = [
             at
             for at, (leg, hits) in enumerate(zip(legs, found, strict=True))
-            if len(hits) == wider[at][2] and hits[leg[2] - 1].score == hits[-1].score
+            if leg[2] and len(hits) == wider[at][2] and hits[leg[2] - 1].score == hits[-1].score
         ]
         if not open_legs:
             break
@@ -289,7 +290,7 @@ def search_settled(
         for at, hits in zip(open_legs, fetch([wider[at] for at in open_legs]), strict=True):
             found[at] = hits
     return [
-        sorted(hits, key=lambda hit: (-hit.score, hit.id))[: leg[2]]
+        sorted(hits, key=lambda hit: (-hit.score, hit.id))[: leg[2] or 1]
         for leg, hits in zip(legs, found, strict=True)
     ]
 

@@ -1,0 +1,80 @@
+"""Words of a question that no passage has: the nearest words that passages have are searched, too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rag_kit.languages import ENGLISH
+from rag_kit.spelling import LONG, edits, nearest
+from rag_kit.words import main_language, words
+
+from ..index.collection import Collection, DocumentsOf, Found, Ranked
+from ..stores.base import Sparse
+from .filters import Condition
+
+SEEN = 20  # passages with a word that is near, in which it is read
+
+
+def corrections(
+    query: str,
+    unknown: Sequence[str],
+    *,
+    collection: Collection,
+    condition: Condition | None,
+    passages: Iterable[dict[str, Any]],
+) -> dict[str, str]:
+    """Return for words of a question that no passage has the nearest one that a passage has.
+
+    A word one edit away is looked for in all passages that pass the filter, by the terms of all words
+    that near; one two edits away from a long word only in the passages found.
+
+    Args:
+        query: The question.
+        unknown: Its words that no passage has.
+        collection: Where to look.
+        condition: Which passages the caller may see; the others give no word.
+        passages: The payloads of the passages found without the correction.
+    """
+    around = set().union(*map(_words_of, passages)) if unknown else set()
+    found = {}
+    for word in unknown:
+        near = _one_edit_away(word, query, collection, condition)
+        if near is None and len(word) >= LONG:
+            near = nearest(word, around)
+        if near:
+            found[word] = near
+    return found
+
+
+def _one_edit_away(
+    word: str, query: str, collection: Collection, condition: Condition | None
+) -> str | None:
+    languages = collection.languages or []
+    main = main_language(query, languages)
+    candidates = edits(word)
+    vector = collection.analyzer.terms.any_of(candidates, [main] if main else languages)
+    counts: Counter[str] = Counter()
+    for payload in _holders(vector, collection, condition):
+        counts.update(candidates & _words_of(payload))
+    return min(counts, key=lambda one: (-counts[one], one), default=None)
+
+
+def _holders(
+    vector: Sparse, collection: Collection, condition: Condition | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the payloads of passages that have one of the terms."""
+
+    def all_of(found: list[Found], _: DocumentsOf) -> list[Ranked]:
+        return [Ranked(hit.id, hit.score, {}) for hit in found[0].hits]
+
+    snapshot = collection.search([("sparse", vector, SEEN)], condition, all_of)
+    yield from (payload for _, payload in snapshot.passages)
+
+
+def _words_of(payload: dict[str, Any]) -> set[str]:
+    """Return the words of a passage; a field that is not text has none, and is refused as a result."""
+    texts = [payload.get("title"), payload.get("text"), *(payload.get("headings") or ())]
+    known = " ".join(text for text in texts if isinstance(text, str))
+    return set(words(known, str(payload.get("language") or ENGLISH)))
