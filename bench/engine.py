@@ -1,6 +1,6 @@
 """What a question costs in each form, on a Dagger engine, with the one-process figure beside it.
 
-    python bench/engine.py [--calls 5] [--write]
+    python bench/engine.py [--calls 5] [--write] [--shell [--against COMMIT]]
 
 The engine is found as `dagger` finds it. Every question is a new one, so nothing is answered from a
 cache; before each form is timed, it is called once. Forms:
@@ -10,9 +10,10 @@ cache; before each form is timed, it is called once. Forms:
     rag.run           one function call in an open session
     steps by hand     retrieve.run, augment.run, generate.run called one after the other (the naive chain)
     containers        the three images' commands chained over the core API in one query, no module call
-    shell             `dagger call rag run`, a process, a session and the module's load each time;
-                      `dagger functions`, the load alone. Both also with the engine's own SDK for Python,
-                      asked in turns, so that other load on the machine meets each form alike
+    shell             `dagger call rag run`, a process, a session and the module's load each time; its
+                      `--help` and `dagger functions`, the load alone. All also with the engine's own SDK
+                      for Python, asked in turns, so that other load on the machine meets each form alike;
+                      with --against also as they were at a commit, which gives the figure of a change
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / folder) for folder in ("tests/doubles", "scripts")]
 
 import httpx
-from engine_kit import QUIET, Session, commit, copy_of
+from engine_kit import QUIET, Session, commit, copy_of, unpin
 from projects import MODULES, PIPELINE
 from report import machine, write_section
 from rich.console import Console
@@ -241,23 +242,40 @@ def with_plain_sdk(folder: Path) -> Path:
     return repository
 
 
-def shell(own: Path, plain: Path, calls: int) -> list[Row]:
-    """Time the command line, with our SDK and with the engine's."""
+def at_commit(commitish: str, folder: Path) -> Path:
+    """Return a copy of this repository as it was at a commit."""
+    subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
+    subprocess.run(["git", "checkout", "-q", "--detach", commitish], cwd=folder, check=True)
+    unpin(folder)
+    commit(folder)
+    return folder
+
+
+def shells(folder: Path, against: str | None) -> dict[str, Path]:
+    """Return what the command line is timed in: this repository, with the plain SDK, and at a commit."""
+    for name in ("own", "plain"):
+        (folder / name).mkdir()
+    made = {"": copy_of(ROOT, folder / "own"), ", plain SDK": with_plain_sdk(folder / "plain")}
+    return {**made, f", {against}": at_commit(against, folder / "then")} if against else made
+
+
+def shell(repositories: dict[str, Path], calls: int) -> list[Row]:
+    """Time the command line in each repository; the name of each follows the form's."""
     forms: dict[str, Ask] = {}
-    for sdk, repository in (("", own), (", plain SDK", plain)):
-        for at in (("call", "rag"), ("-m", "dagger/rag", "call")):
-            forms[f"dagger {' '.join(at)} run{sdk}"] = partial(_run, repository, at)
-        forms[f"dagger functions{sdk}"] = partial(_functions, repository)
+    for name, repository in repositories.items():
+        forms[f"dagger call rag run{name}"] = partial(_run, repository)
+        for told in (("call", "rag", "run", "--help"), ("functions",)):
+            forms[f"dagger {' '.join(told)}{name}"] = partial(_told, repository, told)
     return in_turns(forms, calls)
 
 
-def _run(repository: Path, at: tuple[str, ...], text: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(dagger(repository, *at, "run", "--query", text))
+def _run(repository: Path, text: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(dagger(repository, "call", "rag", "run", "--query", text))
     return answer
 
 
-def _functions(repository: Path, _: str) -> dict[str, Any]:
-    return {"functions": dagger(repository, "functions")}
+def _told(repository: Path, arguments: tuple[str, ...], _: str) -> dict[str, Any]:
+    return {"told": dagger(repository, *arguments)}
 
 
 def table(rows: list[Row]) -> str:
@@ -284,10 +302,16 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=5, help="calls of a slow form (default 5)")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md, too")
     parser.add_argument("--shell", action="store_true", help="the command line only; minutes less")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="with --shell: also this repository at that commit"
+    )
     options = parser.parse_args()
+    if options.against and not options.shell:
+        parser.error("--against needs --shell")
     if options.shell:
-        with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as plain:
-            show(shell(copy_of(ROOT, Path(own)), with_plain_sdk(Path(plain)), options.calls))
+        with tempfile.TemporaryDirectory() as folder:
+            repositories = shells(Path(folder), options.against)
+            show(shell(repositories, options.calls))
         return
     fast = 40 * options.calls
     rows = [one_process(fast)]
@@ -300,8 +324,8 @@ def main() -> None:
             store = index_of(opened)
             rows.append(containers(opened, store, options.calls))
             rows.append(by_hand(opened, store, options.calls))
-        with tempfile.TemporaryDirectory() as other:
-            rows += shell(repository, with_plain_sdk(Path(other)), options.calls)
+    with tempfile.TemporaryDirectory() as folder:
+        rows += shell(shells(Path(folder), None), options.calls)
     show(rows)
     text = table(rows)
     print(text)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rag_kit.formats import FORMATS, listed
-from rag_retrieve.documents import READERS
+from rag_retrieve.documents import CONTAINERS, READERS
 
+LOADERS = {**READERS, **CONTAINERS}
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = {
     "README.md": ", ".join(FORMATS),
@@ -22,9 +23,9 @@ TEXTS = {
 
 def test_every_loader_is_among_the_formats() -> None:
     """One of its extensions is: a new loader needs a new word in `rag_kit.formats`."""
-    told = {READERS[f".{name}"].partition(":")[0] for name in FORMATS}
+    told = {LOADERS[f".{name}"].partition(":")[0] for name in FORMATS}
 
-    assert told == {reader.partition(":")[0] for reader in READERS.values()}
+    assert told == {reader.partition(":")[0] for reader in LOADERS.values()}
 
 
 @pytest.mark.parametrize(("path", "sentence"), TEXTS.items(), ids=TEXTS)
@@ -40,4 +41,4 @@ def test_the_guide_lists_every_extension() -> None:
     """The table of docs/documents.md has each extension with a loader, and no other."""
     table = (ROOT / "docs/documents.md").read_text().partition("| Format |")[2].partition("\n\n")[0]
 
-    assert sorted(re.findall(r"`(\.\w+)`", table)) == sorted(READERS)
+    assert sorted(re.findall(r"`(\.\w+)`", table)) == sorted(LOADERS)

@@ -21,12 +21,14 @@ pytest.importorskip("dagger.mod", reason="dagger-io is not installed")
 
 import dagger
 import gql
+import httpx
 from dagger._exceptions import QueryErrorValue
 from engine_double import ContainerDouble, EngineDouble, SecretDouble, directory
 
 from rag_augment.module import Augment
 from rag_generate.module import Generate
 from rag_kit import container as image
+from rag_kit.errors import StepError
 from rag_pipeline import module
 from rag_pipeline.module import Rag
 from rag_pipeline.steps import dagger as services
@@ -261,6 +263,8 @@ def test_options_of_the_command_line_stand_over_the_json(engine: EngineDouble) -
         ({}, "query"),
         ({"input_json": '{"qdrant_host": "10.0.0.1"}', "query": "x"}, "qdrant_host"),
         ({"input_json": "[]"}, None),
+        ({"input_json": "Who may sign?"}, None),
+        ({"input_json": '{"rerank": {"top_n": 3}}', "query": "x"}, "rerank"),
     ],
 )
 def test_the_composite_refuses_what_the_contract_refuses(
@@ -270,7 +274,40 @@ def test_the_composite_refuses_what_the_contract_refuses(
     error = json.loads(asyncio.run(rag().run(**arguments)))["error"]
 
     assert (error["code"], error["param"]) == ("invalid_request", param)
-    assert engine.processes.run == []
+    assert engine.processes.run == engine.processes.serving == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("no answer", "not valid JSON"),
+        ("{}", "query: required, but missing"),
+        (
+            json.dumps(
+                {
+                    "query": "x",
+                    "collection": "handbook",
+                    "provenance": {
+                        "rag": {"request": {"rerank": {"top_n": 3}}, "results_digest": ""}
+                    },
+                }
+            ),
+            "rerank: this pipeline has no such step",
+        ),
+    ],
+    ids=["no JSON", "no answer", "no reranker"],
+)
+def test_what_cannot_be_replayed_starts_no_service(
+    engine: EngineDouble, answer: str, said: str
+) -> None:
+    """It is read, and compared with the steps there are, before they are started."""
+    file = directory(ROOT).with_new_file("answer.json", answer).file("answer.json")
+
+    error = json.loads(asyncio.run(rag().replay(file)))["error"]
+
+    assert error["code"] == "invalid_request"
+    assert said in error["message"]
+    assert engine.processes.serving == []
 
 
 def test_an_error_fails_the_call_where_that_is_asked_for(engine: EngineDouble) -> None:
@@ -523,6 +560,77 @@ def test_a_foreign_step_off_contract_is_named_with_the_field(
 
     error = answer["error"]
     assert (error["code"], error["step"], error["param"]) == (code, "retrieve", param)
+
+
+READY = (200, '{"status": "ready"}')
+LOADING = (503, '{"error": {"code": "not_ready", "message": "it is loading"}}')
+BROKEN = (503, '{"error": {"code": "misconfigured", "message": "RAG_TEMPLATE: no such file"}}')
+
+
+class Starting(dagger.Service):
+    """A double of a service: the engine's answer to `start`, and its server's to `/readyz`, in turn."""
+
+    def __init__(self, begun: asyncio.Future[str], *replies: tuple[int, str]) -> None:
+        self.begun, self.replies = begun, list(replies)
+
+    async def start(self) -> str:  # type: ignore[override]
+        return await self.begun
+
+    async def endpoint(self, **_: Any) -> str:
+        return "http://service:8080"
+
+    def answer(self, _: httpx.Request) -> httpx.Response:
+        if not self.replies:
+            raise httpx.ConnectError("no such host")
+        status, text = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        return httpx.Response(status, text=text)
+
+
+def opened(
+    monkeypatch: pytest.MonkeyPatch, begun: Any, *replies: tuple[int, str]
+) -> tuple[str, bool]:
+    """Open one step; return what comes of it, and whether nobody waits for its start any more."""
+
+    async def main() -> tuple[str, bool]:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        begun(future)
+        service = Starting(future, *replies)
+        client = httpx.AsyncClient(transport=httpx.MockTransport(service.answer))
+        monkeypatch.setattr(services, "new_client", lambda _: client)
+        try:
+            async with services.open_steps({"augment": service}) as steps:
+                return f"open: {', '.join(steps)}", future.cancelled()
+        except StepError as error:
+            return f"{error.code}: {error.message}", future.cancelled()
+
+    return asyncio.run(main())
+
+
+def test_a_service_that_answers_is_used_before_the_engine_has_seen_its_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine looks at a port with growing pauses; nobody waits for it."""
+    assert opened(monkeypatch, lambda _: None, LOADING, READY) == ("open: augment", True)
+
+
+def test_a_service_is_waited_for_until_it_has_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that is open is not enough."""
+    came = opened(monkeypatch, lambda begun: begun.set_result("started"), LOADING, LOADING, READY)
+
+    assert came == ("open: augment", False)
+
+
+def test_a_service_that_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the engine says of it, or what its server says."""
+    value = QueryErrorValue(message="exit code: 137 [traceparent:00-1]", path=["start"])
+    failed = dagger.QueryError([value], gql.gql("{ start }"))
+
+    assert opened(monkeypatch, lambda begun: begun.set_exception(failed))[0] == (
+        "module_error: the step augment cannot be started: exit code: 137"
+    )
+    assert opened(monkeypatch, lambda _: None, BROKEN)[0] == (
+        "not_ready: the step augment cannot start: RAG_TEMPLATE: no such file"
+    )
 
 
 def test_a_request_that_is_no_object_is_handed_on_as_it_is() -> None:

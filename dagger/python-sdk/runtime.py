@@ -1,7 +1,7 @@
 """Run one function of a Python module; with --register, write the module's types to a file.
 
 It is dagger-io's own command with these differences: the schema comes from a file and not from a query
-to the engine, nothing is imported that finds or downloads engines, the main object is known from the
+to the engine, nothing is imported that only a person at a terminal needs, the main object is known from the
 project's entry point, and a module that cannot be loaded says so in one line.
 """
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 gc.disable()  # nothing that an import makes is garbage
-sys.modules["dagger.provisioning"] = None  # type: ignore[assignment]
+for unneeded in ("dagger.provisioning", "httpx._main"):  # engines; httpx as a command, with rich
+    sys.modules[unneeded] = None  # type: ignore[assignment]
 
 
 def main_object(module: str) -> str:

@@ -52,6 +52,14 @@ CONTRAST = """() => {
   return poor;
 }"""
 
+# What can be pressed, smaller than 24 by 24 pixels (WCAG 2.2, 2.5.8); links within a text are exempt.
+SMALL = """() => [...document.querySelectorAll(
+    "button, a:not(:is(p, li, td) a), input, select, summary, textarea")]
+  .filter((one) => one.checkVisibility() && !one.closest(".hidden, .skip") && !one.matches(".hidden"))
+  .map((one) => [one, one.getBoundingClientRect()])
+  .filter(([, { width, height }]) => width && (width < 24 || height < 24))
+  .map(([one, { width, height }]) => `${one.tagName} ${one.className} ${width} × ${height}`)"""
+
 NAMED = {
     *("button", "link", "textbox", "searchbox", "combobox", "checkbox", "progressbar", "dialog"),
     *("complementary", "region", "article", "heading", "DisclosureTriangle"),

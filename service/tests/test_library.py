@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ from rag_service.library.idempotency import KEPT_S, MAX_KEYS, Replays
 from rag_service.library.jobs import Job
 from rag_service.library.ledger import LOST, MAX_ENTRIES_OF_TENANT, Ledger
 from rag_service.library.library import MAX_INGESTS_OF_TENANT, REMEMBERED, SMALL_BYTES, Library
+from rag_service.library.uploads import FileItem
 
 
 class Text:
@@ -411,5 +413,23 @@ def test_an_ingest_has_no_more_right_to_the_processor_than_an_answer(tmp_path: P
                 for pool in (library._writers,)
             }
         assert found == {max(priority(), NICE)}
+
+    run(work)
+
+
+def test_the_report_of_an_upload_counts_the_files_that_are_not_read(tmp_path: Path) -> None:
+    """By their endings, as that of a folder does; each is a failure with its reason, too."""
+
+    async def work() -> None:
+        names = ["a.txt", "b.exe", "c.EXE", "d"]
+        items = [FileItem(name, io.BytesIO(b"Tea is hot.")) for name in names]
+        async with opened(tmp_path) as library:
+            report = await library.ingest("c", items).wait()
+
+        assert [(one.reason, one.ending, one.files) for one in report.skipped] == [
+            ("format", "", 1),
+            ("format", ".exe", 2),
+        ]
+        assert [failure.document_id for failure in report.failed] == names[1:]
 
     run(work)

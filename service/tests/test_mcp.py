@@ -232,6 +232,8 @@ def test_resources_are_listed_in_pages(monkeypatch: pytest.MonkeyPatch, service:
         ("search", {"query": QUESTION, "host": "x"}, "target_not_allowed", "host"),
         ("search", {"query": QUESTION, "filters": {"$x": 1}}, "invalid_request", "filters.$x"),
         ("ask", {"query": QUESTION, "collection": "no"}, "collection_not_found", "collection"),
+        ("search", {"query": QUESTION, "rerank": "no"}, "invalid_request", "rerank"),
+        ("ask", {"query": QUESTION, "rerank": True}, "invalid_request", "rerank"),
         (
             "ask",
             {"query": "Exoplanet Kepler-22b?", "no_context": "error"},

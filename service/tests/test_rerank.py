@@ -201,6 +201,29 @@ def test_a_question_is_reranked_on_every_interface(
         assert passages and all("rerank" in each["scores"] for each in passages)
 
 
+@pytest.mark.parametrize("tool", ["ask", "search"])
+def test_an_agent_asks_with_or_without_it(
+    client: httpx.Client, double: RerankerDouble, tool: str
+) -> None:
+    """The MCP tools take `rerank`: true, false, or nothing for the service's own choice."""
+
+    def call(**more: bool) -> None:
+        given = {"name": tool, "arguments": {"query": QUESTION, **more}}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": given}
+        reply = client.post(
+            "/mcp", json=body, headers={"accept": "application/json, text/event-stream"}
+        )
+        assert '"isError":false' in reply.text, reply.text
+
+    asked = []
+    for more in ({}, {"rerank": True}, {"rerank": False}):
+        double.bodies.clear()
+        call(**more)
+        asked.append(len(double.bodies))
+
+    assert asked == [1, 1, 0]
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -222,11 +222,11 @@ def test_what_the_steps_in_an_engine_reach_has_a_name_with_a_dot() -> None:
     }
     aliases = {
         alias
-        for name in ("qdrant", "llm")
+        for name in ("qdrant", "llm", "reranker")
         for alias in SERVICES[name]["networks"]["inside"]["aliases"]
     }
 
-    assert named == aliases == {"qdrant.internal", "llm.internal"}
+    assert named == aliases == {f"{name}.internal" for name in ("qdrant", "llm", "reranker")}
 
 
 def test_what_needs_no_network_outside_has_none() -> None:

@@ -225,29 +225,27 @@ class ServiceDouble(dagger.Service):
     def __init__(self, container: ContainerDouble, args: list[str]) -> None:
         self._container = container
         self._args = args
-        self._url = ""
-
-    async def start(self) -> str:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+            self._port = str(probe.getsockname()[1])
+
+    async def start(self) -> str:
         root = Path(tempfile.mkdtemp())
         env = await self._container.lay(root)
         _, _, package = self._container.entrypoint
         assert self._args == ["serve", "--host", "0.0.0.0", "--port", "8080"]
         self._container.processes.serving.append(
             subprocess.Popen(
-                [sys.executable, "-m", package, "serve", "--port", port],
+                [sys.executable, "-m", package, "serve", "--port", self._port],
                 env=env,
                 cwd=root,
                 stderr=subprocess.DEVNULL,
             )
         )
-        self._url = f"http://127.0.0.1:{port}"
         return "started"
 
     async def endpoint(self, **_: Any) -> str:
-        return self._url
+        return f"http://127.0.0.1:{self._port}"
 
 
 class SecretDouble(dagger.Secret):

@@ -164,6 +164,19 @@ def test_develop_changes_no_file(dagger_cli: Dagger, foreign: Path) -> None:
     assert (ran.code, changed) == (0, ""), ran.log[-3000:]
 
 
+@pytest.mark.parametrize("module", ["retrieve", "rerank", "augment", "generate", "rag"])
+def test_a_module_is_used_by_one_with_the_plain_sdk(dagger_cli: Dagger, module: str) -> None:
+    """The example beside each module, in Python with the engine's own SDK, loads and lists its functions."""
+    example = ROOT / f"dagger/{module}/examples/python/src/examples/module.py"
+    functions = re.findall(r"def (\w+)\(\s*self", example.read_text(encoding="utf-8"))
+
+    ran = dagger_cli("-m", f"dagger/{module}/examples/python", "functions")
+
+    assert ran.code == 0, ran.log[-3000:]
+    listed = re.findall(r"^(\S+)", ran.out, re.MULTILINE)
+    assert {re.sub("_+", "-", name) for name in functions} <= set(listed)
+
+
 def test_one_line_goes_back_to_the_plain_sdk(dagger_cli: Dagger, tmp_path: Path) -> None:
     """The README's command; every module loads with the engine's own SDK, and the pipeline answers."""
     repository = copy_of(ROOT, tmp_path)

@@ -56,6 +56,15 @@ def test_a_request_is_json(raw: str | bytes) -> None:
 
     assert code == "invalid_request"
     assert message.startswith("the request is not valid JSON: ")
+    assert message.endswith('send an object, e.g. {"query": "Who may sign?"}')
+
+
+def test_a_long_text_that_is_no_json_is_told_by_its_beginning() -> None:
+    """An error stays readable."""
+    _, message = refused("Who may sign? " * 1000)
+
+    assert "but got 'Who may sign? " in message
+    assert len(message) < 300
 
 
 def test_a_number_is_a_64_bit_float() -> None:
@@ -140,6 +149,7 @@ class Asked(BaseModel):
 
     query: str
     retrieve: Options = Options()
+    steps: list[Options] | None = None
 
     @field_validator("query")
     @classmethod
@@ -156,6 +166,8 @@ class Asked(BaseModel):
          "retrieve.top-k: unknown option; did you mean 'top_k'?"),
         ({"query": " ", "retrieve": {"Mode": "dense"}}, "retrieve.Mode",
          "retrieve.Mode: unknown option; did you mean 'mode'?"),
+        ({"query": "x", "steps": [{}, {"topk": 1}]}, "steps.1.topk",
+         "steps.1.topk: unknown option; did you mean 'top_k'?"),
         ({}, "query", "query: required, but missing"),
         ({"quer": "x"}, "query", "query: required, but missing; did you misspell it as 'quer'?"),
         ({"Query": "x"}, "query", "query: required, but missing; did you misspell it as 'Query'?"),

@@ -178,6 +178,16 @@ def test_the_schema_is_not_asked_for(engine: SchemaServer, container: Path) -> N
     assert (ran.stdout, engine.asked) == ("[]\n", []), ran.stderr
 
 
+def test_nothing_for_a_terminal_is_imported(engine: SchemaServer, container: Path) -> None:
+    """A function's process is started for every call; rich, pygments and click have no use there."""
+    code = "[name for name in ('rich', 'pygments', 'click', 'dagger.provisioning') if sys.modules.get(name)]"
+    (container / "script.py").write_text(SCRIPT)
+
+    ran = run(engine, container, "script.py", stdin=json.dumps([code]))
+
+    assert json.loads(ran.stdout) == [[]], ran.stderr
+
+
 def test_for_a_type_of_the_module_itself_the_engine_is_asked_once(
     engine: SchemaServer, container: Path
 ) -> None:
@@ -270,14 +280,16 @@ def test_the_private_names_of_dagger_io_are_there() -> None:
     assert 'os.getenv("DAGGER_DEFAULT_PYTHON_PACKAGE"' in inspect.getsource(cli)
 
 
-def test_dagger_io_loads_the_bindings_and_goes_without_provisioning() -> None:
-    """`dagger_gen` is imported in place of the generated client; `dagger.provisioning` may be missing."""
+def test_dagger_io_loads_the_bindings_and_goes_without_what_is_left_out() -> None:
+    """`dagger_gen` is imported in place of the generated client; what runtime.py hides may be missing."""
     import dagger
+    import httpx
 
     source = inspect.getsource(dagger)
 
     assert "from dagger_gen import *" in source
     assert re.search(r"suppress\(ModuleNotFoundError\):\s+from dagger.provisioning import", source)
+    assert re.search(r"from ._main import main\s+except ImportError", inspect.getsource(httpx))
 
 
 def test_image_and_uv_are_those_of_the_steps() -> None:

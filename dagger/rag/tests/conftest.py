@@ -13,7 +13,7 @@ import pytest
 WITH_STEPS = [
     *("test_cli_ask.py", "test_cli_index.py", "test_cli_superlinked.py", "test_conformance.py"),
     *("test_evaluate.py", "test_local.py", "test_new_step.py", "test_parity.py", "test_replay.py"),
-    "test_rerank.py",
+    *("test_rerank.py", "test_cli_sync.py"),
 ]
 collect_ignore = [] if find_spec("rag_retrieve") else WITH_STEPS
 

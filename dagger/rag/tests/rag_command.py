@@ -1,4 +1,4 @@
-"""Runs the installed `rag` command as a person would: a process, its output, its exit code."""
+"""Runs the `rag` command as a person would: its output, its exit code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from rag_pipeline.cli.main import main
 
 RAG = str(Path(sys.executable).with_name("rag"))
 BYLAWS = """# By-laws
@@ -37,7 +42,33 @@ class Ran:
 
 
 def run(*arguments: str, home: Path, stdin: str | None = None, **variables: str) -> Ran:
-    """Run `rag` with a home of its own and no terminal."""
+    """Run `rag` in this process, with a home of its own and no terminal.
+
+    The libraries are imported and the model is loaded once for all tests, which in a process of its
+    own takes two seconds each time; what a process adds is in `run_process` and on terminals.
+    """
+    out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - environment(home):
+            patch.delenv(name)
+        for name, value in environment(home, **variables).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", [RAG, *arguments])
+        patch.setattr(sys, "stdin", TextIOWrapper(BytesIO((stdin or "").encode())))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    told, failed = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    assert "Traceback" not in failed
+    return Ran(code, told, failed)
+
+
+def run_process(*arguments: str, home: Path, stdin: str | None = None, **variables: str) -> Ran:
+    """Run `rag` as `run` does, in a process of its own."""
     done = subprocess.run(
         [RAG, *arguments],
         env=environment(home, **variables),

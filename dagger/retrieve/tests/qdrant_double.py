@@ -290,7 +290,9 @@ class Collection:
                 },
                 "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
             },
-            "payload_schema": {},
+            "payload_schema": {
+                name: {"data_type": "keyword", "points": 0} for name in self.indexed
+            },
         }
 
 

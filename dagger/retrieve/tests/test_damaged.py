@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import docx
+import office_kit as kit
 import pytest
 from reportlab.pdfgen import canvas
 
@@ -49,6 +51,24 @@ SEEDS = {
     "a.jsonl": b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n',
     "a.rst": b"A\n=\n\n.. note:: x\n\n.. comment\n\ntext\n",
     "a.txt": "Grüße aus Köln.\n".encode(),
+    "a.xlsx": kit.xlsx({"S": [["a", "b", "c"], ["x", 1, 2]]}),
+    "a.ods": kit.open_document("<table:table/>", kind="spreadsheet"),
+    "a.pptx": kit.pptx(
+        [kit.shape("One.") + kit.table([["a", "b"], ["c", "d"]])], notes={1: "Two."}
+    ),
+    "a.odt": kit.open_document("<text:p>One.</text:p>"),
+    "a.epub": kit.epub({"a.xhtml": "<p>One.</p>"}),
+    "a.rtf": rb"{\rtf1\ansi{\fonttbl{\f0 A;}}One \'e9\u8364?{\*\x y}\trowd a\cell b\cell\row\par}",
+    "a.eml": b"Subject: a\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\none\n--b\n\ntwo\n--b--\n",
+    "a.mbox": b"From a Fri Mar 15 14:30:00 2024\nSubject: a\n\none\n",
+    "a.ipynb": b'{"cells": [{"cell_type": "code", "source": ["a"], "outputs": [{"text": "b"}]}]}',
+    "a.xml": b"<a b='c'><d>one</d><d>two <e>three</e></d></a>",
+    "a.yaml": b"a:\n  b: |\n    c\n",
+    "a.org": b"* A\n# b\n| a | b |\n|---+---|\n| 1 | 2 |\n",
+    "a.tex": b"\\title{A}\n\\begin{document}\n\\section{B}\n% c\n\\end{document}\n",
+    "a.py": b'"""A."""\n\n# B\ndef c():\n    return "d"\n',
+    "a.zip": kit.zipped({"a.txt": "One.", "b/c.csv": "a,b\n1,2\n"}),
+    "a.txt.gz": gzip.compress(b"One."),
 }
 PIECES = [
     b"\0",

@@ -292,7 +292,7 @@ def test_html_is_the_text_a_reader_sees() -> None:
 
     assert document.text == (
         "Head line\n\nOne bold, line.\nTwo & three\n\nfirst\nsecond\n\nA | B\n1 | 2\n\n"
-        "  x = 1\n  y = 2"
+        "```\n  x = 1\n  y = 2\n```"
     )
     assert document.title == "The Page"
     assert [tuple(heading) for heading in document.headings] == [(0, 1, "Head line")]

@@ -6,6 +6,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+import office_kit as kit
 import pytest
 
 from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings
@@ -197,3 +198,40 @@ def test_a_store_from_before_says_what_a_reindex_brings(
     assert len(before.warnings) == len(still) == 1
     assert "`rag reindex --collection default` brings headings" in before.warnings[0]
     assert after.warnings == []
+
+
+def test_the_files_of_a_store_in_a_folder_are_not_read(
+    retriever: Retriever, settings: RetrieveSettings, tmp_path: Path
+) -> None:
+    """Wherever the folder begins; the documents beside the store are read."""
+    write(settings.home / "service.json", '{"url": "http://localhost"}')
+    write(settings.home / "notes.md")
+    write(settings.home / "papers" / "collections" / "list.md")
+    retriever.ingest([write(tmp_path / "other" / "tea.txt")])
+
+    found = [find_files([folder], {}, []) for folder in (tmp_path, settings.home)]
+    inside = find_files([settings.home / "collections"], {}, [])
+
+    assert [file.name for file in found[0].files] == [
+        f"{tmp_path.name}/home/notes.md",
+        f"{tmp_path.name}/home/papers/collections/list.md",
+        f"{tmp_path.name}/other/tea.txt",
+    ]
+    assert [file.name for file in found[1].files] == [
+        "home/notes.md",
+        "home/papers/collections/list.md",
+    ]
+    assert inside.files == []
+    assert [(one.reason, one.files) for one in found[1].skipped] == [("store", 2)]
+
+
+def test_an_archive_is_known_by_its_file(retriever: Retriever, tmp_path: Path) -> None:
+    """Named by its path, it updates what its folder brought."""
+    path = tmp_path / "docs" / "z.zip"
+    path.parent.mkdir()
+    path.write_bytes(kit.zipped({"a.txt": b"Tea is hot."}))
+    retriever.ingest([path.parent])
+
+    report = retriever.ingest([path], prune=True)
+
+    assert (report.unchanged, report.deleted) == (["docs/z.zip/a.txt"], [])

@@ -27,7 +27,8 @@ from rag_kit.errors import StepError
 from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
 from rag_retrieve.stores import open_stores
-from rag_retrieve.stores.base import CLAIMS, INDEXED, Hit, Point, Sparse, Store, Stores
+from rag_retrieve.stores.base import CLAIMS, INDEXED, MAX_INDEXED, Hit, Point, Sparse, Store, Stores
+from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 from rag_retrieve.stores.qdrant.database import ServerStores
 
@@ -189,6 +190,35 @@ def test_a_filter_applies_to_metadata(
     store.upsert(SIX)
     [dense] = store.search([("dense", [1.0, 1.0], 10)], parse_filters(raw))
     assert sorted(ids(dense)) == expected
+
+
+def test_metadata_fields_get_an_index_when_they_come(stores: Stores) -> None:
+    """Texts and numbers, what access lists ask always; kept when opened again, and bounded."""
+    store = stores.create("test-indexed", dim=2)
+    store.upsert([chunk(1, [1, 0], [1], dept="hr", tags=["a"], long="x" * 300, flag=True)])
+    store.upsert([chunk(2, [1, 0], [1], year=2024, **{"a.b": "x", "of two": "y"})])
+    first = indexes(store)
+    store.close()
+    store = stores.open("test-indexed")
+    store.upsert([chunk(3, [1, 0], [1], **{f"column {at}": "x" for at in range(MAX_INDEXED)})])
+
+    assert first == {"allowed_groups", "dept", "tags", "year", '"of two"'}
+    assert len(indexes(store)) == MAX_INDEXED
+    assert ids(store.search([("dense", [1.0, 0.0], 5)], parse_filters({"column 31": "x"}))[0]) == [
+        3
+    ]
+    store.close()
+
+
+def indexes(store: Store) -> set[str]:
+    """Return the metadata fields of a collection with an index, from the store itself."""
+    if isinstance(store, EdgeStore):
+        schema = store._shard.info().payload_schema
+    else:
+        of: Any = store
+        info = of._server.read(lambda server: server.get_collection(of._remote), store.name)
+        schema = info.payload_schema
+    return {key.removeprefix("metadata.") for key in schema if key.startswith("metadata.")}
 
 
 def test_equal_scores_are_cut_by_id(stores: Stores) -> None:
@@ -359,6 +389,7 @@ def run(script: str, *args: object, **kwargs: Any) -> subprocess.Popen[str]:
 HOLD = """
 import sys
 from pathlib import Path
+from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=2)
 print("open", flush=True)
@@ -397,6 +428,7 @@ import sys
 from pathlib import Path
 from uuid import UUID
 from rag_retrieve.stores.base import Point, Sparse
+from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=4)
 for batch in range(10**6):
@@ -439,6 +471,7 @@ import os, signal, sys
 from pathlib import Path
 from uuid import UUID
 from rag_retrieve.stores.base import Point
+from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 stores = EdgeStores(Path(sys.argv[1]))
 live = stores.open("docs")
@@ -590,6 +623,7 @@ loaded = []
 sys.addaudithook(lambda event, args: loaded.append(args) if event == "pickle.find_class" else None)
 from rag_kit.errors import StepError
 from rag_retrieve.stores.base import Point
+from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 def use():
     stores = EdgeStores(home)

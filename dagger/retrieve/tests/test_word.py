@@ -15,7 +15,7 @@ from docx.opc.part import Part
 from docx.oxml import parse_xml
 
 from rag_retrieve.documents import LoadedDocument, load
-from rag_retrieve.documents.word.numbering import format_number
+from rag_retrieve.documents.numerals import numeral
 from rag_retrieve.documents.word.reader import STRICT, TRANSITIONAL
 
 NAMESPACES = (
@@ -242,7 +242,7 @@ def test_a_style_numbers_too() -> None:
 )
 def test_numbers_are_formatted_as_word_does(number: int, style: str, expected: str) -> None:
     """Letters double after z; what is unknown is decimal."""
-    assert format_number(number, style) == expected
+    assert numeral(number, style) == expected
 
 
 def test_headers_footers_and_comments_are_read() -> None:

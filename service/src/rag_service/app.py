@@ -23,6 +23,9 @@ from .api import (
     dify,
     document_view,
     documents,
+    evaluations,
+    examples,
+    feedback,
     health,
     oauth,
     openai_chat,
@@ -56,6 +59,9 @@ from .settings import ServiceSettings, read_settings
 LOG = logging.getLogger(__name__)
 PARTS = (
     questions,
+    examples,
+    feedback,
+    evaluations,
     dify,
     document_view,  # before the document, whose id may end in `/view`
     documents,
@@ -148,6 +154,8 @@ def create_app(
         },
     )
     app.state.service = service
+    app.state.examples = examples.Remembered()
+    app.state.home = rag_settings().home
     app.state.routes = []
     app.state.responses = openai_responses.Responses()
     for part in PARTS:

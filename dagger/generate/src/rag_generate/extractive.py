@@ -6,6 +6,7 @@ import re
 from collections import abc
 from collections.abc import Sequence
 
+from rag_kit.languages import ENGLISH
 from rag_kit.passages import Context
 
 from .generator import Draft, Quote
@@ -18,7 +19,7 @@ from .questions import question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
 from .sentences import Kind, Sentence, row_cells
 from .table_rows import named_less, written
-from .terms import question_terms, stem, words
+from .terms import question_words, stem, words
 
 SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
 SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
@@ -71,7 +72,8 @@ class _Answer:
 
     def __init__(self, query: str, contexts: Sequence[Context]) -> None:
         self.query = query
-        self.question = read_question(query)
+        languages = [context.language or ENGLISH for context in contexts]
+        self.question = read_question(query, languages)
         scored, evidence = score_sentences(self.question, contexts)
         others = _not_asked_for(query, scored)
         found = of_asked_year(query, answering(self.question, scored), contexts)
@@ -86,7 +88,7 @@ def _of_the_follow_up(
 
     The others answer what it leans on, which was answered before.
     """
-    own = set(question_terms(query))
+    own = {stem(word) for word in question_words(query)}
     said = [
         {stem(word) for word in words(contexts[one.context].text[one.start : one.end])}
         for one in chosen

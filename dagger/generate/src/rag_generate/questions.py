@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from rag_kit.languages import ENGLISH
 from rag_kit.text import comparable
 
-from .terms import question_terms, stem
+from .terms import question_language, question_words, stem
 
 _DATE = re.compile(
     r"\b(?:1[0-9]{3}|20[0-9]{2}|january|february|march|april|may|june|july|august|september|october"
@@ -123,8 +125,10 @@ MAX_BACKGROUND = 20  # words beside a question that may say what it is about; a 
 class Question(NamedTuple):
     """What a question asks, ready to be compared."""
 
-    terms: dict[str, int]  # stem -> number of the term, in order
+    terms: dict[str, int]  # stem -> number of the term; one has several in several languages
     prefixes: frozenset[str]  # first letters of the terms; words without them are not stemmed
+    size: int  # how many terms they are
+    language: str = ENGLISH
     asked: tuple[re.Pattern[str], ...] = ()  # what a sentence that answers holds
     text: str = ""  # the question as asked
     anchors: tuple[re.Pattern[str], ...] = ()  # numbers, years, versions, part numbers asked for
@@ -134,13 +138,31 @@ class Question(NamedTuple):
     wants_source: bool = False  # it asks for a reference or an address
     counted: re.Pattern[str] | None = None  # what stands beside the number that answers
 
+    @property
+    def by_cosine(self) -> bool:
+        """Whether cosines say something: a model of English gives other languages high ones for nothing."""
+        return self.language == ENGLISH
 
-def read_question(query: str) -> Question:
-    """Return the terms of the question and what its answer must hold."""
-    terms = {term: number for number, term in enumerate(question_terms(query))}
+
+def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question:
+    """Return the terms of the question and what its answer must hold.
+
+    Args:
+        query: The question.
+        languages: Those of the passages.
+    """
+    language = question_language(query, languages)
+    asked = dict.fromkeys(question_words(query, language))
+    numbers = {one: n for n, one in enumerate(dict.fromkeys(stem(w, language) for w in asked))}
+    terms = dict(numbers)
+    for other in dict.fromkeys(languages):
+        for word in asked:
+            terms.setdefault(stem(word, other), numbers[stem(word, language)])
     return Question(
         terms,
         frozenset(term[:2] for term in terms),
+        len(numbers),
+        language,
         tuple(kind for question, kind in ASKED_KINDS if question.search(query)),
         query,
         tuple(map(_exactly, dict.fromkeys(_ANCHOR.findall(comparable(query))))),

@@ -13,15 +13,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rag_kit.languages import COMPOUNDING, ENGLISH
 from rag_kit.passages import Context
 from rag_kit.text import comparable
+from rag_kit.words import compound_parts
 
 from .extremes import Measure, extreme_rows, measure
 from .json_values import json_key_value
 from .questions import EXTREME, NUMBER, Question, is_negated
 from .structure import FIELD, REFERENCE, REFERENCES, Part, passage_parts
 from .table_rows import WORD_BREAKS, TableRow, column_words, named, table_rows
-from .terms import STOP_WORDS, stem, words
+from .terms import is_function_word, stem, words
 
 DENSE_GAP_PER_RANK = 0.08  # cosine; stands in for the gap of a passage that has no cosine
 COVERAGE_IN_COSINE = 0.5  # cosine; what full coverage counts when passages are compared
@@ -29,6 +31,7 @@ PATH_MARKS = re.compile(r"[/\\_.-]+")
 STRUCTURED = frozenset({"table", "value", "list", "code"})  # kinds of sentences that are no prose
 LONG_WORDS = 60  # words; a longer list is not likelier for it
 QUOTED = re.compile(r"\"[^\"\n]{12,}\"|'[^'\n]{12,}'")  # a text in a command
+LONG_PART = 6  # letters; so long a part that two compound words share is a word of its own
 SHORT_WORDS = 5  # words; a sentence below is a fragment more often than an answer
 
 
@@ -164,8 +167,9 @@ def score_sentences(
         row for number, context in enumerate(contexts) for row in _rows(question, number, context)
     ]
     rows, extremes = _compared(question, rows)
-    idf = _idf(len(question.terms), rows)
-    gaps = dense_gaps(contexts)
+    idf = _idf(question.size, rows)
+    gaps = dense_gaps(contexts if question.by_cosine else [])
+    gaps = gaps or [-DENSE_GAP_PER_RANK * rank for rank in range(len(contexts))]
     candidates: list[Candidate] = []
     for row, extreme in zip(rows, extremes, strict=True):
         first = not candidates or candidates[-1].context != row.context
@@ -179,35 +183,41 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
     """Yield the parts of a passage with the terms of the question in them and in what names them."""
     above = " ".join([context.title, *context.headings])
     around = f"{above} {PATH_MARKS.sub(' ', context.source)}"
-    title = _shared(question, words(around))
+    language = context.language or ENGLISH
+
+    def shared(text: str) -> frozenset[int]:
+        return _shared(question, words(text, language), language)
+
+    title = shared(around)
     table = table_rows(context)
     by_sentence = {row.sentence: row for row in table}
 
     def echoes(text: str) -> bool:
-        own = [word for word in words(text) if word not in STOP_WORDS]
-        return bool(own) and len(_shared(question, own)) == len({stem(word) for word in own})
+        own = [word for word in words(text, language) if not is_function_word(word, language)]
+        stems = {stem(word, language) for word in own}
+        return bool(own) and len(_shared(question, own, language)) == len(stems)
 
     headed: frozenset[int] = frozenset()
     for part in passage_parts(context, table, echoes):
         own = context.text[part.sentence.start : part.sentence.end]
-        tokens = words(_said(part, own))
-        terms = _shared(question, tokens)
+        tokens = words(_said(part, own), language)
+        terms = _shared(question, tokens, language)
         if part.sentence.kind == "header":
             headed = terms
         row = by_sentence.get(part.sentence)
-        columns = _shared(question, column_words(row)) if row else headed
+        columns = _shared(question, column_words(row), language) if row else headed
         names = " ".join(part.titles)
-        head = title | _shared(question, words(f"{part.mark} {names}"))
+        head = title | shared(f"{part.mark} {names}")
         head |= columns if part.sentence.kind == "table" else frozenset()
         near = [one for one in part.near if one[-1:] in tuple(":：?？") or echoes(one)]
         if part.before:  # a pronoun stands for what the sentence before is about
             near.append(context.text[slice(*part.before[:2])])
-        handed = _shared(question, words(" ".join(near))) if not part.is_title else frozenset()
+        handed = shared(" ".join(near)) if not part.is_title else frozenset()
         singled = "" if part.items else f"{own} {part.mark}"  # a number in an item is the item's
         whole = f"{singled} {names} {around}"
         yield _Row(
             number, part, own, len(tokens), terms, handed, head,
-            _similarity(context, part),
+            _similarity(context, part) if question.by_cosine else 0.0,
             _lacking(question, whole),
             is_negated(" ".join([own, *part.near])),
             row is not None and part.sentence.kind == "table" and bool(named(question.text, row)),
@@ -257,7 +267,9 @@ def _compared(question: Question, rows: list[_Row]) -> tuple[list[_Row], list[fl
     measures = [one for at, row in enumerate(rows) for one in _measures(at, row)]
     best, compared = extreme_rows(question.text, measures)
     words_of = _shared(
-        question, [w for match in EXTREME.finditer(question.text.lower()) for w in match[0].split()]
+        question,
+        [w for match in EXTREME.finditer(question.text.lower()) for w in match[0].split()],
+        ENGLISH,
     )
     rows = [
         row._replace(terms=row.terms | words_of) if at in best else row
@@ -281,10 +293,25 @@ def _measures(at: int, row: _Row) -> Iterator[Measure]:
             yield found
 
 
-def _shared(question: Question, tokens: list[str]) -> frozenset[int]:
+def _shared(question: Question, tokens: list[str], language: str) -> frozenset[int]:
     """Return the question's terms that share their stem with one of the words."""
+    if language != ENGLISH:
+        return _shared_abroad(question, tokens, language)
     stems = (stem(word) for word in tokens if word[:2] in question.prefixes)
     return frozenset(question.terms[one] for one in stems if one in question.terms)
+
+
+def _shared_abroad(question: Question, tokens: list[str], language: str) -> frozenset[int]:
+    """Return the question's terms that share their stem, or a part of a compound word, with a word."""
+    stems = {stem(word, language) for word in tokens}
+    found = {number for term, number in question.terms.items() if term in stems}
+    if language in COMPOUNDING:
+        parts = {stem(part, language) for word in tokens for part in compound_parts(word, language)}
+        for term, number in question.terms.items():
+            own = {stem(part, language) for part in compound_parts(term, language)}
+            if term in parts or stems & own or any(len(one) >= LONG_PART for one in parts & own):
+                found.add(number)
+    return frozenset(found)
 
 
 def _idf(terms: int, rows: list[_Row]) -> list[float]:
@@ -373,11 +400,14 @@ def _evidence(
     held: list[set[int]] = [set() for _ in contexts]
     for row in rows:
         held[row.context] |= row.terms | row.handed | row.head
-    count = len(question.terms) or 1
+    count = question.size or 1
     coverage = [len(terms) / count for terms in held]
     best = max(
         range(len(contexts)),
-        key=lambda n: contexts[n].scores.get("dense", 0.0) + COVERAGE_IN_COSINE * coverage[n],
+        key=lambda n: (
+            question.by_cosine * contexts[n].scores.get("dense", 0.0)
+            + COVERAGE_IN_COSINE * coverage[n]
+        ),
         default=None,
     )
     judged = [
@@ -388,8 +418,10 @@ def _evidence(
     top = max(judged, key=lambda one: one[2], default=None)
     has_sentences = any(context.similarities for context in contexts)
     return Evidence(
-        max((r.similarity for _, r, _ in judged), default=0.0) if has_sentences else None,
-        best_dense(contexts),
+        max((r.similarity for _, r, _ in judged), default=0.0)
+        if has_sentences and question.by_cosine
+        else None,
+        best_dense(contexts) if question.by_cosine else None,
         0.0 if best is None else coverage[best],
         max((score for score, _, _ in judged), default=0.0),
         1 - len(set().union(*held)) / count,

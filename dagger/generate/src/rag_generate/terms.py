@@ -1,16 +1,22 @@
-"""Words of a text as comparable terms: lower-cased, stemmed (Snowball English), without stop words."""
+"""Words of a text as comparable terms: lower-cased, stemmed by Snowball, without stop words."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Iterable
 
-import snowballstemmer  # type: ignore[import-untyped]
+from rag_kit.languages import ENGLISH
+from rag_kit.words import content_words, is_unspaced, main_language, stem, stop_words, words
 
-from rag_kit.text import comparable
-
-_WORD = re.compile(r"\w+(?:[.,]\d+)*")
-_STEMMER = snowballstemmer.stemmer("english")
+__all__ = [
+    "STOP_WORDS",
+    "content_terms",
+    "is_function_word",
+    "question_language",
+    "question_words",
+    "stem",
+    "words",
+]
 
 # Phrases that only specify the kind of answer: "how long", "what year", "which kind of".
 _ASKING = re.compile(
@@ -33,27 +39,33 @@ whom whose why will with would you your
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
-def words(text: str) -> list[str]:
-    """Return the words of `text` as they are compared, lower-cased, in order."""
-    return _WORD.findall(comparable(text).lower())
-
-
-@lru_cache(maxsize=65536)
-def stem(word: str) -> str:
-    """Return the Snowball English stem of a lower-cased word."""
-    stemmed: str = _STEMMER.stemWord(word)
-    return stemmed
-
-
 def content_terms(text: str) -> list[str]:
     """Return the distinct stems of `text` in order; stop words only when there is nothing else."""
+    return list(dict.fromkeys(stem(word) for word in _content(text)))
+
+
+def _content(text: str) -> list[str]:
     found = words(text)
-    content = [word for word in found if word not in STOP_WORDS] or found
-    return list(dict.fromkeys(stem(word) for word in content))
+    return [word for word in found if word not in STOP_WORDS] or found
 
 
-def question_terms(query: str) -> list[str]:
-    """Return the content terms of a question, without the phrases for the kind of answer."""
+def question_language(query: str, languages: Iterable[str]) -> str:
+    """Return the language of a question: of its passages' and English the one whose words it uses.
+
+    English where it uses those of none and a passage is in English, else the language of the first.
+    """
+    known = list(languages) or [ENGLISH]
+    return main_language(query, {*known, ENGLISH}) or (ENGLISH if ENGLISH in known else known[0])
+
+
+def question_words(query: str, language: str = ENGLISH) -> list[str]:
+    """Return the words of a question that tell its topic, without the phrases for the kind of answer."""
+    if language != ENGLISH or is_unspaced(query):
+        return list(dict.fromkeys(content_words(query, language)))
     found = words(_ASKING.sub(" ", query))
-    content = " ".join(word for word in found if word not in STOP_WORDS)
-    return content_terms(content or query)
+    return _content(" ".join(word for word in found if word not in STOP_WORDS) or query)
+
+
+def is_function_word(word: str, language: str) -> bool:
+    """Tell whether a word only asks or connects."""
+    return word in (STOP_WORDS if language == ENGLISH else stop_words(language))

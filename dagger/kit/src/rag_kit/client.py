@@ -153,14 +153,17 @@ class StepClient:
         self._check(response)
         return None if response.status_code == 200 else response.text
 
-    async def ready(self) -> None:
+    async def ready(self, limit_s: float | None = READY_S) -> None:
         """Return when `GET /readyz` answers 200.
 
+        Args:
+            limit_s: Seconds it may take; None: no limit.
+
         Raises:
-            StepError: `not_ready`: the server cannot start, or is not ready after READY_S seconds.
+            StepError: `not_ready`: the server cannot start, or is not ready in time.
         """
         reason = "it cannot be reached"
-        with anyio.move_on_after(READY_S):
+        with anyio.move_on_after(limit_s):
             while True:
                 try:
                     response = await self.client().get(self._readyz)
@@ -175,7 +178,7 @@ class StepClient:
                     raise StepError("not_ready", f"{self.wording.subject} cannot start: {reason}")
                 await anyio.sleep(POLL_S)
         raise StepError(
-            "not_ready", f"{self.wording.subject} is not ready after {READY_S:g} s: {reason}"
+            "not_ready", f"{self.wording.subject} is not ready after {limit_s:g} s: {reason}"
         )
 
     @property

@@ -49,6 +49,7 @@ CODES: dict[str, Code] = {
     "store_corrupt": Code("internal_error", 500, False),
     "storage_full": Code("storage_error", 507, True),
     # a dependency's fault
+    "source_unavailable": Code("upstream_error", 503, True),
     "retriever_unavailable": Code("upstream_error", 503, True),
     "retriever_bad_response": Code("upstream_error", 502, False),
     "embedder_unavailable": Code("upstream_error", 503, True),

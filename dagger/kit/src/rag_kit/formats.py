@@ -1,6 +1,24 @@
 """The file formats `retrieve` reads, for help texts; imports nothing, so that modules stay light."""
 
-FORMATS = ("txt", "md", "html", "pdf", "docx", "csv", "json")
+FORMATS = (
+    *(
+        "txt",
+        "md",
+        "html",
+        "pdf",
+        "docx",
+        "odt",
+        "rtf",
+        "epub",
+        "pptx",
+        "xlsx",
+        "ods",
+        "csv",
+        "eml",
+        "json",
+    ),
+    *("xml", "yaml", "ipynb", "org", "py", "zip"),
+)
 """By their most common extension; `rag_retrieve.documents` has every extension."""
 
 

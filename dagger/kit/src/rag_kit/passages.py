@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from .languages import ENGLISH
+
 COLLECTION = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"  # name of a collection
 ALLOWED_GROUPS = "allowed_groups"  # field of a document's metadata: who may read it
 
@@ -78,6 +80,12 @@ class Result(BaseModel):
         exclude_if=lambda date: date is None,
         description="Date of the document as precise as it is known, `2024` or `2024-03-15`; absent "
         "where none is known.",
+    )
+    language: str | None = Field(
+        None,
+        exclude_if=lambda language: language in (None, ENGLISH),
+        description="Language of the document, e.g. `german`; absent for English and where it is not "
+        "known.",
     )
     headings: list[str] = Field(
         default_factory=list,

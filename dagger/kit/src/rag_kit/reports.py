@@ -23,11 +23,11 @@ class FileWarning(BaseModel):
 
 
 class Skipped(BaseModel):
-    """Files of a folder that were not read, counted by ending."""
+    """Files of a folder or an upload that were not read, counted by ending."""
 
     reason: str = Field(
         description="`format`: not one that is read; `hidden`: files and whole folders whose name "
-        "begins with a dot; `no file`; `link out of the folder`."
+        "begins with a dot; `store`: of the store itself; `no file`; `link out of the folder`."
     )
     ending: str = Field(description='Of their names, like `.png`; "" without one.')
     files: int = Field(description="How many.")
@@ -49,10 +49,49 @@ class IngestReport(BaseModel):
         default_factory=list, description="Parts of files that were read otherwise, or left out."
     )
     skipped: list[Skipped] = Field(
-        default_factory=list, description="Files of the folders that were not read, and why."
+        default_factory=list, description="Files that were not read, and why, by their endings."
     )
     chunks: int = Field(0, description="Passages written.")
     embeddings: int = Field(0, description="Texts embedded.")
+
+
+class SyncPlan(BaseModel):
+    """What a sync of a source would do, by document id; of a file with many records, the file."""
+
+    collection: str
+    source: str = Field(description="Address of the source.")
+    added: list[str] = Field(default_factory=list)
+    changed: list[str] = Field(
+        default_factory=list, description="To be read again; what turns out the same is kept."
+    )
+    unchanged: list[str] = Field(default_factory=list)
+    removed: list[str] = Field(
+        default_factory=list, description="Brought by an earlier sync and gone from the source."
+    )
+    prune: bool = Field(False, description="Whether those are deleted.")
+    refused: list[Failure] = Field(
+        default_factory=list, description="There, but not read; what is stored of it stays."
+    )
+    skipped: list[Skipped] = Field(
+        default_factory=list, description="Files of other formats and the like, counted."
+    )
+    warnings: list[str] = Field(default_factory=list, description="Of the whole source.")
+
+
+class SyncReport(IngestReport):
+    """What a sync did, by document id."""
+
+    source: str = Field("", description="Address of the source.")
+    notes: list[str] = Field(default_factory=list, description="Warnings of the whole source.")
+
+
+class SourceInfo(BaseModel):
+    """A source that a collection has documents of."""
+
+    collection: str
+    source: str = Field(description="Its address.")
+    name: str = Field(description="First part of the ids of its documents.")
+    documents: int
 
 
 class DocumentInfo(BaseModel):

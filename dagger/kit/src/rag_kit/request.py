@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pydantic_core
 from pydantic import (
@@ -54,13 +54,21 @@ def parse(raw: str | bytes, *, depth: int = MAX_DEPTH) -> dict[str, Any]:
     try:
         data = pydantic_core.from_json(raw, allow_inf_nan=False)
     except (ValueError, RecursionError) as error:
-        raise StepError("invalid_request", f"the request is not valid JSON: {error}") from None
+        raise StepError(
+            "invalid_request",
+            f"the request is not valid JSON: {error}, but got {_short(_text(raw))}; send an object, "
+            'e.g. {"query": "Who may sign?"}',
+        ) from None
     if not isinstance(data, dict):
         raise StepError(
             "invalid_request", f"the request must be a JSON object, but is {_json_type(data)}"
         )
     _check_values(data, depth)
     return data
+
+
+def _text(raw: str | bytes) -> str:
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
 
 
 def _json_type(value: object) -> str:
@@ -163,7 +171,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> Ste
         near = _near(first["loc"][-1], _fields(model, first["loc"][:-1]))
         text = f"unknown option; {f'did you mean {near!r}?' if near else way_out}"
     elif first["type"] == "missing":
-        near = _near(first["loc"][-1], first["input"])
+        near = _near(first["loc"][-1], first["input"] or ())  # None: a parameter of the URL
         text = f"required, but missing{f'; did you misspell it as {near!r}?' if near else ''}"
     else:
         text = f"{first['msg']}, but got {_short(first['input'])}"
@@ -171,11 +179,19 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> Ste
 
 
 def _fields(model: Any, path: Sequence[int | str]) -> Iterable[str]:
-    """Return the fields of a model, or of the model that one of its fields is."""
+    """Return the fields of a model, or of the model that one of its fields is or has items of."""
     for part in path:
-        fields = getattr(model, "model_fields", {})
-        model = fields[part].annotation if part in fields else None
+        if isinstance(part, str):
+            fields = getattr(model, "model_fields", {})
+            model = _innermost(fields[part].annotation) if part in fields else None
     return getattr(model, "model_fields", ())
+
+
+def _innermost(annotation: Any) -> Any:
+    """Return the type in lists and unions: that of `list[Message] | None` is `Message`."""
+    while arguments := get_args(annotation):
+        annotation = arguments[0]
+    return annotation
 
 
 def _near(name: int | str, names: Any) -> str | None:

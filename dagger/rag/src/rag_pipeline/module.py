@@ -279,11 +279,10 @@ class Rag:
         strict: image.Strict = False,
     ) -> str:
         """Run an answer's retrieval again and say whether it is identical, and if not, what changed."""
-        from .quality.replay import replay
-        from .steps.dagger import open_steps
+        from .steps.dagger import replay_with
 
-        async with open_steps(self._searching(retrieve_with, rerank_with)) as steps:
-            return image.checked(await replay(await answer.contents(), steps), strict)
+        steps = self._searching(retrieve_with, rerank_with)
+        return image.checked(await replay_with(steps, await answer.contents()), strict)
 
     @function(cache=image.FRESH)
     async def conformance(

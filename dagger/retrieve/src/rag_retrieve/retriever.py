@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from rag_kit.breaker import Breaker
 from rag_kit.errors import StepError
-from rag_kit.reports import CollectionInfo, Counters, DocumentInfo, IngestReport, StoredDocument
+from rag_kit.reports import (
+    CollectionInfo,
+    Counters,
+    DocumentInfo,
+    IngestReport,
+    SourceInfo,
+    StoredDocument,
+    SyncReport,
+)
 
 from .documents import LoadedDocument
 from .index.analyzer import Analyzer
@@ -32,6 +40,8 @@ from .stores import open_stores
 from .stores.base import Store, Stores
 
 if TYPE_CHECKING:
+    from .sources.source import Source
+    from .sources.sync import Sync, SyncOptions
     from .superlinked import Superlinked
 
 LOG = logging.getLogger(__name__)
@@ -236,6 +246,57 @@ class Retriever:
                 self._drop_empty(collection, created=created)
                 raise
         return run.report
+
+    def plan_sync(
+        self,
+        source: Source,
+        options: SyncOptions,
+        *,
+        collection: str = "default",
+        progress: OnProgress = lambda progress: None,
+    ) -> Sync:
+        """Compare a source with a collection; nothing is changed.
+
+        Args:
+            source: Where the documents are; the caller closes it.
+            options: How they are brought.
+            collection: Its name; it need not exist.
+            progress: Called while the source is listed.
+        """
+        from .sources.sync import Sync
+
+        sync = Sync(source, options, collection, self._existing(collection))
+        sync.make_plan(progress)
+        return sync
+
+    def sync(self, sync: Sync, *, progress: OnProgress | None = None) -> SyncReport:
+        """Bring a collection in step with a source as planned; what came from elsewhere stays.
+
+        Args:
+            sync: From `plan_sync`. The collection is created when it does not exist.
+            progress: Called after each batch of passages and each commit.
+        """
+        opened = self._collection(sync.plan.collection, create=True)
+        return sync.run(Ingest(opened, progress, self._pace()), opened)
+
+    def sources(self, collection: str) -> list[SourceInfo]:
+        """List the sources that a collection has documents of."""
+        synced = self._collection(collection, any_recipe=True).synced().values()
+        counted = Counter((one.origin.source, one.origin.name) for one in synced)
+        return [
+            SourceInfo(collection=collection, source=source, name=name, documents=number)
+            for (source, name), number in sorted(counted.items())
+        ]
+
+    def forget_source(self, collection: str, address: str, *, delete: bool = False) -> list[str]:
+        """Forget a source: its documents stay as if they had come by hand, or are deleted.
+
+        Returns:
+            Their ids.
+        """
+        from .sources.sync import forget
+
+        return forget(self._collection(collection), address, delete=delete)
 
     def _pace(self, tenant: str = "", check: Callable[[], None] = lambda: None) -> Pace:
         return Pace(turn=lambda: self._turns.turn(tenant), check=check)

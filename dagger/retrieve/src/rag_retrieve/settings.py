@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from rag_kit.languages import ENGLISH, LANGUAGES
 from rag_kit.settings import BreakerSettings
 
 
@@ -88,10 +91,22 @@ class RetrieveSettings(BreakerSettings):
     )
     chunk_tokens: int = Field(200, ge=16, le=2048, description="Longest passage, in tokens.")
     chunk_overlap_tokens: int = Field(0, ge=0, le=512, description="Tokens two passages share.")
-    language: str = Field("english", description="Language of BM25's stemmer and stop words.")
+    language: str = Field(
+        ENGLISH,
+        description="Language of documents that are too short to tell theirs; every other document's is "
+        "detected.",
+    )
     threads: int = Field(
         0, ge=0, le=64, description="Embedding threads; 0: one per core, at most 4."
     )
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        name = LANGUAGES.get(value.lower(), value.lower())
+        if name not in LANGUAGES.values():
+            raise ValueError(f"no language of these: {', '.join(sorted(LANGUAGES.values()))}")
+        return name
 
     def qdrant_key(self) -> str | None:
         """Return the key of the Qdrant server; raises `retriever_misconfigured`."""
@@ -100,3 +115,16 @@ class RetrieveSettings(BreakerSettings):
     def embedding_key(self) -> str | None:
         """Return the key of the embedding service; raises `retriever_misconfigured`."""
         return self.secret("embedding_api_key", code="retriever_misconfigured")
+
+
+def child_environment(
+    variables: Mapping[str, str], *, without: Collection[str] = ()
+) -> dict[str, str]:
+    """Return this process's environment for a command it starts, with and without these variables."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return {**kept, **variables}
+
+
+def aws_environment() -> dict[str, str]:
+    """Return the variables `AWS_…` that are set, which name the keys and the server of a bucket."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}

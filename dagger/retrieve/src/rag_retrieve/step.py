@@ -19,7 +19,7 @@ from .index.manifest import Manifest
 from .index.sentence_vectors import similarities
 from .models import RetrieveOptions, RetrieveRequest, RetrieveResponse
 from .search.filters import parse_filters
-from .search.fusion import fuse_dbsf, fuse_queries, fuse_rrf
+from .search.fusion import BY_WORDS, WEIGHTS, fuse_dbsf, fuse_queries, fuse_rrf
 from .stores.base import Leg
 
 __version__ = version("rag-retrieve")
@@ -52,16 +52,22 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     condition = parse_filters(request.filters)
     queries = [request.query, *request.search_queries]
+    unfit = any(collection.analyzer.is_unfit(query) for query in queries)
+    weights = BY_WORDS if unfit else WEIGHTS
     legs = [_leg(name, query, request, collection) for query in queries for name in names]
     snapshot = collection.search(
         legs,
         condition,
-        lambda found, documents_of: _rank(list(_by_query(names, found)), request, documents_of),
+        lambda found, documents_of: _rank(
+            list(_by_query(names, found)), request, weights, documents_of
+        ),
         complete=len(queries) * len(names) > 1,
     )
     vectors = [np.asarray(leg[1]) for leg in legs if leg[0] == "dense"]
     results = [result_of(ranked, payload, vectors) for ranked, payload in snapshot.passages]
     warnings = _unknown(collection.unknown_fields(condition)) if condition else []
+    if unfit and "dense" in names:
+        warnings.append(_unfit(snapshot.manifest, hybrid=len(names) > 1))
     return respond(request, results, snapshot.manifest, {"version": version}, warnings)
 
 
@@ -71,6 +77,14 @@ def _unknown(fields: Sequence[str]) -> list[str]:
         "`rag documents list --json` shows the fields there are"
         for name in fields
     ]
+
+
+def _unfit(manifest: Manifest, *, hybrid: bool) -> str:
+    instead = "words decide" if hybrid else "its order says little: search with mode hybrid"
+    return (
+        f"dense_leg_unfit: {manifest.recipe.embedding_model} knows English, and the question is in another "
+        f"script; {instead}. RAG_EMBEDDER=openai or fastembed takes a multilingual model"
+    )
 
 
 def respond(
@@ -101,7 +115,7 @@ def _leg(name: str, query: str, request: RetrieveRequest, collection: Collection
     limit = max(request.retrieve.candidates, request.top_k)
     if name == "dense":
         return ("dense", collection.analyzer.dense_query(query), limit)
-    return ("sparse", collection.analyzer.sparse_query(query), limit)
+    return ("sparse", collection.analyzer.terms.query(query, collection.languages), limit)
 
 
 def _by_query(names: Sequence[str], found: Sequence[Found]) -> Iterator[dict[str, Found]]:
@@ -110,13 +124,15 @@ def _by_query(names: Sequence[str], found: Sequence[Found]) -> Iterator[dict[str
         yield dict(zip(names, found[start : start + len(names)], strict=True))
 
 
-def _fuse(found: Mapping[str, Found], options: RetrieveOptions) -> dict[str, float]:
+def _fuse(
+    found: Mapping[str, Found], options: RetrieveOptions, weights: Mapping[str, float]
+) -> dict[str, float]:
     """Fuse the legs of one query."""
     scores = _scores(found)
     if len(scores) == 1:
         return next(iter(scores.values()))
     if options.fusion == "dbsf":
-        return fuse_dbsf(scores)
+        return fuse_dbsf(scores, weights)
     returned = {name: {hit.id: hit.score for hit in leg.hits} for name, leg in found.items()}
     return fuse_rrf(returned, k=options.rrf_k)
 
@@ -129,11 +145,14 @@ def _scores(found: Mapping[str, Found]) -> dict[str, dict[str, float]]:
 
 
 def _rank(
-    searched: Sequence[Mapping[str, Found]], request: RetrieveRequest, documents_of: DocumentsOf
+    searched: Sequence[Mapping[str, Found]],
+    request: RetrieveRequest,
+    weights: Mapping[str, float],
+    documents_of: DocumentsOf,
 ) -> list[Ranked]:
     """Fuse the legs of each query and the queries, then apply threshold, document cap and top_k."""
     options = request.retrieve
-    fused = fuse_queries([_fuse(found, options) for found in searched])
+    fused = fuse_queries([_fuse(found, options, weights) for found in searched])
     by_query = [_scores(found) for found in searched]
     scores = {name: fuse_queries([one[name] for one in by_query]) for name in by_query[0]}
     order = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
@@ -176,6 +195,7 @@ def result_of(
             scores=ranked.scores,
             metadata=payload["metadata"],
             date=payload.get("date"),
+            language=payload.get("language"),
             headings=payload.get("headings", []),
             in_code=payload.get("in_code", False),
             tables=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request
@@ -36,6 +37,13 @@ async def caller(request: Request) -> Context:
     return context_of(request.scope)
 
 
+async def home(request: Request) -> Path:
+    """Return RAG_HOME as it was when the service started."""
+    found: Path = request.app.state.home
+    return found
+
+
+Home = Annotated[Path, Depends(home)]
 ServiceDep = Annotated[Service, Depends(service)]
 Caller = Annotated[Context, Depends(caller)]
 
@@ -93,6 +101,18 @@ def authorized(
         )
     service.authorize(caller, name, write=write)
     return name
+
+
+def sees_all(caller: Context) -> None:
+    """Refuse what concerns documents that the caller may not even see.
+
+    Raises:
+        StepError: `forbidden`.
+    """
+    if caller.principal.groups is not None:
+        raise StepError(
+            "forbidden", "this is for keys that may read every document of the collection"
+        )
 
 
 ReadableCollection = Annotated[str, Depends(readable)]

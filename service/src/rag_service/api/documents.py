@@ -44,6 +44,7 @@ from .dependencies import (
     WritableCollection,
     WritableCollectionInPath,
     authorized,
+    sees_all,
 )
 from .sse import streamed
 
@@ -233,21 +234,6 @@ async def in_time(caller: Context, work: Awaitable[Result]) -> Result:
             "deadline_exceeded",
             "it did not come to its turn in time, because other changes are under way; try again",
         ) from None
-
-
-def sees_all(caller: Context) -> None:
-    """Refuse what concerns documents that the caller may not even see.
-
-    Raises:
-        StepError: `forbidden`.
-    """
-    if caller.principal.groups is not None:
-        raise StepError(
-            "forbidden", "this is for keys that may read every document of the collection"
-        )
-
-
-# -- collections ----------------------------------------------------------------------------
 
 
 @router.get("/v1/collections", summary="List the collections")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from rag_pipeline.settings import read_settings as rag_settings
 
 from ..http.errors import for_callers, refuse
 from ..http.openapi import failures
-from .dependencies import ServiceDep
+from .dependencies import Home, ServiceDep
 
 router = APIRouter(tags=["operation"])
 PUBLIC = failures({403: "Without keys, another machine's name was asked."})
@@ -45,6 +46,7 @@ class Info(BaseModel):
     collection: str
     documents: bool
     authentication: bool
+    feedback: bool = Field(description="Whether ratings of answers can be stored.")
 
 
 @router.get("/healthz", responses=PUBLIC)
@@ -86,12 +88,15 @@ async def metrics(service: ServiceDep) -> Response:
 
 def _free_bytes(folder: Path) -> int:
     """Return the bytes free on the disk of a folder that may not exist yet."""
-    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
 @router.get("/v1/info", responses=PUBLIC)
-async def info(service: ServiceDep) -> Info:
+async def info(service: ServiceDep, home: Home) -> Info:
     """Tell what this service is and can do."""
     return Info(
         version=version("rag-service"),
@@ -99,4 +104,5 @@ async def info(service: ServiceDep) -> Info:
         collection=service.settings.collection,
         documents=service.library is not None,
         authentication=service.keyed,
+        feedback=os.access(_existing(home), os.W_OK),
     )

@@ -62,6 +62,11 @@ class SearchArguments(BaseModel):
         '{"year": {"$gte": 2024}}; operators: $eq $ne $gt $gte $lt $lte $in $nin $and $or $not.',
     )
     min_score: float | None = Field(None, description="Drop passages with a lower score.")
+    rerank: bool | None = Field(
+        None,
+        description="Whether a reranker orders the passages again: better, and slower. Leave it out for "
+        "the service's own choice; true is an error where there is no reranker.",
+    )
     messages: list[Message] = Field(
         default_factory=list,
         max_length=1000,
@@ -259,6 +264,8 @@ class Tools:
         fields = {name: getattr(arguments, name) for name in arguments.model_fields_set}
         if arguments.collection is None:
             fields["collection"] = self._service.settings.collection
+        if "rerank" in fields:
+            fields["rerank"] = {"enabled": arguments.rerank}
         return _read(RagRequest, fields)
 
     async def _resources(

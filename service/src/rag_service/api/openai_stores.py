@@ -35,8 +35,8 @@ from ..library.files import (
 )
 from ..library.jobs import Job
 from ..library.library import Library
-from .dependencies import Caller, ServiceDep, authorized, json_body
-from .documents import FilesDep, LibraryDep, in_time, readable_document, sees_all
+from .dependencies import Caller, ServiceDep, authorized, json_body, sees_all
+from .documents import FilesDep, LibraryDep, in_time, readable_document
 from .openai_input import ignored, warned
 from .openai_lists import Page, PagingDep
 from .openai_vector_stores import file_id_of

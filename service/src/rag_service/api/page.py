@@ -1,4 +1,4 @@
-"""The page at `/`: static files of this package, without build step or external resources."""
+"""The pages at `/` and `/eval`: static files of this package, without build step or external resources."""
 
 from __future__ import annotations
 
@@ -17,18 +17,26 @@ POLICY = (
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page at `/` and its files under `/page/`."""
+    """Serve the pages at `/` and `/eval`, and their files under `/page/`."""
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
-        headers = {**HEADERS, "content-security-policy": POLICY, "cache-control": "no-cache"}
-        return FileResponse(FOLDER / "index.html", headers=headers)
+        return _page("index.html")
+
+    @app.get("/eval", include_in_schema=False)
+    async def evaluations() -> FileResponse:
+        return _page("eval.html")
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> FileResponse:
         return FileResponse(FOLDER / "favicon.svg", media_type="image/svg+xml")
 
     app.mount("/page", _Files(directory=FOLDER), name="page")
+
+
+def _page(name: str) -> FileResponse:
+    headers = {**HEADERS, "content-security-policy": POLICY, "cache-control": "no-cache"}
+    return FileResponse(FOLDER / name, headers=headers)
 
 
 class _Files(StaticFiles):

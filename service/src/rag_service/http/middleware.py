@@ -40,6 +40,7 @@ LOG = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"^[A-Za-z0-9_.:/+=-]{1,128}$")
 OPEN = (
     "/",
+    "/eval",
     "/favicon.ico",
     "/healthz",
     "/readyz",

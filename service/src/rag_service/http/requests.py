@@ -32,8 +32,10 @@ SECRET_URI = re.compile(r"\s*(env|file|cmd|op|vault)://", re.IGNORECASE)
 CollectionName = Annotated[str, Path(json_schema_extra={"pattern": COLLECTION})]
 OPTIONS = tuple(f"{step}." for step in STEPS)
 # Fields that hold the caller's data, with any names, and fields refused with a message of their own.
-DATA = frozenset({"filters", "messages", "metadata", "metadata_condition", "response_format"}) | {
-    *("documents.metadata", "functions", "tools", "input", "text"),
+DATA = frozenset(
+    {"filters", "messages", "metadata", "metadata_condition", "response_format", "provenance"}
+) | {
+    *("citations", "documents.metadata", "functions", "tools", "input", "text"),
 }
 
 

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -27,6 +28,7 @@ from rag_kit.reports import (
     Failure,
     IngestReport,
     Progress,
+    Skipped,
     StoredDocument,
 )
 from rag_kit.settings import misconfigured
@@ -40,6 +42,7 @@ from .idempotency import Replays
 from .jobs import Job
 from .ledger import Ledger
 from .lines import Lines
+from .uploads import FileItem
 
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
@@ -328,7 +331,7 @@ def _ingest(
     documents = reading.documents()
     first = next(documents, None)
     if first is None:
-        return IngestReport(collection=collection, failed=reading.failed)
+        return IngestReport(collection=collection, failed=reading.failed, skipped=reading.skipped())
 
     def with_total(at: Progress) -> None:
         total = max(at.done, reading.loaded + reading.left)
@@ -342,6 +345,7 @@ def _ingest(
         check=check,
     )
     report.failed = [*reading.failed, *report.failed]
+    report.skipped = reading.skipped()
     return report
 
 
@@ -353,6 +357,21 @@ class _Reading:
         self.failed: list[Failure] = []
         self.loaded = 0
         self.left = len(items)
+
+    def skipped(self) -> list[Skipped]:
+        """Count the files whose format is not one that is read, by ending; each is a failure, too."""
+        from rag_retrieve.documents import SUPPORTED_SUFFIXES
+
+        endings = (
+            PurePosixPath(item.name).suffix.lower()
+            for item in self._items
+            if isinstance(item, FileItem)
+        )
+        counts = Counter(ending for ending in endings if ending not in SUPPORTED_SUFFIXES)
+        return [
+            Skipped(reason="format", ending=ending, files=count)
+            for ending, count in sorted(counts.items())
+        ]
 
     def documents(self) -> Iterator[LoadedDocument]:
         names: set[str] = set()

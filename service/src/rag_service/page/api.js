@@ -1,7 +1,7 @@
 // Talks to the service: requests, server-sent events, and what went wrong in plain words.
 
 const KEY = "rag.api_key";
-const ROOT = new URL("../", import.meta.url); // the page is at <root>/, this file at <root>/page/
+export const ROOT = new URL("../", import.meta.url); // the page is at <root>/, this file at <root>/page/
 
 /** The API key of this tab; it is gone when the tab is closed. */
 export const apiKey = {
@@ -164,7 +164,7 @@ const WORDS = {
   bad_answer: ["The service answered with something this page cannot read", "Reload the page, then try again."],
   invalid_request: ["The service did not accept this", "Change what the message names, then ask again."],
   body_too_large: ["That is too large", "Send fewer or smaller files, or a shorter question."],
-  unsupported_media_type: ["The service cannot read this kind of file", "Use txt, md, html, pdf, docx, csv or json."],
+  unsupported_media_type: ["The service cannot read this kind of file", "Use txt, md, html, pdf, docx, odt, rtf, epub, pptx, xlsx, ods, csv, eml, json, xml, yaml, ipynb, org, py or zip."],
   collection_not_found: ["This collection does not exist", "Choose another one, or add documents to create it."],
   document_not_found: ["This document is not in the collection", "It may have been deleted or renamed."],
   document_unreadable: ["This document cannot be read", "Check that it opens elsewhere, then add it again."],
@@ -191,20 +191,29 @@ const FAMILIES = [
   [/misconfigured$/, ["The service is not set up correctly", OPERATOR]],
   [/^(module|engine)_/, ["A part of the service failed", `Try again. ${OPERATOR}`]],
 ];
+// What the service says about these is for the person who asks; all else is for whoever runs it.
+const FOR_READERS = new Set([
+  "invalid_request", "body_too_large", "unsupported_media_type", "document_unreadable", "in_progress", "client_cancelled",
+]);
 const BY_STATUS = { 401: "unauthenticated", 403: "forbidden", 413: "body_too_large", 429: "quota_exceeded" };
 
-/** What went wrong in plain words: {title, message, next}. */
+/** What went wrong in plain words: {title, message, next}, and what the service said for its operator. */
 export function explain(error) {
   if (!(error instanceof ApiError)) {
-    return { title: "This page made a mistake", message: String(error), next: "Reload the page, then try again." };
+    return { title: "This page made a mistake", message: "", next: "Reload the page, then try again.", forOperators: String(error) };
   }
   const code = error.code || BY_STATUS[error.status] || "";
   const family = FAMILIES.find(([pattern]) => pattern.test(code));
-  const [title, next] = WORDS[code] ??
+  const [title, next] = wrongKey(code) ?? WORDS[code] ??
     family?.[1] ?? ["Something went wrong in the service", `Try again. ${OPERATOR}`];
   const wait = error.retryAfter;
   const seconds = wait === null ? "" : ` Wait ${Math.ceil(wait)} ${wait > 1 ? "seconds" : "second"} first.`;
-  const status = error.status && !error.message ? `It answered with HTTP ${error.status}.` : "";
-  const known = code === "unauthenticated" && !apiKey.get(); // the message would be for programs
-  return { title, message: known ? "" : error.message || status, next: next + seconds };
+  const said = error.message || (error.status ? `It answered with HTTP ${error.status}.` : "");
+  const message = FOR_READERS.has(code) ? said : "";
+  return { title, message, next: next + seconds, forOperators: message || code === "unauthenticated" ? "" : said };
 }
+
+const wrongKey = (code) =>
+  code === "unauthenticated" && apiKey.get()
+    ? ["The service does not know this API key", "Enter another key at the top of the page, then try again."]
+    : null;

@@ -185,6 +185,7 @@ export class Documents {
     this.#report();
     this.#progress(`Sending ${count(files.length, "file")}…`);
     byId("ingest").hidden = false;
+    byId("ingest-stop").disabled = false;
     byId("drop").classList.add("busy");
     byId("files").disabled = true;
     announce(`Adding ${count(files.length, "file")} to ${collection}`);
@@ -227,6 +228,7 @@ export class Documents {
     const upload = this.#upload;
     if (!upload) return;
     this.#progress("Stopping…");
+    byId("ingest-stop").disabled = true;
     try {
       if (upload.id) await send(`v1/ingests/${encodeURIComponent(upload.id)}`, { method: "DELETE" });
       else upload.sending.abort();
@@ -237,6 +239,7 @@ export class Documents {
 
   /** Show a place in the queue, or documents and passages done. */
   #showProgress(data) {
+    if (byId("ingest-stop").disabled) return; // it says that it is being stopped
     if (data.ahead) {
       this.#progress(`Waiting: ${count(data.ahead, "upload")} ${data.ahead === 1 ? "goes" : "go"} first`);
     } else if (!data.document_id) {

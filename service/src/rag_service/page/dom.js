@@ -97,6 +97,27 @@ export function toUnits(text, offsets) {
   return offsets.map((offset) => units.get(offset));
 }
 
+/**
+ * Returns `leaf(begin, end)`: the text between two offsets, cut where a mark begins or ends. Each mark is
+ * {begin, end, make}; the first one that covers a piece makes its element.
+ */
+export function marking(marks, text) {
+  const cuts = [...new Set(marks.flatMap(({ begin, end }) => [begin, end]))].sort((a, b) => a - b);
+  return (begin, end) => {
+    const places = [begin, ...cuts.filter((cut) => begin < cut && cut < end), end];
+    return places.slice(1).map((to, at) => {
+      const from = places[at];
+      const piece = text.slice(from, to);
+      const mark = from < to && marks.find((one) => one.begin <= from && to <= one.end);
+      return mark ? mark.make(piece) : piece;
+    });
+  };
+}
+
+/** Page a passage begins on, when its document has pages. */
+export const pageOf = ({ page }) =>
+  page === null || page === undefined ? null : h("span", { class: "page" }, `from page ${page}`);
+
 const narrow = matchMedia("(max-width: 60rem)");
 let opened = null; // {panel, opener}
 

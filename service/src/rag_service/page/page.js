@@ -1,10 +1,11 @@
 // The page: a conversation with the documents of a collection.
 
-import { apiKey, load, stream } from "./api.js";
+import { apiKey, load, send, stream } from "./api.js";
+import { keep, kept } from "./conversation.js";
 import { Documents } from "./documents.js";
-import { announce, byId, closePanel, count, h, sentence } from "./dom.js";
+import { announce, byId, closePanel, count, h, name, sentence } from "./dom.js";
 import { showPassage } from "./passage.js";
-import { Turn } from "./turn.js";
+import { Turn, forOperators } from "./turn.js";
 
 const HISTORY = 3; // earlier turns sent along
 const LIMIT = 8192; // bytes of a question
@@ -44,17 +45,12 @@ const question = byId("question");
 async function ask(query) {
   if (page.asking) return;
   const { collection } = page;
-  const turn = new Turn(query, collection, {
-    show: (passage, citation, button) => showPassage(collection, passage, citation, button),
-    again: () => ask(query),
-  });
   const messages = history(collection);
-  page.turns.push(turn);
+  const turn = begin(query, collection);
+  turn.messages = messages;
+  announce(`Searching in ${collection}`);
   page.asking = new AbortController();
   page.refused = null;
-  byId("welcome").hidden = true;
-  byId("new-conversation").hidden = false;
-  byId("thread").append(turn.element);
   turn.element.scrollIntoView({ block: "start", behavior: calm() ? "auto" : "smooth" });
   busy(true);
   try {
@@ -77,7 +73,37 @@ async function ask(query) {
   } finally {
     page.asking = null;
     busy(false);
+    save();
   }
+}
+
+/** Put a question on the page. */
+function begin(query, collection) {
+  const turn = new Turn(query, collection, {
+    show: (passage, citation, button) => showPassage(collection, passage, citation, button),
+    again: () => ask(query),
+    rate: page.rated ? rate : null,
+  });
+  page.turns.push(turn);
+  byId("welcome").hidden = true;
+  byId("new-conversation").hidden = false;
+  byId("thread").append(turn.element);
+  return turn;
+}
+
+/** Hand on whether an answer was right, with where it came from. */
+async function rate(response, fields) {
+  const { id, query, collection, answer, answerable, citations, provenance } = response;
+  const turn = page.turns.find((one) => one.given === response);
+  const json = { id, query, collection, answer, answerable, citations, provenance, messages: turn?.messages ?? [], ...fields };
+  await send("v1/feedback", { method: "POST", json });
+}
+
+const save = () => keep(page.turns.map((turn) => turn.saved()));
+
+function restore() {
+  for (const turn of kept()) begin(turn.query, turn.collection).restore(turn);
+  page.turns.at(-1)?.element.scrollIntoView({ block: "start" });
 }
 
 /** What was said before, as the request's `messages`; numbers of earlier sources mean nothing now. */
@@ -144,15 +170,22 @@ byId("ask").addEventListener("submit", (event) => {
 });
 byId("stop").addEventListener("click", () => page.asking?.abort());
 byId("new-conversation").addEventListener("click", () => {
+  clear();
+  announce("New conversation");
+  question.focus();
+});
+
+function clear() {
   page.asking?.abort();
   page.turns = [];
+  save();
   for (const turn of document.querySelectorAll(".turn")) turn.remove();
   closePanel();
   byId("welcome").hidden = false;
   byId("new-conversation").hidden = true;
-  announce("New conversation");
-  question.focus();
-});
+  showCollection();
+}
+
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   if (event.target.type === "search" && event.target.value) return; // clears the filter first
@@ -179,6 +212,7 @@ function showCollections() {
   if (!names.includes(page.collection)) names.unshift(page.collection);
   choice.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
   choice.value = page.collection;
+  byId("choose-collection").hidden = names.length < 2; // nothing to choose
   showCollection();
 }
 
@@ -187,9 +221,24 @@ function showCollection() {
   byId("documents-number").hidden = !known;
   byId("documents-number").textContent = known ? known.documents.toLocaleString("en") : "";
   const empty = page.loaded === true && !known?.documents;
-  byId("welcome-hint").hidden = !empty;
-  byId("welcome-hint").textContent = `There are no documents in “${page.collection}” yet.`;
+  byId("welcome-text").textContent = empty
+    ? `There are no documents in “${page.collection}” yet.`
+    : `Answers come from ${known?.documents ? count(known.documents, "document") : "your documents"}, with the passages they rest on.`;
   byId("welcome-add").hidden = !empty || !page.managed;
+  byId("welcome-examples").hidden = page.suggested !== page.collection;
+  if (known?.documents && !page.turns.length) suggest(page.collection);
+}
+
+/** Show questions that the documents of a collection answer; none is no failure. */
+async function suggest(collection) {
+  if (page.suggested === collection) return;
+  page.suggested = collection;
+  const { questions } = await load(`v1/examples?collection=${encodeURIComponent(collection)}`).catch(() => ({ questions: [] }));
+  if (page.suggested !== collection) return;
+  byId("welcome-examples").hidden = !questions.length;
+  byId("welcome-examples").replaceChildren(
+    ...questions.map((text) => h("li", {}, h("button", { type: "button", class: "example", dir: "auto", onclick: () => ask(text) }, name(text)))),
+  );
 }
 
 choice.addEventListener("change", () => {
@@ -224,6 +273,7 @@ function askForKey() {
 
 function showKey(shown) {
   keyForm.hidden = !shown;
+  keyWrong("");
   byId("show-key").setAttribute("aria-expanded", String(shown));
   byId("show-key").hidden = !(page.authentication || shown || apiKey.get());
   byId("forget-key").hidden = !apiKey.get();
@@ -233,9 +283,32 @@ byId("show-key").addEventListener("click", () => {
   showKey(keyForm.hidden);
   if (!keyForm.hidden) byId("key").focus();
 });
+function keyWrong(text) {
+  byId("key-wrong").textContent = text;
+  byId("key").toggleAttribute("aria-invalid", Boolean(text));
+}
+
+/** Whether the service takes the key of this tab; what else it may refuse is said where it is asked. */
+async function accepted() {
+  try {
+    await load("v1/collections");
+  } catch (error) {
+    return error.status !== 401;
+  }
+  return true;
+}
+
 keyForm.addEventListener("submit", async (event) => {
   event.preventDefault();
-  apiKey.set(byId("key").value.trim());
+  const key = byId("key").value.trim();
+  if (!key) return keyWrong("Enter a key.");
+  apiKey.set(key);
+  if (!(await accepted())) {
+    apiKey.set("");
+    keyWrong("The service does not know this key. Check it for missing characters, or ask whoever runs the service.");
+    byId("key").select();
+    return;
+  }
   byId("key").value = "";
   showKey(false);
   announce("The key is used from now on");
@@ -247,6 +320,7 @@ keyForm.addEventListener("submit", async (event) => {
 });
 byId("forget-key").addEventListener("click", () => {
   apiKey.set("");
+  clear(); // what it had been shown goes with it
   showKey(true);
   byId("key").focus();
   announce("The key is forgotten");
@@ -282,7 +356,8 @@ async function waitFor(error) {
   byId("banner-title").textContent = unreachable ? "The service cannot be reached." : "The service is not ready.";
   byId("banner-text").textContent = unreachable
     ? "Check your connection and that it is running."
-    : sentence(error.message) || "It may still be starting.";
+    : "It may still be starting. If it stays like this, tell whoever runs it.";
+  byId("banner-details").replaceChildren(forOperators(!unreachable && error.message ? [h("p", {}, sentence(error.message))] : []) ?? "");
   byId("banner").hidden = false;
   let left = Math.min(120, Math.max(1, Math.ceil(error.retryAfter ?? WAIT)));
   await new Promise((resolve) => {
@@ -307,6 +382,7 @@ async function start() {
     const info = await load("v1/info");
     page.managed = info.documents !== false;
     page.authentication = info.authentication === true;
+    page.rated = info.feedback === true;
     if (!page.chosen && info.collection) page.collection = info.collection;
   } catch (error) {
     page.managed ??= true;
@@ -322,4 +398,4 @@ if (linked.get("q")) question.value = linked.get("q");
 grow();
 enable();
 showCollections();
-start();
+start().then(restore);

@@ -1,7 +1,8 @@
 // The panel that shows a passage in its document, with what was cited marked.
 
 import { documentPath, load } from "./api.js";
-import { announce, byId, closePanel, h, name, openPanel, sentence, titleOf, toUnits } from "./dom.js";
+import { announce, byId, closePanel, h, marking, name, openPanel, sentence, titleOf, toUnits } from "./dom.js";
+import { flowing, isMarkdown, markdown } from "./markdown.js";
 
 let request = null;
 let at = 0;
@@ -23,7 +24,8 @@ export async function showPassage(collection, passage, citation, opener) {
   note("");
   const text = byId("passage-text");
   text.setAttribute("aria-busy", "true");
-  if (passage) fill(text, { text: passage.text, start: passage.span[0], passage: passage.span, spans: spansOf(passage, citation) });
+  const spans = spansOf(passage, citation);
+  if (passage) fill(text, { of: passage, text: passage.text, start: passage.span[0], passage: passage.span, spans, inCode: passage.in_code });
   else text.replaceChildren(h("p", { class: "remark" }, "Loading…"));
   openPanel("passage", opener);
   at = 0;
@@ -31,19 +33,18 @@ export async function showPassage(collection, passage, citation, opener) {
 
   try {
     const found = await load(documentPath(what.document_id, collection), { signal });
-    const spans = spansOf(passage, citation);
     if (stillHolds(found.text, passage, citation)) {
-      fill(text, { text: found.text, start: 0, passage: passage?.span, spans, pages: found.pages ?? [] });
+      fill(text, { of: found, text: found.text, start: 0, passage: passage?.span, spans, pages: found.pages ?? [] });
       byId("passage-facts").replaceChildren(...facts(what, citation, found.pages));
     } else if (passage) {
       note("The document has changed since this answer. This is the passage the answer rests on.");
     } else {
       note("The document has changed since this answer; ask again to see where it stands now.");
-      text.textContent = citation.quote;
+      text.replaceChildren(...quoted(citation));
     }
   } catch (error) {
     if (signal.aborted) return;
-    if (!passage) text.textContent = citation.quote;
+    if (!passage) text.replaceChildren(...quoted(citation));
     note(error.code === "document_not_found"
       ? "The document is not in the collection any more. This is the passage the answer rests on."
       : "The whole document is not available here. This is the passage the answer rests on.");
@@ -64,9 +65,10 @@ function facts(what, citation, pages = []) {
     titleOf(what) !== id && h("span", { class: "id" }, name(id)),
     page && h("span", { class: "page-number" }, pages.length ? `page ${page}` : `from page ${page}`),
     source && source !== id && h("span", { class: "id" }, name(source)),
-    h("span", {}, `score ${what.score.toFixed(3)}`),
   ].filter(Boolean);
 }
+
+const quoted = (citation) => (isMarkdown(citation) ? flowing(citation.quote) : [citation.quote]);
 
 /** Whether the document still says what was cited where it was cited. */
 function stillHolds(text, passage, citation) {
@@ -76,40 +78,33 @@ function stillHolds(text, passage, citation) {
 }
 
 /**
- * Write a text with marks. `start` is where the text begins in its document; `passage`, `spans` and
- * `pages` are offsets in the document, in characters.
+ * Write a text with marks. `of` says whether it is Markdown; `start` is where the text begins in its
+ * document; `passage`, `spans` and `pages` are offsets in the document, in characters.
  */
-function fill(element, { text, start, passage, spans, pages = [] }) {
+function fill(element, { of, text, start, passage, spans, pages = [], inCode = false }) {
   const whole = spans[0] === passage; // nothing is cited: the mark is the passage
   const flat = [...(passage ?? []), ...spans.flat(), ...pages].map((offset) => Math.max(0, offset - start));
   const units = toUnits(text, flat);
   const take = (number) => units.splice(0, number);
   const [from, to] = passage ? take(2) : [0, 0];
-  const marks = spans.map(() => take(2)).sort((a, b) => a[0] - b[0]);
-  const breaks = units;
-  const cuts = new Set([0, text.length, from, to, ...marks.flat(), ...breaks]);
-  const places = [...cuts].filter((cut) => cut <= text.length).sort((a, b) => a - b);
+  const places = spans.map(() => take(2)).sort((a, b) => a[0] - b[0]);
+  const marks = places.map(([begin, end], at) => ({
+    begin, end, make: (piece) => h("mark", { class: whole && "whole", "data-mark": at }, piece),
+  }));
+  const inside = { begin: from, end: to, make: (piece) => h("span", { class: "passage" }, piece) };
+  const leaf = marking([...marks, inside], text);
+  const formatted = isMarkdown(of);
+  element.classList.toggle("formatted", formatted);
+  element.replaceChildren(...(formatted ? markdown(text, { leaf, inCode }) : paged(leaf, text, units)));
+}
 
-  element.replaceChildren();
-  let mark = null;
-  for (const [index, begin] of places.entries()) {
-    const number = breaks.indexOf(begin);
-    if (number >= 0) element.append(h("span", { class: "page-break", "data-page": `Page ${number + 1}` }));
-    const end = places[index + 1];
-    if (end === undefined) break;
-    const piece = text.slice(begin, end);
-    const span = marks.find(([first, last]) => first <= begin && end <= last);
-    const inside = from <= begin && end <= to && from < to;
-    if (!span) {
-      mark = null;
-      element.append(inside ? h("span", { class: "passage" }, piece) : piece);
-    } else if (mark?.span === span) {
-      mark.element.append(piece);
-    } else {
-      mark = { span, element: h("mark", { class: whole && "whole" }, piece) };
-      element.append(mark.element);
-    }
-  }
+/** A plain text, with a line where each page begins. */
+function paged(leaf, text, breaks) {
+  const cuts = [0, ...breaks.filter((at) => at > 0), text.length];
+  return cuts.slice(1).flatMap((end, at) => [
+    breaks.includes(cuts[at]) && h("span", { class: "page-break", "data-page": `Page ${breaks.indexOf(cuts[at]) + 1}` }),
+    ...leaf(cuts[at], end),
+  ]).filter(Boolean);
 }
 
 function note(text) {
@@ -117,15 +112,17 @@ function note(text) {
   byId("passage-note").hidden = !text;
 }
 
+/** Go to a mark; one that goes over several cells or lines has an element in each. */
 function goto(index, say = true) {
-  const marks = [...byId("passage-text").querySelectorAll("mark")];
+  const panel = byId("passage-text");
+  const all = [...panel.querySelectorAll("mark")];
+  const marks = [...new Set(all.map((one) => one.dataset.mark))];
   byId("passage-marks").hidden = marks.length < 2;
   if (!marks.length) return;
   at = (index + marks.length) % marks.length;
   byId("passage-position").textContent = `${at + 1} of ${marks.length}`;
-  marks.forEach((mark, one) => mark.classList.toggle("current", one === at));
-  const panel = byId("passage-text");
-  const mark = marks[at].getBoundingClientRect();
+  for (const one of all) one.classList.toggle("current", marks.length > 1 && one.dataset.mark === marks[at]);
+  const mark = all.find((one) => one.dataset.mark === marks[at]).getBoundingClientRect();
   const frame = panel.getBoundingClientRect();
   panel.scrollTop += mark.top - frame.top - Math.max(24, (frame.height - mark.height) / 3);
   if (say) announce(`Mark ${at + 1} of ${marks.length}`);
@@ -137,7 +134,6 @@ byId("passage-close").addEventListener("click", closePanel);
 
 /** Show a whole document, without a mark. */
 export async function showDocument(collection, info, opener) {
-  const whole = { ...info, text: "", span: [0, 0], score: 0, page: null };
   request?.abort();
   request = new AbortController();
   byId("passage-title").replaceChildren(name(titleOf(info)));
@@ -148,8 +144,8 @@ export async function showDocument(collection, info, opener) {
   text.replaceChildren(h("p", { class: "remark" }, "Loading…"));
   openPanel("passage", opener);
   try {
-    const found = await load(documentPath(whole.document_id, collection), { signal: request.signal });
-    fill(text, { text: found.text, start: 0, spans: [], pages: found.pages ?? [] });
+    const found = await load(documentPath(info.document_id, collection), { signal: request.signal });
+    fill(text, { of: found, text: found.text, start: 0, spans: [], pages: found.pages ?? [] });
     text.scrollTop = 0;
     announce("Document shown");
   } catch (error) {

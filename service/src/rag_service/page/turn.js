@@ -1,30 +1,37 @@
 // One question and its answer on the page.
 
 import { explain } from "./api.js";
-import { announce, count, duration, h, icon, name, sentence, titleOf, toUnits } from "./dom.js";
+import { details } from "./details.js";
+import { announce, count, h, icon, marking, name, pageOf, sentence, titleOf, toUnits } from "./dom.js";
+import { Feedback } from "./feedback.js";
+import { flowing, isMarkdown, markdown } from "./markdown.js";
 
-const STEPS = [
-  ["rewrite", "Follow-up"],
-  ["retrieve", "Search"],
-  ["augment", "Prompt"],
-  ["generate", "Answer"],
-  ["total", "Total"],
-];
 const LEFT_OUT = {
   near_duplicate: "not used: nearly the same as another",
   token_budget: "not used: no room in the prompt",
   empty: "not used: empty",
 };
+// By what a warning begins with; the others are for whoever runs the service, and stand under "Details".
 const WARNINGS = {
-  no_citations: "The model's answer named no source",
-  repetition: "The model repeated itself, so its answer was cut off",
+  no_citations: () => "The model's answer named no source.",
+  repetition: () => "The model repeated itself, so its answer was cut off.",
+  context_truncated: () => "Not all of the passages found could be read for this answer.",
+  answer_shortened: () => "The answer had little room and may be shorter than it should be.",
+  span_mismatch: () => "One source could not be found again word for word.",
+  part_unanswered: (part) => `Nothing was found about “${part}”.`,
+  degraded: (_, { llm_generated: written }) =>
+    written ? "The passages could not be sorted by relevance." : "The language model failed; these are sentences of your documents instead.",
+  history_shortened: () => "The beginning of this conversation was left out.",
 };
+const MARKERS = /\s*\[\d+(?:\s*,\s*\d+)*\]/g;
 const LEAD = 90; // characters shown before what is cited
 let turns = 0;
 
 /** What the page shows of a question: grows while it is answered, then holds the answer. */
 export class Turn {
-  response = null;
+  response = null; // with sources numbered as they appear
+  given = null; // as the service gave it
+  messages = []; // what was said before
   #text = "";
   #frame = 0;
   #results = [];
@@ -43,26 +50,23 @@ export class Turn {
     this.answer = h("div", { class: "answer", dir: "auto", "aria-busy": "true" });
     this.more = h("div", { class: "more" });
     this.found = h("div", {});
-    this.times = h("div", {});
+    this.details = h("div", {});
     this.foot = h("div", { class: "row turn-foot" });
+    this.rating = h("div", {});
     this.element = h(
       "article",
       { class: "turn", "aria-labelledby": id },
-      ...[this.question, this.also, this.answer, this.state, this.more, this.found, this.times, this.foot],
+      ...[this.question, this.also, this.answer, this.state, this.more, this.found, this.details, this.foot, this.rating],
     );
-    announce(`Searching in ${collection}`);
   }
 
   /** Retrieval is done. */
-  searched({ results, search_queries: queries = [], timings_ms: times }) {
+  searched({ results, search_queries: queries = [] }) {
     this.#results = results;
-    this.also.replaceChildren(
-      ...queries.map((query) => h("p", { class: "origin", dir: "auto" }, `Also searched: “${query}”`)),
-    );
+    this.#showQueries(queries);
     this.#say(`Found ${count(results.length, "passage")}; writing the answer…`);
     announce(`${count(results.length, "passage")} found`);
     this.#showFound();
-    this.#showTimes(times ?? {});
   }
 
   /** A piece of the answer, not verified yet. */
@@ -80,17 +84,50 @@ export class Turn {
   }
 
   /** The answer is complete; it replaces what was streamed. */
-  finish(response) {
-    this.response = response;
+  finish(given) {
+    this.#complete(given);
+    const { answerable, answer } = this.response;
+    announce(`${answerable ? "Answer:" : `${this.#without()[0]}.`} ${answer}`);
+  }
+
+  /** Show a turn of before, as `saved` gave it. */
+  restore({ given, messages = [] }) {
+    this.messages = messages;
+    if (given) {
+      this.#complete(given);
+    } else {
+      this.#settle();
+      this.more.append(h("p", { class: "remark" }, "This was not answered."));
+      this.#showFoot(true);
+    }
+  }
+
+  /** What `restore` needs. */
+  saved() {
+    return { query: this.query, collection: this.collection, given: this.given, messages: this.messages };
+  }
+
+  #complete(given) {
+    this.given = given;
+    this.response = numbered(given);
     this.#settle();
-    if (!this.#results.length) this.#results = response.contexts;
-    if (response.answerable) this.#showAnswer();
+    if (!this.#results.length) this.#results = given.contexts;
+    if (given.answerable) this.#showAnswer();
     else this.#showNoContext();
+    this.#showQueries(given.search_queries ?? []);
     this.more.append(...this.#notes());
     this.#showFound();
-    this.#showTimes(response.timings_ms);
+    this.details.replaceChildren(details(this.response, this.#results, this.#forOperators()));
     this.#showFoot();
-    announce(`${response.answerable ? "Answer:" : `${this.#without()[0]}.`} ${response.answer}`);
+  }
+
+  /** How a follow-up was understood; and the parts of a question that were searched by themselves. */
+  #showQueries(queries) {
+    const [first, ...parts] = this.messages.length && !this.query.includes(queries[0]?.replace(/\?$/, "")) ? queries : ["", ...queries];
+    this.also.replaceChildren(
+      ...(first ? [h("p", { class: "origin understood", dir: "auto" }, "Understood as: ", h("q", {}, first))] : []),
+      ...(parts.length ? [h("p", { class: "origin", dir: "auto" }, "Also searched: ", parts.map((one, at) => [at ? ", " : "", h("q", {}, one)]))] : []),
+    );
   }
 
   /** There is no answer. */
@@ -138,10 +175,8 @@ export class Turn {
   }
 
   #showAnswer() {
-    const { answer, citations, llm_generated: written } = this.response;
-    this.answer.replaceChildren(
-      ...(written ? blocks(answer) : paragraphs(answer)).map((block) => this.#withCitations(block)),
-    );
+    const { answer, citations } = this.response;
+    this.answer.replaceChildren(...markdown(answer).map((block) => this.#withCitations(block)));
     if (citations.length) this.more.append(this.#sources());
   }
 
@@ -166,7 +201,7 @@ export class Turn {
           "div",
           {},
           h("h3", {}, title),
-          ...paragraphs(this.response.answer),
+          ...markdown(this.response.answer),
           h("p", { class: "next" }, next),
         ),
       ),
@@ -179,7 +214,7 @@ export class Turn {
     const texts = [];
     while (walker.nextNode()) texts.push(walker.currentNode);
     for (const text of texts) {
-      const parts = text.data.split(/(\s*\[\d+(?:\s*,\s*\d+)*\])/);
+      const parts = text.data.split(new RegExp(`(${MARKERS.source})`));
       if (parts.length > 1) text.replaceWith(...parts.flatMap((part) => this.#linked(part)));
     }
     return node;
@@ -196,10 +231,10 @@ export class Turn {
         {
           type: "button",
           class: "cite",
-          "aria-label": `[${citation.marker}] ${titleOf(citation)}`,
+          "aria-label": `Source ${citation.marker}: ${titleOf(citation)}`,
           onclick: (event) => this.#show(null, citation, event.currentTarget),
         },
-        `[${citation.marker}]`,
+        String(citation.marker),
       ),
     ]);
   }
@@ -216,8 +251,8 @@ export class Turn {
           h(
             "span",
             { class: "what" },
-            h("span", { class: "title" }, name(titleOf(citation)), page(citation)),
-            h("span", { class: "quote", dir: "auto" }, (citation.quotes?.length ? citation.quotes : [citation.quote]).join(" … ")),
+            h("span", { class: "title" }, name(titleOf(citation)), pageOf(citation), this.#section(citation)),
+            h("span", { class: "quote", dir: "auto" }, quotesOf(citation)),
           ),
         ),
       ),
@@ -225,27 +260,34 @@ export class Turn {
     return h("section", { class: "sources" }, h("h3", {}, "Sources"), h("ol", {}, items));
   }
 
+  /** The heading a source stands under, where it says more than the title. */
+  #section(citation) {
+    const heading = this.#passage(citation.chunk_id)?.headings?.at(-1);
+    return heading && heading !== titleOf(citation) ? h("span", { class: "section" }, flowing(heading)) : null;
+  }
+
   /** Who wrote the answer, and what to know about it. */
   #notes() {
-    const { answerable, citations, finish_reason: reason, llm_generated: written } = this.response;
-    const model = this.response.provenance?.generate?.model;
-    const tokens = this.response.usage?.total_tokens;
+    const { answerable, citations, finish_reason: reason, llm_generated: written, warnings = [] } = this.response;
     const notes = [];
     if (reason === "length") notes.push("The answer is cut off: the model reached its length limit.");
-    if (reason === "filtered") notes.push("The provider of the model held back a part of this answer.");
+    if (reason === "filtered" && answerable) notes.push("The provider of the model held back a part of this answer.");
     if (answerable && !citations.length) notes.push("Check it elsewhere: this answer names no source.");
-    notes.push(...(this.response.warnings ?? []).map((warning) => sentence(WARNINGS[warning] ?? warning)));
+    notes.push(...warnings.map((warning) => inWords(warning, this.response)).filter(Boolean));
     const by = written
-      ? ["Written by a language model", typeof model === "string" && ` (${model})`, ". Check it against its sources."]
+      ? `Written by a language model.${citations.length ? " Check it against its sources." : ""}`
       : answerable
-        ? ["Sentences of your documents, as they stand there. No language model wrote this."]
-        : [this.response.usage?.llm_calls ? "A language model was asked." : "No language model was asked."];
-    if (written && tokens) by.push(` ${count(tokens, "token")}.`);
+        ? "Sentences of your documents, as they stand there. No language model wrote this."
+        : this.response.usage?.llm_calls ? "A language model was asked." : "No language model was asked.";
     return [
       notes.length &&
         h("ul", { class: "warnings" }, notes.map((note) => h("li", {}, icon("warn"), h("span", {}, note)))),
-      h("p", { class: "origin" }, by.filter(Boolean)),
+      h("p", { class: "origin" }, by),
     ].filter(Boolean);
+  }
+
+  #forOperators() {
+    return (this.response.warnings ?? []).filter((warning) => !inWords(warning, this.response));
   }
 
   #showFound() {
@@ -257,7 +299,6 @@ export class Turn {
     }
     const cited = new Map((this.response?.citations ?? []).map((one) => [one.chunk_id, one]));
     const out = new Map((this.response?.left_out ?? []).map((one) => [one.chunk_id, one]));
-    const legs = legsOf(results);
     const number = results.filter((one) => cited.has(one.chunk_id)).length;
     this.found.replaceChildren(
       h(
@@ -269,19 +310,12 @@ export class Turn {
           h("span", {}, this.response?.answerable === false ? "Closest passages" : "Passages found"),
           h("span", { class: "facts" }, `${results.length}${number ? `, ${number} cited` : ""}`),
         ),
-        h("ol", {}, results.map((one, at) => this.#result(one, at + 1, legs, cited.get(one.chunk_id), out.get(one.chunk_id)))),
+        h("ol", {}, results.map((one, at) => this.#result(one, at + 1, cited.get(one.chunk_id), out.get(one.chunk_id)))),
       ),
     );
   }
 
-  #result(passage, rank, legs, citation, leftOut) {
-    const score = (label, value, part) =>
-      h(
-        "div",
-        {},
-        h("dt", {}, label),
-        h("dd", {}, part === null ? null : bar(part), h("span", {}, value === undefined ? "–" : figure(value))),
-      );
+  #result(passage, rank, citation, leftOut) {
     return h(
       "li",
       { class: citation ? "result is-cited" : "result" },
@@ -293,48 +327,18 @@ export class Turn {
           "p",
           { class: "title" },
           name(titleOf(passage)),
-          page(passage),
-          citation ? h("span", { class: "tag" }, `cited as [${citation.marker}]`) : null,
+          pageOf(passage),
+          citation ? h("span", { class: "tag" }, `source ${citation.marker}`) : null,
           leftOut ? h("span", { class: "tag out" }, LEFT_OUT[leftOut.reason] ?? "not used") : null,
         ),
         titleOf(passage) !== passage.document_id ? h("p", { class: "id" }, name(passage.document_id)) : null,
         h("p", { class: "excerpt", dir: "auto" }, excerpt(passage, citation)),
-        h(
-          "div",
-          { class: "row" },
-          h(
-            "dl",
-            { class: "scores" },
-            score("score", passage.score, null),
-            legs.map(([leg, best]) => score(leg, passage.scores?.[leg], part(passage.scores?.[leg], best))),
-          ),
-          h("button", {
-            type: "button",
-            class: "quiet small",
-            "aria-label": `Show passage ${rank} in its document`,
-            onclick: (event) => this.#show(passage, citation ?? null, event.currentTarget),
-          }, "Show in document"),
-        ),
-      ),
-    );
-  }
-
-  #showTimes(times) {
-    const known = STEPS.filter(([step]) => typeof times[step] === "number");
-    if (!known.length) return;
-    const longest = Math.max(...known.map(([step]) => times[step]));
-    this.times.replaceChildren(
-      h(
-        "dl",
-        { class: "times", "aria-label": "Time of each step" },
-        known.map(([step, label]) =>
-          h(
-            "div",
-            { class: step, title: step },
-            h("dt", {}, label),
-            h("dd", {}, bar(part(times[step], longest)), h("span", {}, duration(times[step]))),
-          ),
-        ),
+        h("button", {
+          type: "button",
+          class: "quiet small",
+          "aria-label": `Show passage ${rank} in its document`,
+          onclick: (event) => this.#show(passage, citation ?? null, event.currentTarget),
+        }, "Show in document"),
       ),
     );
   }
@@ -342,8 +346,11 @@ export class Turn {
   #showFoot(failed = false) {
     const link = `?q=${encodeURIComponent(this.query)}&collection=${encodeURIComponent(this.collection)}`;
     const done = h("span", {});
+    const feedback = this.response && this.#actions.rate && new Feedback((fields) => this.#actions.rate(this.given, fields));
+    if (feedback) this.rating.append(feedback.form);
     this.foot.append(
       ...[
+        feedback && feedback.buttons,
         failed &&
           h("button", { type: "button", class: "quiet", onclick: () => this.#actions.again() }, icon("again"), h("span", {}, "Ask again")),
         this.response?.answerable &&
@@ -357,7 +364,7 @@ export class Turn {
               announce("Copied");
             },
           }, icon("copy"), h("span", {}, "Copy answer")),
-        this.response && h("a", { class: "small", href: link, target: "_blank", rel: "noopener" }, "Link to this question"),
+        this.response && h("a", { class: "quiet small", href: link, target: "_blank", rel: "noopener" }, "Link to this question"),
         done,
       ].filter(Boolean),
     );
@@ -366,7 +373,8 @@ export class Turn {
 
 /** An error in plain words: what happened, what to do next, and the id to ask with. */
 export function problem(error) {
-  const { title, message, next } = explain(error);
+  const { title, message, next, forOperators: said } = explain(error);
+  const internal = said ? [h("p", { dir: "auto" }, sentence(said))] : [];
   return h(
     "div",
     { class: "problem", role: "alert" },
@@ -377,94 +385,49 @@ export function problem(error) {
       h("h3", {}, title),
       message ? h("p", { dir: "auto" }, sentence(message)) : null,
       h("p", { class: "next" }, next),
-      error.requestId ? h("p", { class: "request" }, "Request id ", h("code", {}, error.requestId)) : null,
+      forOperators(error.requestId ? [...internal, h("p", {}, "Request id ", h("code", {}, error.requestId))] : internal),
     ),
   );
 }
 
-/** Page a passage begins on, when its document has pages. */
-const page = (passage) =>
-  passage.page === null || passage.page === undefined ? null : h("span", { class: "page" }, `from page ${passage.page}`);
+/** What only whoever runs the service can use: out of the way, and there when they are asked. */
+export const forOperators = (content) =>
+  content.length ? h("details", { class: "operators" }, h("summary", {}, "Details for whoever runs the service"), content) : null;
 
-/** A bar, `share` of its full width. */
-function bar(share) {
-  const element = h("span", { class: "meter", "aria-hidden": "true" });
-  element.style.setProperty("--share", share.toFixed(4));
-  return element;
+/** A warning in words for a reader; "" where it is one for whoever runs the service. */
+function inWords(warning, response) {
+  const [kind, ...rest] = warning.split(":");
+  return WARNINGS[kind]?.(rest.join(":").trim(), response) ?? "";
 }
 
-const part = (value, best) => (value > 0 && best > 0 ? Math.min(1, value / best) : 0);
-const figure = (value) => (Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(3));
+/** A response whose sources are numbered 1, 2, 3 as they appear in its answer. */
+function numbered(response) {
+  const known = new Map(response.citations.map((one) => [one.marker, one]));
+  const order = new Map();
+  const place = (marker) => order.get(marker) ?? order.set(marker, order.size + 1).get(marker);
+  const answer = response.answer.replace(MARKERS, (found) => {
+    const numbers = found.match(/\d+/g).map(Number);
+    if (!numbers.every((number) => known.has(number))) return found;
+    return found.replace(/\d+/g, (number) => place(Number(number)));
+  });
+  const citations = response.citations.map((one) => ({ ...one, marker: place(one.marker) }));
+  return { ...response, answer, citations: citations.sort((a, b) => a.marker - b.marker) };
+}
 
-/** The legs of the search with the best score of each: legs do not share a scale. */
-function legsOf(results) {
-  const legs = new Map([["dense", 0], ["sparse", 0]]);
-  const seen = new Set();
-  for (const { scores } of results) {
-    for (const [leg, value] of Object.entries(scores ?? {})) {
-      seen.add(leg);
-      legs.set(leg, Math.max(legs.get(leg) ?? 0, value));
-    }
-  }
-  return [...legs].filter(([leg]) => seen.has(leg));
+/** What a citation quotes, as text in one line. */
+function quotesOf(citation) {
+  const quotes = citation.quotes?.length ? citation.quotes : [citation.quote];
+  return quotes.flatMap((quote, at) => [at ? " … " : "", ...(isMarkdown(citation) ? flowing(quote) : [quote])]);
 }
 
 /** A passage cut to where the answer cites it, with the first of what is cited marked. */
-function excerpt({ text, span }, citation) {
-  if (!citation) return [text];
-  const [from, to] = toUnits(text, citation.spans[0].map((offset) => Math.max(0, offset - span[0])));
+function excerpt(passage, citation) {
+  const { text, span } = passage;
+  const [from, to] = citation ? toUnits(text, citation.spans[0].map((offset) => Math.max(0, offset - span[0]))) : [0, 0];
   const line = text.lastIndexOf("\n", from) + 1;
   const begin = from - line > LEAD ? text.indexOf(" ", from - LEAD) + 1 : line;
-  const marked = h("mark", {}, text.slice(from, to));
-  return [begin > 0 ? "… " : "", text.slice(begin, from), marked, text.slice(to)];
-}
-
-const paragraphs = (text) => text.split(/\n{2,}/).map((one) => h("p", {}, one));
-
-/** Paragraphs, lists and code of an answer, from the little Markdown models write. */
-function blocks(text) {
-  const parts = text.split(/^```[^\n]*\n([^]*?)\n?^```[ \t]*$/m);
-  return parts.flatMap((piece, at) => (at % 2 ? [h("pre", {}, piece)] : prose(piece)));
-}
-
-function prose(text) {
-  const made = [];
-  let list = null;
-  let lines = [];
-  const flush = () => {
-    if (lines.length) made.push(h("p", {}, inline(lines.join("\n"))));
-    lines = [];
-  };
-  for (const line of text.split("\n")) {
-    const [, mark, item] = /^\s{0,3}([-*•]|\d{1,2}[.)])\s+(.*)$/.exec(line) ?? [];
-    if (!mark) {
-      if (line.trim()) {
-        list = null;
-        lines.push(line.replace(/^#{1,6}\s+/, ""));
-      } else {
-        flush(); // a blank line ends a paragraph; a list may go on after it
-      }
-      continue;
-    }
-    flush();
-    const tag = /\d/.test(mark) ? "ol" : "ul";
-    if (list?.localName !== tag) {
-      list = h(tag, { start: tag === "ol" && Number.parseInt(mark, 10) });
-      made.push(list);
-    }
-    list.append(h("li", {}, inline(item)));
-  }
-  flush();
-  return made;
-}
-
-function inline(text) {
-  return text
-    .split(/(\*\*[^*\n]+\*\*|`[^`\n]+`)/)
-    .filter(Boolean)
-    .map((piece) => {
-      if (/^\*\*[^*]+\*\*$/.test(piece)) return h("strong", {}, piece.slice(2, -2));
-      if (/^`[^`]+`$/.test(piece)) return h("code", {}, piece.slice(1, -1));
-      return piece;
-    });
+  const shown = text.slice(begin);
+  const leaf = marking([{ begin: from - begin, end: to - begin, make: (piece) => h("mark", {}, piece) }], shown);
+  const content = isMarkdown(passage) ? flowing(shown, { leaf, inCode: !begin && passage.in_code }) : leaf(0, shown.length);
+  return [begin > 0 ? "… " : "", ...content];
 }

@@ -34,7 +34,8 @@ def _write_list(key: str, items: Sequence[BaseModel], columns: list[str], as_jso
         screen.out().print(f"no {key}; `rag index PATH` makes some")
 
 
-def _confirm(what: str, yes: bool) -> None:
+def confirm(what: str, yes: bool) -> None:
+    """Ask before deleting; without a terminal, --yes is needed."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -82,7 +83,7 @@ def delete_documents(
     """Delete documents from a collection; the files stay."""
     from ..steps.local import open_retriever
 
-    _confirm(f"{', '.join(document_ids)} from {collection}", yes)
+    confirm(f"{', '.join(document_ids)} from {collection}", yes)
     with failures(as_json), loaded(open_retriever()) as retriever:
         report = retriever.delete_documents(collection, document_ids)
         if as_json:
@@ -115,7 +116,7 @@ def delete_collection(
     """Delete a collection with all its documents; the files stay."""
     from ..steps.local import open_retriever
 
-    _confirm(f"the collection {name}", yes)
+    confirm(f"the collection {name}", yes)
     with failures(as_json), loaded(open_retriever()) as retriever:
         retriever.delete_collection(name)
         if as_json:

@@ -43,6 +43,7 @@ from .options import (
     finish_report,
     loaded,
 )
+from .sync import sources, sync
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -67,6 +68,7 @@ app = typer.Typer(
 app.add_typer(documents)
 app.add_typer(collections)
 app.add_typer(models)
+app.add_typer(sources)
 
 
 def _version(requested: bool) -> None:
@@ -132,6 +134,11 @@ def index(
             url = _service_instead(error, paths, collection, ask=not (as_json or prune))
             report = send(url, paths, collection)
         finish_report(report, as_json)
+
+
+app.command(
+    epilog="Example: [bold]rag sync https://git.example.com/team/handbook.git#main:docs --plan[/bold]"
+)(sync)
 
 
 def _service_instead(error: StepError, paths: list[Path], collection: str, *, ask: bool) -> str:
@@ -381,7 +388,7 @@ quality.add_to(app)
 
 def main() -> None:
     """Run the command."""
-    app()
+    app(prog_name="rag")
 
 
 if __name__ == "__main__":

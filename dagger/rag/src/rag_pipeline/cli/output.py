@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from rich.text import Text
 from rag_kit.errors import StepError, envelope
 
 if TYPE_CHECKING:
+    from rag_kit.reports import SyncPlan
+
     from ..quality.evaluate import Progress as QuestionProgress
     from ..steps.local import Progress
 
@@ -28,6 +30,7 @@ HINTS = {
     "collection_mismatch": "`rag reindex --collection NAME` builds it anew with this model",
     "store_locked": "another process has it open; end that one, or use another RAG_HOME",
     "storage_full": "free some space, or move RAG_HOME to a larger disk",
+    "source_unavailable": "what is stored of it stays; run it again when the source answers",
     "no_context": "ask differently, or index the documents that tell",
 }
 DOCTOR = "`rag doctor` tells what is wrong with the installation"
@@ -92,7 +95,7 @@ def write_answer(response: dict[str, Any]) -> None:
         console.print(_source(citation), soft_wrap=not console.is_terminal)
     write_search_queries(response)
     for warning in response["warnings"]:
-        err().print(Text.assemble(("warning: ", "yellow"), printable(warning)), soft_wrap=True)
+        write_warning(warning)
 
 
 def write_search_queries(response: dict[str, Any]) -> None:
@@ -172,12 +175,7 @@ def write_report(report: dict[str, Any]) -> None:
     console = out()
     console.print(f"{report['collection']}: {counts}")
     console.print(f"passages written: {report['chunks']}, texts embedded: {report['embeddings']}")
-    if report["skipped"]:
-        counts = ", ".join(
-            f"{item['files']} {one_line(item['ending'] or 'without ending')} ({item['reason']})"
-            for item in report["skipped"]
-        )
-        console.print(f"not read: {counts}", soft_wrap=True)
+    _write_skipped(report["skipped"])
     if report["failed"]:
         console.print()
         rows = [(item["document_id"], item["code"], item["message"]) for item in report["failed"]]
@@ -188,6 +186,8 @@ def write_report(report: dict[str, Any]) -> None:
             ["read with a warning", "what and where"],
             [(item["document_id"], item["message"]) for item in report["warnings"]],
         )
+    for note in report.get("notes", ()):
+        write_warning(note)
     if not any(report[kind] for kind in kinds):
         err().print(Text.assemble((" hint: ", "cyan"), "nothing to read there; see `rag index -h`"))
     if report["missing"]:
@@ -197,11 +197,49 @@ def write_report(report: dict[str, Any]) -> None:
         err().print(
             Text.assemble(
                 (" hint: ", "cyan"),
-                f"gone from disk but kept in the collection: {names}; "
+                f"gone from {'the source' if report.get('source') else 'disk'} but kept in the "
+                f"collection: {names}; "
                 "run again with --prune to delete them",
             ),
             soft_wrap=True,
         )
+
+
+def _write_skipped(skipped: Sequence[Mapping[str, Any]]) -> None:
+    counts = ", ".join(
+        f"{item['files']} {one_line(item['ending'] or 'without ending')} ({item['reason']})"
+        for item in skipped
+    )
+    if counts:
+        out().print(f"not read: {counts}", soft_wrap=True)
+
+
+def write_warning(warning: object) -> None:
+    """Write a warning to stderr."""
+    err().print(Text.assemble(("warning: ", "yellow"), printable(warning)), soft_wrap=True)
+
+
+def write_plan(plan: SyncPlan, as_json: bool) -> None:
+    """Print what a sync would do: one line a document that changes, and counts."""
+    if as_json:
+        write_json(plan.model_dump_json())
+        return
+    console = out()
+    for mark, ids in (("+", plan.added), ("~", plan.changed), ("-", plan.removed)):
+        for document_id in ids:
+            console.print(f"{mark} {one_line(document_id)}", soft_wrap=True)
+    for refused in plan.refused:
+        console.print(f"! {one_line(refused.document_id)}: {refused.message}", soft_wrap=True)
+    kept = "" if plan.prune or not plan.removed else " (kept without --prune)"
+    console.print(
+        f"{plan.collection}: {len(plan.added)} to add, {len(plan.changed)} changed, "
+        f"{len(plan.unchanged)} unchanged, {len(plan.removed)} removed{kept}, "
+        f"{len(plan.refused)} refused",
+        soft_wrap=True,
+    )
+    _write_skipped([one.model_dump() for one in plan.skipped])
+    for warning in plan.warnings:
+        write_warning(warning)
 
 
 def write_metrics(report: dict[str, Any]) -> None:
@@ -223,7 +261,9 @@ def write_metrics(report: dict[str, Any]) -> None:
 
 def _write_comparison(comparison: dict[str, Any]) -> None:
     """Print what the second run had, and for each metric the difference and whether it is real."""
-    out().print(f"\ncompared with {json.dumps(comparison['request'])}", soft_wrap=True)
+    settings = [f"{name}={value}" for name, value in comparison["settings"].items()]
+    other = [*settings, json.dumps(comparison["request"])]
+    out().print(f"\ncompared with {' '.join(other)}", soft_wrap=True)
     rows = [
         [name, _figure(metric["value"]), *_tested(comparison["differences"].get(name))]
         for name, metric in comparison["metrics"].items()
@@ -245,6 +285,14 @@ def _tested(difference: dict[str, Any] | None) -> list[str]:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def write_rated(used: int, silent: int, unreadable: int) -> None:
+    """Write to stderr how many ratings make a question."""
+    lines = [f"{used} of {used + silent} rated questions have a right answer or a confirmed source"]
+    if unreadable:
+        lines.append(f"{unreadable} lines could not be read")
+    err().print("; ".join(lines), soft_wrap=True)
 
 
 def write_missed(missed: Sequence[str]) -> None:

@@ -6,13 +6,18 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from rag_kit.errors import StepError
 
 from ..stages import STEPS
 from . import output as screen
 from .options import AsJson, Collection, Mode, SearchMode, failures, finish, loaded
+
+if TYPE_CHECKING:
+    from ..quality.evaluate import EvalReport, Question
 
 Minimum = Annotated[
     list[str] | None,
@@ -34,7 +39,9 @@ def read_input(path: Path) -> bytes:
 
 
 def evaluate_command(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="JSON Lines; - for stdin.")],
+    dataset: Annotated[
+        Path | None, typer.Argument(metavar="[DATASET]", help="JSON Lines; - for stdin.")
+    ] = None,
     collection: Collection = "default",
     top_k: Annotated[
         int, typer.Option("--top-k", "-k", min=1, max=100, help="Passages, and k of recall@k.")
@@ -49,12 +56,35 @@ def evaluate_command(
             '\'{"rerank": {"enabled": false}}\'.',
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ask again with the settings of this file, lines RAG_NAME=value, and test the "
+            "difference.",
+        ),
+    ] = None,
+    from_feedback: Annotated[
+        bool,
+        typer.Option(
+            "--from-feedback",
+            help="Take the questions that readers rated: those stored here, or DATASET, an export of "
+            "GET /v1/feedback.",
+        ),
+    ] = False,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Keep the report for the page /eval of `rag serve`."),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Questions at once.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure answers on questions of your own: ranking, abstention, citations, latency."""
     from ..quality.blocking import evaluate_pipeline
-    from ..quality.evaluate import below, parse_fields, parse_floor, read_dataset
+    from ..quality.configuration import read_configuration, without_secrets
+    from ..quality.evaluate import below, parse_fields, parse_floor, read_dataset, with_comparison
+    from ..quality.runs import check_name, save_run
+    from ..settings import overridden, read_settings
     from ..wire import open_pipeline
 
     try:
@@ -65,24 +95,66 @@ def evaluate_command(
         other = None if compare is None else parse_fields(compare)
     except ValueError as error:
         raise typer.BadParameter(f"--compare: {error}") from None
-    raw = read_input(dataset)
+    if dataset is None and not from_feedback:
+        raise typer.BadParameter("give a DATASET of JSON Lines, or --from-feedback")
+    raw = None if dataset is None else read_input(dataset)
     with failures(as_json):
-        questions = read_dataset(raw)
-        with loaded(open_pipeline(preload=True)) as pipeline, screen.progress("asking") as tick:
-            report = evaluate_pipeline(
-                pipeline,
-                questions,
-                top_k=top_k,
-                request=_request(collection, mode),
-                concurrency=concurrency,
-                progress=tick,
-                compare=other,
-            )
+        settings = {} if against is None else read_configuration(_text(read_input(against)))
+        if save is not None:
+            check_name(save)
+        questions = _rated(raw, collection) if from_feedback else read_dataset(raw or b"")
+
+        def measure(fields: dict[str, Any], label: str) -> EvalReport:
+            with loaded(open_pipeline(preload=True)) as pipeline, screen.progress(label) as tick:
+                return evaluate_pipeline(
+                    pipeline,
+                    questions,
+                    top_k=top_k,
+                    request=fields,
+                    concurrency=concurrency,
+                    progress=tick,
+                    compare=None if settings else other,
+                )
+
+        report = measure(_request(collection, mode), "asking")
+        if settings:
+            with overridden(settings):
+                second = measure({**_request(collection, mode), **(other or {})}, "asking again")
+            report = with_comparison(report, second, without_secrets(settings))
+        if save is not None:
+            save_run(read_settings().home, save, report)
         finish(report.model_dump(mode="json"), as_json, screen.write_metrics)
         missed = below(report, floors)
         screen.write_missed(missed)
         if missed:
             raise typer.Exit(1)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="replace")
+
+
+def _rated(raw: bytes | None, collection: str) -> list[Question]:
+    """Return the questions of ratings, in an export or stored here; says how many tell nothing.
+
+    Raises:
+        StepError: `invalid_request`: there are none.
+    """
+    from ..quality.feedback import FOLDER, parse, read_all, to_questions
+    from ..settings import read_settings
+
+    folder = read_settings().home / FOLDER
+    found = read_all(folder) if raw is None else parse(raw)
+    questions, silent = to_questions(found.ratings, collection)
+    if not questions:
+        raise StepError(
+            "invalid_request",
+            f"no rating of an answer from collection '{collection}' tells a right one "
+            f"({len(found.ratings)} ratings in {folder if raw is None else 'the export'}); rate "
+            "answers on the page, or choose another --collection",
+        )
+    screen.write_rated(len(questions), silent, found.unreadable)
+    return questions
 
 
 def _request(collection: str, mode: Mode | None) -> dict[str, Any]:

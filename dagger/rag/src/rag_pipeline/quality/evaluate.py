@@ -18,6 +18,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from rag_kit.errors import StepError
+from rag_kit.passages import Message
 from rag_kit.request import check_query, explain
 
 from ..outputs import Output, check_reply, read_reply, with_fields
@@ -32,8 +33,10 @@ from .metrics import (
     percentile,
     recall,
     reciprocal_rank,
+    word_recall,
 )
 
+ANSWER_RECALL = "answer_recall"  # measured where a question has a right answer
 LOG = logging.getLogger(__name__)
 RELEVANT = (
     "must be a list of document ids, or an object from document id to grade, a whole number >= 0"
@@ -61,8 +64,14 @@ class Question(BaseModel):
     answerable: bool | None = Field(
         None, description="Whether the documents hold an answer; null: not known."
     )
+    answer: str | None = Field(
+        None, description="What a right answer says; its words are looked for in the answer."
+    )
     filters: dict[str, JsonValue] | None = Field(
         None, description="Conditions on metadata, as in a request."
+    )
+    messages: list[Message] = Field(
+        default_factory=list, description="The conversation before the question, as in a request."
     )
 
     @field_validator("query")
@@ -109,11 +118,14 @@ class Failed(BaseModel):
 
 
 class Comparison(BaseModel):
-    """A second run with other fields in the request, and what that changes."""
+    """A second run with other fields in the request or other settings, and what that changes."""
 
     model_config = ConfigDict(extra="forbid")
 
     request: dict[str, JsonValue] = Field(description="Other fields of each request of that run.")
+    settings: dict[str, str] = Field(
+        default_factory=dict, description="Other settings of that run, keys and addresses left out."
+    )
     failed: int = Field(description="Number of its questions with an error.")
     degraded: int = Field(description="Number of its answers without a model that failed.")
     metrics: dict[str, Metric]
@@ -141,7 +153,8 @@ class EvalReport(BaseModel):
         description="Who answered, by step, from the first answer."
     )
     comparison: Comparison | None = Field(
-        None, description="A second run with other fields in the request, where asked for."
+        None,
+        description="A second run with other fields in the request or settings, where asked for.",
     )
 
 
@@ -158,6 +171,7 @@ class _Found(BaseModel):
 class _Answer(Output):
     """The fields of a response that are measured."""
 
+    answer: str = ""
     answerable: bool
     citations: list[_Cited]
     contexts: list[_Found]
@@ -223,7 +237,8 @@ async def evaluate(
     over the questions that have a relevant one. `answer_rate` is the share of questions that got
     an answer; `abstention` the share, where `answerable` is known, that was answered exactly when
     it should be; `citation_hit` the share of answers, where relevant documents are known, that
-    cite something and cite relevant documents only.
+    cite something and cite relevant documents only; `answer_recall`, where the dataset has right
+    answers, the share of their words that the answers have.
 
     Args:
         questions: The dataset.
@@ -263,6 +278,8 @@ async def _ask(
     payload = {**request, "query": question.query}
     if question.filters is not None:
         payload["filters"] = question.filters
+    if question.messages:
+        payload["messages"] = [message.model_dump() for message in question.messages]
     try:
         return check_reply("rag", _Answer, read_reply("rag", await answer(json.dumps(payload))))
     except StepError as error:
@@ -296,6 +313,7 @@ def _report(
     shares = {
         name: measure([item.scores[name] for item in scored if name in item.scores])
         for name in share_metrics(top_k)
+        if name != ANSWER_RECALL or any(question.answer for question in questions)
     }
     latency = {
         f"p{percent}_ms": measure(milliseconds, partial(percentile, percent=percent))
@@ -317,8 +335,10 @@ def _report(
     )
 
 
-def with_comparison(report: EvalReport, other: EvalReport) -> EvalReport:
-    """Return the report with a second run over the same dataset beside it."""
+def with_comparison(
+    report: EvalReport, other: EvalReport, settings: Mapping[str, str] | None = None
+) -> EvalReport:
+    """Return the report with a second run over the same dataset, and its settings, beside it."""
     before = {(item.id, item.query): item.scores for item in other.scored}
     pairs = [
         (item.scores, before[item.id, item.query])
@@ -326,11 +346,12 @@ def with_comparison(report: EvalReport, other: EvalReport) -> EvalReport:
         if (item.id, item.query) in before
     ]
     differences = {}
-    for name in share_metrics(report.top_k):
+    for name in (name for name in share_metrics(report.top_k) if name in report.metrics):
         both = [(one[name], two[name]) for one, two in pairs if name in one and name in two]
         differences[name] = compare([one for one, _ in both], [two for _, two in both])
     comparison = Comparison(
         request=other.request,
+        settings=dict(settings or {}),
         failed=other.failed,
         degraded=other.degraded,
         metrics=other.metrics,
@@ -359,7 +380,7 @@ def parse_fields(text: str) -> dict[str, JsonValue]:
 def share_metrics(top_k: int) -> list[str]:
     """Return the names of the metrics from 0 to 1, where higher is better."""
     ranking = [f"ndcg@{CUTOFF}", f"recall@{top_k}", f"mrr@{CUTOFF}"]
-    return [*ranking, "answer_rate", "abstention", "citation_hit"]
+    return [*ranking, "answer_rate", "abstention", "citation_hit", ANSWER_RECALL]
 
 
 def _score(question: Question, reply: _Answer, top_k: int) -> Scored:
@@ -374,6 +395,10 @@ def _score(question: Question, reply: _Answer, top_k: int) -> Scored:
     if gains and reply.answerable:
         cited = {citation.document_id for citation in reply.citations}
         scores["citation_hit"] = float(bool(cited) and cited <= gains.keys())
+    if question.answer:
+        scores[ANSWER_RECALL] = word_recall(
+            question.answer, reply.answer if reply.answerable else ""
+        )
     return Scored(id=question.id, query=question.query, documents=ranking, scores=scores)
 
 
@@ -419,7 +444,8 @@ def below(report: EvalReport, floors: Mapping[str, float]) -> list[str]:
     """Return a sentence for each metric that is below its floor, or was not measured."""
     missed = []
     for name, floor in floors.items():
-        value = report.metrics[name].value
+        metric = report.metrics.get(name)
+        value = metric.value if metric else None
         if value is None:
             missed.append(f"{name} was not measured: no question of the dataset tells it")
         elif value < floor:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +15,9 @@ CUTOFF = 10  # documents; nDCG@10 and MRR@10 are what public leaderboards give
 RESAMPLES = 1000  # of the bootstrap
 SEED = 7  # the same answers give the same interval
 SIGNIFICANT = 0.05  # p below which a difference counts as real
+
+
+_SOURCES = re.compile(r"\[\d+(?:\s*,\s*\d+)*\]")
 
 
 class Metric(BaseModel):
@@ -72,6 +78,20 @@ def reciprocal_rank(
     """
     ranks = (rank for rank, found in enumerate(ranking[:cutoff], 1) if found in gains)
     return 1 / next(ranks, math.inf)
+
+
+def word_recall(reference: str, answer: str) -> float:
+    """Return the share of a right answer's words, numbers included, that an answer has, 0 to 1.
+
+    Case, punctuation and numbers of sources do not count; repeats count as often as they stand.
+    Source: the recall in SQuAD's F1 (Rajpurkar et al., EMNLP 2016), without its list of articles.
+    """
+    wanted, given = Counter(_words(reference)), Counter(_words(_SOURCES.sub(" ", answer)))
+    return (wanted & given).total() / wanted.total() if wanted else 0.0
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+(?:[.,:]\d+)*", unicodedata.normalize("NFKC", text).casefold())
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

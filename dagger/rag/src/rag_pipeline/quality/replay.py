@@ -151,13 +151,14 @@ async def replay(
         A `ReplayReport` as JSON, or an error envelope: `invalid_request` names what the answer
         lacks; other codes are those of the steps.
     """
-    run = partial(_replay, steps=steps, stages=stages)
+    run = partial(repeat_search, steps=steps, stages=stages)
     return await Handler("rag", Recorded, run).serve(answer_json)
 
 
-async def _replay(
-    recorded: Recorded, *, steps: Mapping[str, Step], stages: Sequence[Stage]
+async def repeat_search(
+    recorded: Recorded, steps: Mapping[str, Step], *, stages: Sequence[Stage] = PIPELINE
 ) -> ReplayReport:
+    """Repeat the search of an answer that was read; arguments as for `replay`, errors are raised."""
     found = await search(recorded.request(), steps, stages=stages)
     digests = Digests(
         before=recorded.provenance.rag.results_digest,

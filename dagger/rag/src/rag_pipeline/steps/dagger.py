@@ -17,14 +17,14 @@ import dagger
 import httpx
 
 from rag_kit import container as image
-from rag_kit.client import new_client
+from rag_kit.client import StepClient, new_client
 from rag_kit.errors import StepError
 from rag_kit.handler import Handler
 
 from ..models import RagRequest, RagResponse, SearchResponse
 from ..rewriting import Rewriting
-from ..stages import STEPS
-from ..step import Step, answer, search
+from ..stages import PIPELINE, STEPS
+from ..step import Step, answer, running, search
 from .remote import step_client
 
 CALL_S = 120.0  # seconds one call of a step may take
@@ -59,15 +59,35 @@ async def _open(name: str, source: Source, client: httpx.AsyncClient) -> Step:
     if not isinstance(source, dagger.Service):
         return _module_step(name, source)
     try:
-        await source.start()
         url = await source.endpoint(port=image.PORT, scheme="http")
+        step = step_client(name, url, lambda: client, CALL_S)
+        await _ready(source, step)
     except dagger.QueryError as error:
         raise StepError(
             "module_error", f"the step {name} cannot be started: {_message(error)}", step=name
         ) from None
-    step = step_client(name, url, lambda: client, CALL_S)
-    await step.ready()
     return step
+
+
+async def _ready(source: dagger.Service, step: StepClient) -> None:
+    """Start a service and return when it answers `/readyz`, or raise what keeps it from starting.
+
+    The engine looks at a service's port with growing pauses, so the service is asked meanwhile; the
+    engine goes on with a start that nobody waits for.
+    """
+    starting = asyncio.ensure_future(source.start())
+    early = asyncio.ensure_future(step.ready(None))  # its image may have to be built first
+    try:
+        await asyncio.wait((starting, early), return_when=asyncio.FIRST_COMPLETED)
+        if early.done():
+            await early
+            return
+        await starting
+        await step.ready()
+    finally:
+        starting.cancel()
+        early.cancel()
+        await asyncio.wait((starting, early))
 
 
 def _module_step(name: str, source: ForeignStep) -> Step:
@@ -103,6 +123,7 @@ async def answer_with(sources: Mapping[str, Source], text: str) -> str:
     rewriting: Rewriting = "model" if own else "terms"
 
     async def run(request: RagRequest) -> RagResponse:
+        running(request, PIPELINE, sources)
         async with open_steps(sources) as steps:
             return await answer(request, steps, rewriting=rewriting)
 
@@ -113,10 +134,23 @@ async def search_with(sources: Mapping[str, Source], text: str) -> str:
     """Find passages for one request, as JSON; `sources` holds the steps of a search."""
 
     async def run(request: RagRequest) -> SearchResponse:
+        running(request, PIPELINE, sources)
         async with open_steps(sources) as steps:
             return await search(request, steps, rewriting="terms")
 
     return await Handler("rag", RagRequest, run).serve(text)
+
+
+async def replay_with(sources: Mapping[str, Source], text: str) -> str:
+    """Repeat the search of an answer, as JSON; `sources` holds the steps of a search."""
+    from ..quality.replay import Recorded, ReplayReport, repeat_search
+
+    async def run(recorded: Recorded) -> ReplayReport:
+        running(recorded.request(), PIPELINE, sources)
+        async with open_steps(sources) as steps:
+            return await repeat_search(recorded, steps)
+
+    return await Handler("rag", Recorded, run).serve(text)
 
 
 def request_of(input_json: str, *, defaults: dict[str, Any], overrides: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ servers does not need them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rag_kit.reports import IngestReport as IngestReport
     from rag_kit.reports import Progress as Progress
     from rag_retrieve.retriever import Retriever as Retriever
+    from rag_retrieve.sources.source import Source
+    from rag_retrieve.sources.sync import SyncOptions
 
 Opened = TypeVar("Opened")
 
@@ -110,6 +112,38 @@ def open_retriever() -> Iterator[Retriever]:
     """
     with errors_of("retrieve"), ExitStack() as stack:
         yield _enter(stack, "retrieve", _open_retriever)
+
+
+@contextmanager
+def open_source(address: str, *, kind: Any = None, **access: Any) -> Iterator[Source]:
+    """Yield a source of documents; see `rag_retrieve.sources.open_source`.
+
+    Args:
+        address: A folder, `REPOSITORY#REF:FOLDER`, `s3://BUCKET/PREFIX` or `https://HOST/PATH`.
+        kind: What it is, where the address does not tell.
+        access: Fields of `rag_retrieve.sources.Access`.
+
+    Raises:
+        StepError: `invalid_request`; `misconfigured`, a package or command is not installed.
+    """
+    try:
+        from rag_retrieve.sources import Access, open_source
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    with (
+        errors_of("retrieve"),
+        closing(open_source(address, kind=kind, access=Access(**access))) as source,
+    ):
+        yield source
+
+
+def sync_options(**options: Any) -> SyncOptions:
+    """Return how a source is brought; see `rag_retrieve.sources.sync.SyncOptions`."""
+    try:
+        from rag_retrieve.sources.sync import SyncOptions
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    return SyncOptions(**options)
 
 
 def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:

@@ -5,24 +5,68 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import PurePosixPath
+from typing import Any
 
-from .document import Heading, LoadedDocument, Table, page_of, stem, unreadable
+from .budget import Budget
+from .document import (
+    MAX_DOCUMENT_BYTES,
+    Heading,
+    LoadedDocument,
+    Origin,
+    Table,
+    page_of,
+    stem,
+    unreadable,
+)
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
     "SUPPORTED_SUFFIXES",
     "Heading",
     "LoadedDocument",
+    "Origin",
     "Table",
     "load",
     "page_of",
     "stem",
 ]
 
-MAX_DOCUMENT_BYTES = 50 * 1024 * 1024
-
-
+SOURCE_SUFFIXES = (
+    *(
+        ".py",
+        ".pyi",
+        ".js",
+        ".mjs",
+        ".cjs",
+        ".jsx",
+        ".ts",
+        ".tsx",
+        ".java",
+        ".kt",
+        ".kts",
+        ".scala",
+    ),
+    *(".groovy", ".go", ".rs", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".hh", ".cs", ".swift"),
+    *(
+        ".dart",
+        ".rb",
+        ".php",
+        ".pl",
+        ".pm",
+        ".r",
+        ".jl",
+        ".ex",
+        ".exs",
+        ".lua",
+        ".sql",
+        ".sh",
+        ".bash",
+    ),
+    *(".ps1", ".bat", ".tf", ".proto", ".graphql", ".css", ".scss", ".hs", ".ml", ".fs", ".clj"),
+    *(".el", ".erl", ".vb", ".pas", ".f90", ".zig", ".nim", ".sol"),
+)
 Reader = Callable[[str, bytes], list[LoadedDocument]]
+ContainerReader = Callable[[str, bytes, Budget], list[LoadedDocument]]
 
 # Loader of each extension, as module:function; imported when the first such file is read. Help texts
 # list the formats in `rag_kit.formats`.
@@ -32,36 +76,75 @@ READERS = {
     ".md": "text:read_markdown",
     ".markdown": "text:read_markdown",
     ".mdx": "text:read_markdown",
+    ".log": "text:read_plain",
     ".rst": "text:read_rst",
+    ".org": "markup:read_org",
+    ".tex": "markup:read_tex",
+    ".latex": "markup:read_tex",
     ".html": "html.reader:read_html",
     ".htm": "html.reader:read_html",
+    ".xhtml": "html.reader:read_html",
     ".pdf": "pdf.reader:read_pdf",
     ".docx": "word.reader:read_docx",
+    ".xlsx": "sheets.excel:read_xlsx",
+    ".xlsm": "sheets.excel:read_xlsx",
+    ".ods": "odf.spreadsheet:read_ods",
+    ".pptx": "slides.reader:read_pptx",
+    ".ppsx": "slides.reader:read_pptx",
+    ".odt": "odf.text:read_odt",
+    ".odp": "odf.text:read_odp",
+    ".epub": "epub:read_epub",
+    ".rtf": "rtf:read_rtf",
+    ".ipynb": "notebook:read_ipynb",
     ".csv": "tabular:read_csv",
     ".tsv": "tabular:read_tsv",
     ".json": "records:read_json",
     ".jsonl": "records:read_jsonl",
     ".ndjson": "records:read_jsonl",
+    ".xml": "xml_data:read_xml",
+    ".yaml": "settings_files:read_yaml",
+    ".yml": "settings_files:read_yaml",
+    ".toml": "settings_files:read_toml",
+    ".ini": "settings_files:read_ini",
+    ".cfg": "settings_files:read_ini",
+    ".conf": "settings_files:read_ini",
+    ".properties": "settings_files:read_ini",
+    **dict.fromkeys(SOURCE_SUFFIXES, "source:read_source"),
 }
-SUPPORTED_SUFFIXES = frozenset(READERS)
+# The same of files that hold other files.
+CONTAINERS = {
+    ".eml": "mail:read_eml",
+    ".mbox": "mail:read_mbox",
+    ".mbx": "mail:read_mbox",
+    ".zip": "archives:read_zip",
+    ".tar": "archives:read_tar",
+    ".tgz": "archives:read_tar",
+    ".tbz2": "archives:read_tar",
+    ".txz": "archives:read_tar",
+    ".gz": "archives:read_compressed",
+    ".bz2": "archives:read_compressed",
+    ".xz": "archives:read_compressed",
+}
+SUPPORTED_SUFFIXES = frozenset(READERS) | frozenset(CONTAINERS)
 
 
-def load(name: str, data: bytes) -> list[LoadedDocument]:
+def load(name: str, data: bytes, budget: Budget | None = None) -> list[LoadedDocument]:
     """Read one file, by its extension.
 
     Args:
         name: Id of the document: its path relative to the ingested folder, with `/`.
         data: The file's content, at most `MAX_DOCUMENT_BYTES`.
+        budget: What may still be unpacked, where the file is inside of another one.
 
     Returns:
-        The document, or one for each record of a JSON or JSON Lines file.
+        The document; of a file of records, mails or files, one for each of these.
 
     Raises:
         StepError: `document_unreadable`, with what is wrong with the file and what to do.
     """
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in READERS:
-        known = " ".join(sorted(READERS))
+    if suffix not in SUPPORTED_SUFFIXES:
+        known = " ".join(sorted(SUPPORTED_SUFFIXES))
         unreadable(name, f"its extension {suffix!r} is not known; known are {known}")
     if len(data) > MAX_DOCUMENT_BYTES:
         unreadable(
@@ -69,10 +152,13 @@ def load(name: str, data: bytes) -> list[LoadedDocument]:
         )
     if not data.strip():
         unreadable(name, "it is empty")
-    return _reader(suffix)(name, data)
+    if suffix in CONTAINERS:
+        read: ContainerReader = _function(CONTAINERS[suffix])
+        return read(name, data, budget or Budget())
+    reader: Reader = _function(READERS[suffix])
+    return reader(name, data)
 
 
-def _reader(suffix: str) -> Reader:
-    module, _, function = READERS[suffix].partition(":")
-    reader: Reader = getattr(import_module(f".{module}", __name__), function)
-    return reader
+def _function(path: str) -> Any:
+    module, _, function = path.partition(":")
+    return getattr(import_module(f".{module}", __name__), function)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from .boundaries import PARAGRAPH, WORD, boundaries, middle
 from .document import Heading, LoadedDocument, Table, code_lines, page_of, stem
 from .headings import MAX_HEADING_CHARACTERS, SEPARATOR, HeadingPaths
+from .source import SOURCE, comments, is_code
 from .tables import clipped, columns_above
 
 MAX_CHARACTERS_PER_TOKEN = 16  # a word of 100 letters is one unknown token for WordPiece
@@ -38,7 +39,7 @@ class Chunk:
         page: Page on which it starts, from 1, or None.
         headings: The headings all of it stands under, outermost first.
         tables: The parts of tables in it.
-        in_code: Whether it begins inside a fenced block of code.
+        in_code: Whether it begins inside a fenced block of code, or is most of it code.
     """
 
     index: int
@@ -91,7 +92,7 @@ def chunk(
     cutter = _Cutter(document.text, count_tokens, max_tokens)
     spans = cutter.spans(boundaries(document), overlap_tokens)
     paths = HeadingPaths(document.text, document.headings)
-    code = code_lines(document)
+    begins_in_code = _code_of(document)
     return [
         Chunk(
             index,
@@ -100,15 +101,24 @@ def chunk(
             page_of(document, span[0]),
             paths[span],
             clipped(document.tables, span),
-            _is_in_code(code, span[0]),
+            begins_in_code(span),
         )
         for index, span in enumerate(spans)
     ]
 
 
-def _is_in_code(code: Sequence[tuple[int, bool]], offset: int) -> bool:
-    at = bisect_right(code, offset, key=lambda line: line[0])
-    return at > 0 and code[at - 1][1]
+def _code_of(document: LoadedDocument) -> Callable[[tuple[int, int]], bool]:
+    """Return what tells of a span whether it begins inside a fence, or is mostly code of a source file."""
+    if document.content_type == SOURCE:
+        remarks = comments(document.text, document.source)
+        return lambda span: is_code(document.text, span, remarks)
+    code = code_lines(document)
+
+    def is_fenced(span: tuple[int, int]) -> bool:
+        at = bisect_right(code, span[0], key=lambda line: line[0])
+        return at > 0 and code[at - 1][1]
+
+    return is_fenced
 
 
 def embedding_text(document: LoadedDocument, chunk: Chunk) -> str:

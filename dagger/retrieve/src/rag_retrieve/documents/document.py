@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from rag_kit.errors import StepError
 
+MAX_DOCUMENT_BYTES = 50 * 1024 * 1024
 MAX_TITLE_CHARACTERS = 200
 MAGIC = {
     b"%PDF-": "a PDF",
@@ -27,6 +28,9 @@ MAGIC = {
 }
 CONTROL = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 MAX_CONTROL_SHARE = 0.05  # of the first characters; above it the file is binary
+FENCED = frozenset({"text/markdown", "text/html"}) | {  # types whose texts have code between fences
+    *("application/x-ipynb+json", "application/epub+zip", "message/rfc822")
+}
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 MAX_WARNINGS = 20  # of one file
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$")
@@ -53,6 +57,29 @@ class Table(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a sync remembers of a document that it brought; no part of its content.
+
+    Attributes:
+        source: Address of the source, without credentials.
+        name: First part of the ids of its documents.
+        item: The file, object or page in the source.
+        version: Of the item; another one means that its content may be another.
+        documents: Documents of the item; fewer in the collection means that it was not read to its end.
+        settings: Digest of what the sync added to its metadata.
+        links: Of a page, the addresses it leads to.
+    """
+
+    source: str
+    name: str
+    item: str
+    version: str
+    documents: int = 1
+    settings: str = ""
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LoadedDocument:
     """One document as text; every offset counts characters of `text`.
 
@@ -68,6 +95,7 @@ class LoadedDocument:
         headings: In order of appearance.
         tables: In order of appearance, none inside another.
         warnings: What of the file was left out or read otherwise, and where; not stored.
+        origin: The source that a sync brought it from; None for what came by hand.
     """
 
     document_id: str
@@ -81,6 +109,7 @@ class LoadedDocument:
     headings: tuple[Heading, ...] = ()
     tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 def page_of(document: LoadedDocument, offset: int) -> int | None:
@@ -125,10 +154,10 @@ def fence_after(line: str, fence: str) -> str:
 
 
 def code_lines(document: LoadedDocument) -> list[tuple[int, bool]]:
-    """Return the offsets from which on a Markdown text is code (True), or no longer (False)."""
+    """Return the offsets from which on a text with fences is code (True), or no longer (False)."""
     found: list[tuple[int, bool]] = []
     fence = ""
-    if document.content_type == "text/markdown":
+    if document.content_type in FENCED:
         for begin, end in lines_of(document.text):
             before, fence = fence, fence_after(document.text[begin:end], fence)
             if bool(before) != bool(fence):

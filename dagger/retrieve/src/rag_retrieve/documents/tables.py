@@ -11,7 +11,9 @@ from rag_kit.tables import PIPES, rows
 
 from .document import Table, fence_after, lines_of
 
-DELIMITER_ROW = re.compile(r"\s{0,3}\|?(?:\s*:?-+:?\s*\|)*\s*:?-+:?\s*\|?\s*$")
+DELIMITER_ROW = re.compile(
+    r"\s{0,3}\|?(?:\s*:?-+:?\s*[|+])*\s*:?-+:?\s*\|?\s*$"
+)  # Org: `|---+---|`
 
 
 def markdown_tables(text: str, start: int = 0) -> Iterator[Table]:
@@ -31,7 +33,7 @@ def markdown_tables(text: str, start: int = 0) -> Iterator[Table]:
             dashes = text[below:below_end].rstrip("\r\n")
             if "-" in dashes and "|" in dashes and DELIMITER_ROW.match(dashes):
                 cells = _cells(text, begin, end)
-                if len(cells) == len(_cells(text, below, below_end)):
+                if len(cells) == len(dashes.strip().strip("|").replace("+", "|").split("|")):
                     begun, columns = begin, cells
         following = text[below:below_end]
         if begun >= 0 and ("|" not in following or not following.strip() or below == len(text)):

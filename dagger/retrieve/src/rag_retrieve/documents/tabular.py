@@ -11,12 +11,16 @@ from pydantic import JsonValue
 
 from rag_kit.tables import Row, rows
 
-from .document import LoadedDocument, Table, first_warnings, stem, unreadable
+from .document import LoadedDocument, Table, first_warnings, page_of, stem, unreadable
 from .encoding import decode
 from .values import numbers
 
 CSV = "text/csv"
 TSV = "text/tab-separated-values"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+XLS = "application/vnd.ms-excel"
+ODS = "application/vnd.oasis.opendocument.spreadsheet"
+WORKBOOKS = (XLSX, XLS, ODS)
 MAX_VALUES = 256  # of one column in one passage
 MAX_VALUE_CHARACTERS = 200
 DELIMITERS = ",;\t|"
@@ -107,8 +111,8 @@ def _numeric(columns: Sequence[str], below: Sequence[Row], delimiter: str) -> di
 
 
 def row_values(document: LoadedDocument, tables: Sequence[Table]) -> dict[str, JsonValue]:
-    """Return the distinct values of each named column in parts of a CSV's table; numbers as such."""
-    if document.content_type not in (CSV, TSV):
+    """Return the distinct values of each named column in parts of a table; numbers as such."""
+    if document.content_type not in (CSV, TSV, *WORKBOOKS):
         return {}
     numeric = document.metadata.get("numeric_columns")
     values: dict[str, JsonValue] = {}
@@ -127,6 +131,15 @@ def row_values(document: LoadedDocument, tables: Sequence[Table]) -> dict[str, J
             if name and kept:
                 values[name] = [known.get(cell, cell[:MAX_VALUE_CHARACTERS]) for cell in kept]
     return values
+
+
+def sheets_of(document: LoadedDocument, span: tuple[int, int]) -> dict[str, JsonValue]:
+    """Return the names of the sheets of a workbook that a passage is of."""
+    sheets = document.metadata.get("sheets")
+    if document.content_type not in WORKBOOKS or not isinstance(sheets, list):
+        return {}
+    first, last = page_of(document, span[0]) or 1, page_of(document, span[1] - 1) or 1
+    return {"sheet": sheets[first - 1 : last]}
 
 
 def _irregular(text: str, below: Sequence[Row], width: int) -> list[str]:

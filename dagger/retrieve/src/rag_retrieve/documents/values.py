@@ -61,3 +61,8 @@ def _number(cell: str, *, comma: bool) -> int | float | None:
     if not comma and THOUSANDS.fullmatch(cell):
         return float(cell.replace(",", "")) if "." in cell else int(cell.replace(",", ""))
     return None
+
+
+def number_text(value: float) -> str:
+    """Return a number without the noise of binary fractions: 0.3, 1200, 1e+30."""
+    return str(int(value)) if abs(value) < 1e15 and value == int(value) else f"{value:.15g}"

@@ -42,7 +42,7 @@ def blank_markdown(text: str, start: int = 0) -> str:
     while token := TOKEN.search(text, at):
         end, is_valid = scanner.end(token)
         if not is_valid:
-            pieces += [text[done : token.start()], _blank(text[token.start() : end])]
+            pieces += [text[done : token.start()], blanked(text[token.start() : end])]
             done = end
         at = max(end, token.end())
     return "".join([*pieces, text[done:]])
@@ -50,10 +50,11 @@ def blank_markdown(text: str, start: int = 0) -> str:
 
 def blank_rst(text: str) -> str:
     """Return a reStructuredText with its comments blanked."""
-    return RST_COMMENT.sub(lambda match: _blank(match[0]), text)
+    return RST_COMMENT.sub(lambda match: blanked(match[0]), text)
 
 
-def _blank(text: str) -> str:
+def blanked(text: str) -> str:
+    """Return a text with each character but line ends as a space."""
     return NOT_LINE_END.sub(" ", text)
 
 

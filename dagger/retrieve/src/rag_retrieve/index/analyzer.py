@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qdrant_edge import Bm25, Bm25Config
-
 from rag_kit.reports import Counters
-from rag_kit.text import comparable, fold
+from rag_kit.text import fold
+from rag_kit.words import is_latin
 
 from ..documents import LoadedDocument
 from ..documents.chunker import Chunk, chunk
-from ..stores.base import Sparse
 from .cache import EmbeddingCache
-from .embedders import Embedder, PartsEmbedder, Vectors
+from .embedders import MINILM, Embedder, PartsEmbedder, Vectors
 from .manifest import Recipe
 from .sentence_vectors import Span, folded_spans
+from .sparse import TermEncoder
 
 
 class Analyzer:
@@ -34,29 +33,16 @@ class Analyzer:
         self._count_tokens = count_tokens
         self.counters = counters
         self._cache = cache
-        self._bm25 = Bm25(
-            Bm25Config(
-                k=recipe.bm25_k,
-                b=recipe.bm25_b,
-                avg_len=recipe.bm25_avg_len,
-                language=recipe.language,
-            )
-        )
+        self.terms = TermEncoder(recipe)
 
     def dense_query(self, query: str) -> Vectors:
         """Embed a query."""
         self.counters.queries_embedded += 1
         return self.embedder.embed_query(fold(query))
 
-    def sparse_query(self, query: str) -> Sparse:
-        """Weigh a query's terms; every term counts 1."""
-        vector = self._bm25.embed_query(comparable(query))
-        return Sparse(list(vector.indices), list(vector.values))
-
-    def sparse_document(self, text: str) -> Sparse:
-        """Weigh a passage's terms by BM25, without the IDF that the store adds at search."""
-        vector = self._bm25.embed_document(comparable(text))
-        return Sparse(list(vector.indices), list(vector.values))
+    def is_unfit(self, query: str) -> bool:
+        """Tell whether the embedder cannot know the question's words, because they are in another script."""
+        return self.embedder.model == MINILM and not is_latin(query)
 
     def cut(
         self, document: LoadedDocument, check: Callable[[], None] = lambda: None

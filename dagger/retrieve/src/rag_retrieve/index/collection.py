@@ -15,9 +15,9 @@ passages that belong to none; `recover` removes those. That is for a store that 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ import numpy as np
 from rag_kit.errors import StepError
 from rag_kit.reports import DocumentInfo, StoredDocument
 
-from ..documents import LoadedDocument
+from ..documents import LoadedDocument, Origin
 from ..documents.chunker import embedding_text
 from ..documents.names import with_name
 from ..search.filters import (
@@ -41,6 +41,7 @@ from ..stores.base import Hit, Leg, Point, Store, batches
 from ..stores.embedded.locks import SharedLock
 from .analyzer import Analyzer
 from .embedders import Vectors
+from .languages import language_of
 from .manifest import Manifest
 from .points import (
     Change,
@@ -51,12 +52,14 @@ from .points import (
     document_point_id,
     is_document,
     loaded_document,
+    origin_of,
 )
 from .sentence_vectors import Span, at_end, packed, sentences_of
 
 INFO_FIELDS = [
     "document_id", "title", "source", "content_type", "content_hash", "characters", "chunks", "metadata",
 ]  # fmt: skip
+SYNC_FIELDS = ["document_id", "content_hash", "metadata", "origin"]
 EMBEDDED_AT_ONCE = 64  # passages in one turn at the embedder: about a second of a processor
 READ_ATTEMPTS = 3  # searches, when another process publishes in the middle of one
 
@@ -86,8 +89,26 @@ def _found(legs: list[list[Hit]], completed: list[dict[str, float]]) -> list[Fou
     ]
 
 
+@dataclass(frozen=True)
+class Synced:
+    """A document that a sync brought: where from, its content hash and its metadata."""
+
+    origin: Origin
+    content_hash: str
+    metadata: dict[str, Any]
+
+
 DocumentsOf = Callable[[Sequence[str]], list[str]]  # ids of passages found -> their documents
 Pick = Callable[[list[Found], DocumentsOf], list[Ranked]]
+
+
+def _noted(record: Point, noted: Mapping[str, tuple[str, Origin | None]]) -> Point:
+    """Return a document's record with its new origin, or as it is if its content is another now."""
+    content, origin = noted[record.payload["document_id"]]
+    if record.payload["content_hash"] != content:
+        return record
+    payload = {name: value for name, value in record.payload.items() if name != "origin"}
+    return Point(record.id, payload | ({"origin": asdict(origin)} if origin else {}))
 
 
 class _Passages:
@@ -218,6 +239,11 @@ class Collection:
         return self._store
 
     # -- search ---------------------------------------------------------------------------
+
+    @property
+    def languages(self) -> list[str] | None:
+        """In which languages a question's words are looked for; None: as earlier versions did."""
+        return self.manifest.searched_languages
 
     def search(
         self,
@@ -405,6 +431,18 @@ class Collection:
         """Return the content hash of each document, by id."""
         return {info.document_id: info.content_hash for info in self.documents()}
 
+    def synced(self) -> dict[str, Synced]:
+        """Return the documents that a sync brought, by id."""
+        with self._lock.shared():
+            points = list(self._store.scroll({"kind": "document"}, SYNC_FIELDS))
+        return {
+            point.payload["document_id"]: Synced(
+                origin, point.payload["content_hash"], point.payload["metadata"]
+            )
+            for point in points
+            if (origin := origin_of(point.payload)) is not None
+        }
+
     def stored(self, document_ids: Sequence[str]) -> Iterator[LoadedDocument]:
         """Yield documents as they were loaded, to rebuild the collection; deleted ones are skipped."""
         for document_id in document_ids:
@@ -458,21 +496,35 @@ class Collection:
             for found in sentences_of(document, [piece.span for piece in pieces])
         ]
         vectors = iter(self._embed(texts, spans, pace))
-        sources = (
-            document.source for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces
+        owners = [document for document, pieces in zip(fresh, cuts, strict=True) for _ in pieces]
+        languages = self._languages_of(fresh)
+        sparse = (
+            self.analyzer.terms.document(
+                with_name(document.source, text), languages[document.document_id]
+            )
+            for document, text in zip(owners, texts, strict=True)
         )
-        sparse = map(self.analyzer.sparse_document, map(with_name, sources, texts))
         changes = []
         for document, pieces in zip(fresh, cuts, strict=True):
+            language = languages[document.document_id]
             new = Version(document.document_id, hashes[document.document_id], len(pieces))
             points = [
-                chunk_point(document, piece, point_id, new, *next(vectors), next(sparse))
+                chunk_point(document, piece, point_id, new, *next(vectors), next(sparse), language)
                 for piece, point_id in zip(pieces, new.chunk_ids(), strict=True)
             ]
             before = old.get(document.document_id)
             record = document_point(document, new)
             changes.append(Change(document.document_id, before, new, points, record))
         return changes
+
+    def _languages_of(self, documents: Sequence[LoadedDocument]) -> dict[str, str | None]:
+        """Return the language of each document, by id; None where the collection knows none."""
+        if self.manifest.searched_languages is None:
+            return {document.document_id: None for document in documents}
+        default = self.manifest.recipe.language
+        found = {one.document_id: language_of(one.text, default) for one in documents}
+        self.keep_languages(set(found.values()))
+        return dict(found)
 
     def _embed(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], pace: Pace
@@ -605,6 +657,30 @@ class Collection:
             self.manifest = self.manifest.model_copy(update={"roots": dict(roots)})
             if not self._uncertain:  # otherwise the next checkpoint writes it
                 self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+
+    def keep_languages(self, languages: Iterable[str]) -> None:
+        """Remember durably in which languages documents are, before they can be found."""
+        if set(languages) <= set(self.manifest.languages):
+            return
+        with self.changing():
+            merged = sorted({*self.manifest.languages, *languages})
+            self.manifest = self.manifest.model_copy(update={"languages": merged})
+            self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
+
+    def note_origins(self, noted: Mapping[str, tuple[str, Origin | None]]) -> None:
+        """Keep durably where documents came from, and change nothing else of them.
+
+        Args:
+            noted: By id, the content hash that the document must still have, and its origin; None
+                makes it a document that came by hand.
+        """
+        if not noted:
+            return
+        with self.changing(), self._lock.exclusive():
+            for ids in batches(list(noted)):
+                records = self._store.get([document_point_id(one) for one in ids]).values()
+                self._store.upsert([_noted(record, noted) for record in records])
+            self._store.flush()
 
     @contextmanager
     def rebuilding(self) -> Iterator[None]:

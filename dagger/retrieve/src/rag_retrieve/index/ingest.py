@@ -11,7 +11,7 @@ from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
 from ..documents import MAX_DOCUMENT_BYTES, LoadedDocument, load
 from .collection import ALONE, Collection, Pace
-from .places import File, Places, covers
+from .places import File, Places, covers, file_of
 from .points import Change, Version
 
 COMMIT_DOCUMENTS = 32  # documents in one commit
@@ -72,11 +72,15 @@ class Ingest:
         def documents() -> Iterator[LoadedDocument]:
             for left, file in zip(range(len(files) - 1, -1, -1), files, strict=True):
                 loaded = self._load(file)
-                self._total += len(loaded)
-                self._left = left
+                self.expect(len(loaded), left)
                 yield from loaded
 
         self.documents(documents())
+
+    def expect(self, documents: int, left: int) -> None:
+        """Count documents that were read from a file, for the progress; `left` files are not read yet."""
+        self._total += documents
+        self._left = left
 
     def documents(self, documents: Iterable[LoadedDocument]) -> None:
         """Ingest documents in commits of at most 32 documents or 64,000 characters."""
@@ -93,7 +97,7 @@ class Ingest:
                 for message in document.warnings
             ]
             if (fault := self._fault(document)) is not None:
-                self._fail(document.document_id, StepError("document_unreadable", fault))
+                self.fail(document.document_id, StepError("document_unreadable", fault))
                 continue
             self._seen.add(document.document_id)
             batch.append(document)
@@ -133,16 +137,27 @@ class Ingest:
     def missing(self, prefixes: Sequence[str], *, prune: bool) -> None:
         """Report, or with `prune` delete, documents under the prefixes that were not seen.
 
-        Those of a file that was read with a warning stay: a record may be broken, not gone.
+        What a sync brought stays: it is gone when its source says so.
         """
-        failed = {failure.document_id for failure in self.report.failed}
-        failed |= {warning.document_id for warning in self.report.warnings}
+        synced = self._collection.synced()
         missing = [
             document_id
             for document_id in self._collection.document_ids()
-            if any(covers(prefix, document_id) for prefix in prefixes)
-            and document_id not in self._seen
-            and document_id.partition("#")[0] not in failed
+            if any(covers(prefix, document_id) for prefix in prefixes) and document_id not in synced
+        ]
+        self.gone(missing, prune=prune)
+
+    def gone(self, document_ids: Iterable[str], *, prune: bool) -> None:
+        """Report, or with `prune` delete, those of the documents that were not seen.
+
+        Those of a file that was read with a warning stay: a record may be broken, not gone.
+        """
+        failed = {file_of(failure.document_id) for failure in self.report.failed}
+        failed |= {file_of(warning.document_id) for warning in self.report.warnings}
+        missing = [
+            document_id
+            for document_id in document_ids
+            if document_id not in self._seen and file_of(document_id) not in failed
         ]
         if not prune:
             self.report.missing += missing
@@ -165,14 +180,15 @@ class Ingest:
                 )
             return load(file.name, file.path.read_bytes())
         except OSError as error:
-            self._fail(
+            self.fail(
                 file.name, StepError("document_unreadable", f"cannot read it: {error.strerror}")
             )
         except StepError as error:
-            self._fail(file.name, error)
+            self.fail(file.name, error)
         return []
 
-    def _fail(self, document_id: str, error: StepError) -> None:
+    def fail(self, document_id: str, error: StepError) -> None:
+        """Report a document or file that could not be read."""
         self.report.failed.append(
             Failure(document_id=document_id, code=error.code, message=error.message)
         )

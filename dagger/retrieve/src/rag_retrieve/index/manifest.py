@@ -14,8 +14,12 @@ from ..settings import RetrieveSettings
 from .embedders import Embedder
 from .points import Version
 
-INDEXING = 2  # raise when more is stored or searched with a passage, and say what in GAINS
-GAINS = "headings, dates and columns of passages, and search by the names of files and folders"
+INDEXING = 3  # raise when more is stored or searched with a passage, and say what in GAINS
+BY_LANGUAGE = 3  # the first version whose terms are those of each document's own language
+GAINS = {
+    2: "headings, dates and columns of passages, and search by the names of files and folders",
+    3: "search by the words of each document's own language",
+}
 CHUNKER = "structure-1"  # raise when the chunker cuts differently
 BM25_K = 1.2  # term saturation, unitless
 BM25_B = 0.75  # length penalty, 0 to 1
@@ -63,6 +67,9 @@ class Manifest(BaseModel):
     documents: int = 0
     chunks: int = 0
     indexing: int = Field(1, description="`INDEXING` of the version that built all of it.")
+    languages: list[str] = Field(
+        default_factory=list, description="Languages its documents are or were in, sorted."
+    )
     roots: dict[str, str] = Field(
         default_factory=dict,
         description="By id of a file, or by `folder/`, where it was on disk when it was last indexed.",
@@ -78,10 +85,18 @@ class Manifest(BaseModel):
         """What a reindex would bring, as a warning; "" where it would bring nothing."""
         if self.indexing >= INDEXING:
             return ""
+        gains = "; ".join(gain for number, gain in GAINS.items() if number > self.indexing)
         return (
             f"collection_outdated: '{self.name}' was indexed by an earlier version; "
-            f"`rag reindex --collection {self.name}` brings {GAINS}"
+            f"`rag reindex --collection {self.name}` brings {gains}"
         )
+
+    @property
+    def searched_languages(self) -> list[str] | None:
+        """The languages in which a question's words are looked for; None where passages have no own."""
+        if self.indexing < BY_LANGUAGE:
+            return None
+        return sorted({*self.languages, self.recipe.language})
 
     @property
     def corpus_digest(self) -> str:

@@ -10,12 +10,14 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rag_kit.errors import StepError
 from rag_kit.reports import Skipped
 
-from ..documents import SUPPORTED_SUFFIXES
+from ..documents import CONTAINERS, SUPPORTED_SUFFIXES
+
+COLLECTIONS, MANIFEST, SERVICE = "collections", "manifest.json", "service.json"  # of a RAG_HOME
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def find_files(paths: Sequence[Path], roots: Mapping[str, str], stored: Collecti
 
     A folder `docs` gives ids `docs/…`, a file gives its name; the folders above are put before it where
     another folder or file that exists has these ids. What lies in a folder that is known already
-    has the ids that this folder gives. Folders are walked without hidden and unsupported files and without
-    following links out; a file named directly is always taken.
+    has the ids that this folder gives. Folders are walked without hidden and unsupported files, without
+    the files of an embedded store and without following links out; a file named directly is always taken.
 
     Args:
         paths: Files and folders.
@@ -70,7 +72,7 @@ def find_files(paths: Sequence[Path], roots: Mapping[str, str], stored: Collecti
             raise StepError(
                 "invalid_request", f"there is no file or folder '{given}'", param="paths"
             )
-        inside = list(_walk(path, skipped)) if path.is_dir() else [path]
+        inside = list(walk(path, skipped)) if path.is_dir() else [path]
         if _known(path, found.roots) is None:
             _add_root(path, inside, stored, found)
         for item in inside:
@@ -79,12 +81,17 @@ def find_files(paths: Sequence[Path], roots: Mapping[str, str], stored: Collecti
                 files[name] = File(item, name)
         found.prefixes += _covered(path, found.roots)
     found.files = [files[name] for name in sorted(files)]
-    found.skipped = [
+    found.skipped = skipped_of(skipped)
+    return found
+
+
+def skipped_of(counted: Mapping[tuple[str, str], int]) -> list[Skipped]:
+    """Return the files not read, from their numbers by reason and ending."""
+    return [
         Skipped(reason=reason, ending=ending, files=count)
-        for (reason, ending), count in sorted(skipped.items())
+        for (reason, ending), count in sorted(counted.items())
         if count
     ]
-    return found
 
 
 def readable(name: str) -> str:
@@ -126,7 +133,7 @@ def _add_root(path: Path, inside: Sequence[Path], stored: Collection[str], found
         if not last and (_is_elsewhere(before) or _is_inside(key, found.roots)):
             continue
         there = [one for one in stored if covers(key, one)]
-        same = any(one.removeprefix(key).partition("#")[0] in below for one in there)
+        same = any(file_of(one.removeprefix(key)) in below for one in there)
         if there and not same and not last:
             continue
         found.roots[key] = _text(path)
@@ -136,10 +143,17 @@ def _add_root(path: Path, inside: Sequence[Path], stored: Collection[str], found
 
 
 def covers(key: str, document_id: str) -> bool:
-    """Tell whether a document is of the folder `key/`, or of the file `key` or its records."""
+    """Tell whether a document is of the folder `key/`, or of the file `key`, its records or members."""
     if key.endswith("/"):
         return document_id.startswith(key)
-    return document_id == key or document_id.startswith(f"{key}#")
+    return document_id == key or document_id.startswith((f"{key}#", f"{key}/"))
+
+
+def file_of(document_id: str) -> str:
+    """Return the id of the file that a document is of: of a record, its file; of a member, its archive."""
+    path = PurePosixPath(document_id.partition("#")[0])
+    outermost = (one for one in reversed(path.parents) if one.suffix.lower() in CONTAINERS)
+    return str(next(outermost, path))
 
 
 def _is_elsewhere(folder: str | None) -> bool:
@@ -151,13 +165,32 @@ def _is_inside(key: str, roots: Mapping[str, str]) -> bool:
     return any(one != key and one.endswith("/") and key.startswith(one) for one in roots)
 
 
-def _walk(root: Path, skipped: Counter[tuple[str, str]]) -> Iterator[Path]:
+def _store_in(folder: Path, folders: Sequence[str]) -> set[str]:
+    """Return what in a folder is of an embedded store: its collections, and where its service runs."""
+    if any(map(_is_store, (folder, folder.parent))):
+        return {entry.name for entry in folder.iterdir()}
+    own = {name for name in folders if _is_store(folder / name)}
+    return own | {SERVICE} if own and (folder / SERVICE).is_file() else own
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder holds the collections of an embedded store."""
+    if folder.name != COLLECTIONS:
+        return False
+    return any(
+        (inner / MANIFEST).is_file() and any(inner.glob("g[0-9]*")) for inner in folder.iterdir()
+    )
+
+
+def walk(root: Path, skipped: Counter[tuple[str, str]]) -> Iterator[Path]:
     """Yield the files of a folder that are read, in order of their names; count the others."""
     for folder, folders, names in os.walk(root):
-        hidden = [name for name in (*folders, *names) if name.startswith(".")]
+        hidden = {name for name in (*folders, *names) if name.startswith(".")}
+        own = _store_in(Path(folder), folders)
         skipped["hidden", ""] += len(hidden)
-        folders[:] = sorted(set(folders) - set(hidden))
-        for name in sorted(set(names) - set(hidden)):
+        skipped["store", ""] += len(own)
+        folders[:] = sorted(set(folders) - hidden - own)
+        for name in sorted(set(names) - hidden - own):
             path = Path(folder, name)
             ending = path.suffix.lower()
             if ending not in SUPPORTED_SUFFIXES:

@@ -6,13 +6,13 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..documents import Heading, LoadedDocument, Table
+from ..documents import Heading, LoadedDocument, Origin, Table
 from ..documents.chunker import Chunk
 from ..documents.dated import date_of
-from ..documents.tabular import row_values
+from ..documents.tabular import row_values, sheets_of
 from ..stores.base import Point, Sparse
 from .embedders import Vectors
 
@@ -91,6 +91,7 @@ def chunk_point(
     dense: Vectors,
     sentences: Mapping[str, Any],
     sparse: Sparse,
+    language: str | None,
 ) -> Point:
     """Return the point of a passage; `sentences` are packed by `sentence_vectors`."""
     payload: dict[str, Any] = {
@@ -102,8 +103,14 @@ def chunk_point(
         "text": piece.text,
         "span": list(piece.span),
         "page": piece.page,
-        "metadata": {**document.metadata, **row_values(document, piece.tables)},
+        "metadata": {
+            **document.metadata,
+            **sheets_of(document, piece.span),
+            **row_values(document, piece.tables),
+        },
     }
+    if language:
+        payload["language"] = language
     if date := date_of(document):
         payload["date"] = date
     if piece.headings:
@@ -132,6 +139,8 @@ def document_point(document: LoadedDocument, version: Version) -> Point:
         "text": document.text,
         **_structure(document),
     }
+    if document.origin is not None:
+        payload["origin"] = asdict(document.origin)
     return Point(document_point_id(document.document_id), payload)
 
 
@@ -151,4 +160,11 @@ def loaded_document(payload: Mapping[str, Any]) -> LoadedDocument:
             Table(start, end, tuple(columns), delimiter)
             for start, end, columns, delimiter in payload.get("tables", ())
         ),
+        origin=origin_of(payload),
     )
+
+
+def origin_of(payload: Mapping[str, Any]) -> Origin | None:
+    """Return where a sync brought a document from; None for what came by hand."""
+    stored = payload.get("origin")
+    return Origin(**{**stored, "links": tuple(stored["links"])}) if stored else None

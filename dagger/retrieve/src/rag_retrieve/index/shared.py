@@ -22,11 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from rag_kit.errors import StepError
 
+from ..documents import Origin
 from ..stores.base import Point, batches
 from ..stores.qdrant.database import ServerStores
 from ..stores.shared import (
@@ -89,18 +91,38 @@ class SharedCollection(Collection):
 
     def keep_roots(self, roots: Mapping[str, str]) -> None:
         """Remember durably from which folders and files the documents come; others may add theirs."""
-        if roots == self.manifest.roots:
-            return
+        if roots != self.manifest.roots:
+            self._keep(lambda manifest: {"roots": {**manifest.roots, **roots}})
+
+    def keep_languages(self, languages: Iterable[str]) -> None:
+        """Remember durably in which languages documents are; others may add theirs."""
+        if not set(languages) <= set(self.manifest.languages):
+            self._keep(lambda found: {"languages": sorted({*found.languages, *languages})})
+
+    def _keep(self, merged: Callable[[Manifest], dict[str, Any]]) -> None:
+        """Change fields of the manifest, over what is there at that moment."""
 
         def keep(state: State) -> State | None:
             manifest = read_manifest(state.value or {}, self._name)
-            merged = {**manifest.roots, **roots}
-            if merged == manifest.roots:
-                return None
-            return replace(state, value={**manifest.model_dump(), "roots": merged})
+            wanted = manifest.model_copy(update=merged(manifest))
+            return None if wanted == manifest else replace(state, value=wanted.model_dump())
 
         state = self._followed(lambda: self._open_generation().change(keep))
         self.manifest = read_manifest(state.value or {}, self._name)
+
+    def note_origins(self, noted: Mapping[str, tuple[str, Origin | None]]) -> None:
+        """Keep where documents came from; of one that others have changed meanwhile, nothing."""
+
+        def note(document_id: str, content: str, origin: Origin | None) -> None:
+            store, ids = self._open_generation().store, [document_point_id(document_id)]
+            when = {"kind": "document", "content_hash": content}
+            if origin is None:
+                store.unset_fields(ids, ["origin"], when)
+            else:
+                store.set_fields(ids, {"origin": asdict(origin)}, when)
+
+        for document_id, (content, origin) in noted.items():
+            self._followed(partial(note, document_id, content, origin))
 
     def checkpoint(self) -> None:
         """Do nothing: each commit is durable by itself."""

@@ -6,25 +6,29 @@ import math
 from collections.abc import Mapping, Sequence
 
 WEIGHTS = {"dense": 0.55, "sparse": 0.45}  # chosen on the training claims of SciFact
+BY_WORDS = {"dense": 0.1, "sparse": 0.9}  # where the embedder does not know the question's script
 Scores = Mapping[str, float]  # point id -> score of one leg; higher is better
 
 
-def fuse_dbsf(legs: Mapping[str, Scores]) -> dict[str, float]:
+def fuse_dbsf(
+    legs: Mapping[str, Scores], weights: Mapping[str, float] = WEIGHTS
+) -> dict[str, float]:
     """Fuse by score distribution: scale each leg by its mean and deviation, then add, weighted.
 
     score = sum over legs of  weight * ((s - mean) / (6 sigma) + 1/2),   sigma with N
 
-    The weights are those of `WEIGHTS`, scaled to a sum of 1, so that most fused scores lie
+    The weights are scaled to a sum of 1, so that most fused scores lie
     between 0 and 1 with a mean of 0.5. A leg whose scores are all equal gives 0.5 to each.
 
     Args:
         legs: By leg, the score of every candidate: all legs have the same ids.
+        weights: By leg, how much it counts.
 
     Source: Mazzeschi, "Distribution-Based Score Fusion", 2023, as in Qdrant, but with a score of
     every candidate in every leg where Qdrant counts a candidate that a leg did not return as 0.
     """
     fused: dict[str, float] = {}
-    total = sum(WEIGHTS[name] for name in legs)
+    total = sum(weights[name] for name in legs)
     for name, leg in legs.items():
         mean = math.fsum(leg.values()) / max(len(leg), 1)
         deviation = math.sqrt(
@@ -32,7 +36,7 @@ def fuse_dbsf(legs: Mapping[str, Scores]) -> dict[str, float]:
         )
         for point_id, score in leg.items():
             scaled = (score - mean) / (6 * deviation) + 0.5 if deviation > 0 else 0.5
-            fused[point_id] = fused.get(point_id, 0.0) + WEIGHTS[name] / total * scaled
+            fused[point_id] = fused.get(point_id, 0.0) + weights[name] / total * scaled
     return fused
 
 

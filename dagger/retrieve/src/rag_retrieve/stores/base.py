@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag_kit.errors import StepError
+from rag_kit.passages import ALLOWED_GROUPS
 
 from ..search.filters import Condition
 
@@ -30,6 +32,8 @@ SPARE = 16  # hits fetched beyond the limit, to see whether the cut falls among 
 TIE_ROUNDS = 4  # times a search is widened for that
 PAGE = 1000  # points read at once while scrolling
 INDEXED = ("kind", "document_id")  # payload fields with a keyword index
+MAX_INDEXED = 32  # metadata fields with an index; others are filtered passage by passage
+MAX_KEYWORD = 256  # characters of a text that says its field is worth a keyword index
 CLAIMS = ("claim", "write", "token", "fenced", "revision")  # and those of writers side by side
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
@@ -222,6 +226,38 @@ def payload_key(field: str) -> str:
     """Return the payload path of a metadata field; parts that are not plain words are quoted."""
     parts = ["metadata", *field.split(".")]
     return ".".join(part if _PLAIN.fullmatch(part) else f'"{part}"' for part in parts)
+
+
+IndexKind: TypeAlias = Literal["keyword", "float"]
+
+
+def metadata_indexes(points: Sequence[Point]) -> dict[str, IndexKind]:
+    """Return the payload paths of metadata that deserve an index: of short texts, or of numbers.
+
+    A filter on a field with an index costs less than the search itself; without one every payload
+    is read, 50 ms at 20 k passages. What an index cannot serve is tested on the payload, so it
+    changes no answer.
+    """
+    found: dict[str, IndexKind] = {payload_key(ALLOWED_GROUPS): "keyword"}
+    for point in points:
+        for name, value in (point.payload.get("metadata") or {}).items():
+            first = value[0] if isinstance(value, list) and value else value
+            if isinstance(first, str) and len(first) <= MAX_KEYWORD:
+                kind: IndexKind = "keyword"
+            elif isinstance(first, int | float) and not isinstance(first, bool):
+                kind = "float"
+            else:
+                continue
+            if not re.search(r'[."]', name):
+                found.setdefault(payload_key(name), kind)
+    return found
+
+
+def new_indexes(points: Sequence[Point], known: Collection[str]) -> dict[str, IndexKind]:
+    """Return those of `metadata_indexes` that a collection lacks, at most `MAX_INDEXED` in all."""
+    lacking = {key: kind for key, kind in metadata_indexes(points).items() if key not in known}
+    room = MAX_INDEXED - sum(key.startswith("metadata.") for key in known)
+    return dict(islice(lacking.items(), max(0, room)))
 
 
 def search_settled(

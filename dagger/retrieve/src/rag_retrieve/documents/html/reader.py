@@ -10,6 +10,7 @@ from rag_kit.tables import PIPES
 
 from ..document import Heading, LoadedDocument, Table, check_text, stem, tidy, unreadable
 from ..encoding import decode
+from .code import fence_of
 from .tables import Grid, grid_of
 from .visibility import Visibility
 
@@ -36,6 +37,13 @@ CHARSET_BYTES = 262_144  # from the start, in which a page declares its encoding
 LEGACY = re.compile(
     r"windows-?125\d|cp125\d|iso-?8859-?\d+|latin-?1|gb\w+|big5|shift[_-]jis|euc-\w+|koi8-[ru]"
 )
+XHTML = re.compile(r"\s*<\?xml|[^<]*<(?:!doctype[^>]*xhtml|html[^>]*xmlns)", re.IGNORECASE)
+# An element closed where it begins, as XHTML has it; HTML would take what follows as its content.
+CLOSED = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)"
+    r"([a-z][\w:-]*)((?:\s[^<>]*)?)/>",
+    re.IGNORECASE,
+)
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -49,8 +57,22 @@ def read_html(name: str, data: bytes) -> list[LoadedDocument]:
         StepError: `document_unreadable`: not text, or nothing visible in it.
     """
     page, warnings = decode(name, data, _declared(data))
-    tree = LexborHTMLParser(page)
-    extracted = _Text(Visibility(tree))
+    return [read_page(name, page, warnings)]
+
+
+def read_page(
+    name: str, page: str, warnings: tuple[str, ...] = (), *, quoting: bool = False
+) -> LoadedDocument:
+    """Read the text of an HTML page.
+
+    Args:
+        name: The file.
+        page: The page.
+        warnings: What was noticed when it was decoded.
+        quoting: Whether a line of a `<blockquote>` begins with `> `, as what a mail quotes does.
+    """
+    tree = LexborHTMLParser(CLOSED.sub(r"<\1\2></\1>", page) if XHTML.match(page) else page)
+    extracted = _Text(Visibility(tree), quoting=quoting)
     body = [tree.body] if tree.body is not None else []
     for roots, dropped in ((_main(tree), BOILERPLATE), (body, BOILERPLATE), (body, frozenset())):
         for root in roots if not extracted.pieces else ():
@@ -59,18 +81,16 @@ def read_html(name: str, data: bytes) -> list[LoadedDocument]:
     text = "".join(extracted.pieces)
     if not text.strip():
         unreadable(name, "the page holds no visible text; give the page as a browser saves it")
-    return [
-        LoadedDocument(
-            name,
-            _title(tree) or stem(name),
-            name,
-            check_text(name, text),
-            "text/html",
-            headings=tuple(extracted.headings),
-            tables=tuple(extracted.tables),
-            warnings=warnings,
-        )
-    ]
+    return LoadedDocument(
+        name,
+        _title(tree) or stem(name),
+        name,
+        check_text(name, text),
+        "text/html",
+        headings=tuple(extracted.headings),
+        tables=tuple(extracted.tables),
+        warnings=warnings,
+    )
 
 
 def _title(tree: LexborHTMLParser) -> str:
@@ -102,8 +122,13 @@ def _declared(data: bytes) -> str:
 class _Text:
     """The visible text of a tree, built in one walk without recursion."""
 
-    def __init__(self, visibility: Visibility, *, in_cell: bool = False) -> None:
+    def __init__(
+        self, visibility: Visibility, *, in_cell: bool = False, quoting: bool = False
+    ) -> None:
         self.in_cell = in_cell
+        self.quoting = quoting
+        self.quotes = 0  # how many quotations are open
+        self.fence = ""  # of the block of code that is open
         self.visibility = visibility
         self.pieces: list[str] = []
         self.headings: list[Heading] = []
@@ -123,8 +148,10 @@ class _Text:
             tag = node.tag or ""
             if leaving:
                 self.leave(node, tag)
+                self.close(node, tag)
             elif node.is_element_node and tag not in skipped and self.sees(node, tag):
                 self.enter(tag)
+                self.open(node, tag)
                 if tag == "table" and self.tabulate(node, skipped):
                     self.leave(node, tag)
                     continue
@@ -141,7 +168,7 @@ class _Text:
 
     def tabulate(self, table: LexborNode, skipped: frozenset[str]) -> bool:
         """Append a table row by row; False, and nothing is done, for one that only lays out."""
-        if self.in_cell:
+        if self.in_cell or self.quotes:
             return False
 
         def words(cell: LexborNode) -> str:
@@ -190,11 +217,31 @@ class _Text:
         """Append `text` after the line ends or the space that are owed."""
         if not text:
             return
+        if self.quotes:
+            text = text.replace("\n", "\n> ")
+        mark = "> " if self.quotes and (self.newlines or not self.pieces) else ""
         if self.pieces:
-            text = ("\n" * self.newlines or " " * self.space) + text
+            text = ("\n" * self.newlines or " " * self.space) + mark + text
         self.newlines, self.space = 0, False
         self.pieces.append(text)
         self.length += len(text)
+
+    def open(self, node: LexborNode, tag: str) -> None:
+        """Begin a quotation, or a block of code by its fence."""
+        if tag == "blockquote" and self.quoting:
+            self.quotes += 1
+        elif tag == "pre" and not self.in_cell and not self.fence and (fence := fence_of(node)):
+            self.write(fence)
+            self.fence, self.newlines = fence, 1
+
+    def close(self, node: LexborNode, tag: str) -> None:
+        """End a quotation, or a block of code by its fence."""
+        if tag == "blockquote" and self.quotes:
+            self.quotes -= 1
+        elif tag == "pre" and self.fence and fence_of(node):
+            self.newlines = 0 if self.pieces[-1].endswith("\n") else 1
+            self.write(self.fence)
+            self.fence, self.newlines = "", 2
 
     def owe(self, tag: str) -> None:
         """Note that the next word starts a new line, or a new paragraph."""

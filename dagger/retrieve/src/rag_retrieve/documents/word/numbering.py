@@ -7,13 +7,10 @@ from typing import Any
 
 from docx.oxml.ns import qn
 
+from ..numerals import numeral
 from .styles import Styles, switched, value
 
 PLACE = re.compile(r"%([1-9])")
-ROMAN = (
-    *((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l")),
-    *((40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i")),
-)
 NO_NUMBER = ("bullet", "none")
 
 
@@ -97,23 +94,9 @@ class Numbering:
             which = int(place[1]) - 1
             upper = levels.get(which)
             style = "decimal" if plain or upper is None else value(upper.find(qn("w:numFmt")))
-            return format_number(counts.get(which, _start(upper)), style)
+            return numeral(counts.get(which, _start(upper)), style)
 
         return PLACE.sub(written, value(rule.find(qn("w:lvlText")))).strip()
-
-
-def format_number(number: int, style: str) -> str:
-    """Write a number as Word's `numFmt` says: letters, Roman numerals, else decimal."""
-    if style in ("lowerLetter", "upperLetter") and number > 0:
-        letters = chr(ord("a") + (number - 1) % 26) * ((number - 1) // 26 % 40 + 1)
-        return letters.upper() if style == "upperLetter" else letters
-    if style in ("lowerRoman", "upperRoman") and 0 < number < 4000:
-        roman = ""
-        for size, mark in ROMAN:
-            roman += mark * (number // size)
-            number %= size
-        return roman.upper() if style == "upperRoman" else roman
-    return f"{number:02}" if style == "decimalZero" else str(number)
 
 
 def _is(element: Any, name: str) -> bool:

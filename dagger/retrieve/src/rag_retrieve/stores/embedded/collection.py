@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..base import (
     batches,
     check_sparse,
     check_vector,
+    new_indexes,
     payload_key,
     search_settled,
     with_limit,
@@ -35,6 +37,7 @@ from .locks import SharedLock
 RESERVE = 64 * MIB  # bytes kept free beside what a write needs, for other writers on the disk
 DELETE_ROOM = 8 * MIB  # bytes that must be free to delete: log and flags
 LOAD_ROOM = 8 * MIB  # bytes that must be free to load, beside what the log may hold
+INDEX_TYPES = {"keyword": q.PayloadSchemaType.Keyword, "float": q.PayloadSchemaType.Float}
 GROWTH = 4  # bytes on disk per byte written, at most: log, storage, index
 # One thread: a search spends its time in one segment, and more threads only made searches that
 # run side by side wait for each other (437, 382, 275 per second with 1, 2, 4 callers at 20 k).
@@ -66,6 +69,8 @@ class EdgeStore:
         self._path = path
         self._reserve = reserve
         self._on_close = on_close
+        self._indexed: set[str] | None = None  # payload paths with an index; None: not read yet
+        self._indexing = threading.Lock()
         self._lock = SharedLock()  # exclusive: the shard itself is replaced or closed
         self._written = False  # since the last flush
         self._rewritten = False  # a passage was deleted or replaced since the shard was loaded
@@ -86,6 +91,19 @@ class EdgeStore:
             operation = q.UpdateOperation.upsert_points([self._native(point) for point in batch])
             room = self._reserve + GROWTH * sum(_size(point) for point in batch)
             self._update(operation, room, [p.id for p in batch if p.sparse is not None])
+            self._index(batch)
+
+    def _index(self, points: Sequence[Point]) -> None:
+        """Index the metadata fields that are new."""
+        if not any("metadata" in point.payload for point in points):
+            return
+        with self._lock.shared(), self._indexing, explained(self._path):
+            shard = self._open()
+            if self._indexed is None:
+                self._indexed = set(shard.info().payload_schema)
+            for key, kind in new_indexes(points, self._indexed).items():
+                shard.update(q.UpdateOperation.create_field_index(key, INDEX_TYPES[kind]))
+                self._indexed.add(key)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete points; up to 256 are one operation."""

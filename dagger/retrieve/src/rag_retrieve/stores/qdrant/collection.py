@@ -20,6 +20,7 @@ from ..base import (
     batches,
     check_sparse,
     check_vector,
+    new_indexes,
     payload_key,
     search_settled,
     with_limit,
@@ -32,6 +33,7 @@ NEEDED = {"document_id": str, "version": str, "content_hash": str, "chunks": int
 # two copies can decide differently which of two conditional writes came first.
 DURABLE = {"wait": True, "ordering": models.WriteOrdering.MEDIUM}
 _upsert, _delete = AsyncQdrantClient.upsert, AsyncQdrantClient.delete
+_create_index = AsyncQdrantClient.create_payload_index
 _set, _unset = AsyncQdrantClient.set_payload, AsyncQdrantClient.delete_payload
 HNSW_EF = 512  # candidates while searching a graph, where the server has built one
 
@@ -46,10 +48,11 @@ class ServerStore:
         self.dim = dim
         self._server = server
         self._remote = remote
+        self._indexed: set[str] | None = None  # payload paths with an index; None: not read yet
 
     def follow(self, remote: str) -> None:
         """Be the collection of this alias from now on, whatever it names."""
-        self._remote = remote
+        self._remote, self._indexed = remote, None
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; up to 256 are one operation."""
@@ -68,6 +71,19 @@ class ServerStore:
         for batch in batches(points):
             natives = [self._native(point) for point in batch]
             self._change(partial(_upsert, points=natives, **options))
+            self._index(batch)
+
+    def _index(self, points: Sequence[Point]) -> None:
+        """Index the metadata fields that are new; making an index again changes nothing."""
+        if not any("metadata" in point.payload for point in points):
+            return
+        if self._indexed is None:
+            info = self._server.read(lambda server: server.get_collection(self._remote), self.name)
+            self._indexed = set(info.payload_schema)
+        for key, kind in new_indexes(points, self._indexed).items():
+            schema = models.PayloadSchemaType(kind)
+            self._change(partial(_create_index, field_name=key, field_schema=schema))
+            self._indexed.add(key)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete points; up to 256 are one operation."""
