@@ -40,7 +40,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         body["file_ids"] = ["file-0"]  # at least one
     elif case.operation.path.endswith("/embeddings"):
         body["dimensions"] = None  # not another number than the embedder's
-    elif not body.get("query") and "documents" not in body and "files" not in body:
+    elif not body.get("query") and not {"documents", "files", "file"} & set(body):
         body["query"] = "Who signs?"
 
 
