@@ -105,18 +105,26 @@ class Known:
 # -- the systems: each builds a hybrid search over the corpus -------------------------------------
 
 
-def ours(size: int) -> Find:
-    from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings
+def filled(size: int, home: Path, metadata: Callable[[int], dict] = lambda at: {}):
+    """Return a retriever over `size` passages; `metadata` is that of each document by its number."""
+    from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
 
     documents, vectors = corpus(size)
-    home = CACHE / f"home-{size}"
     settings = RetrieveSettings(
         home=home, chunk_tokens=2048
     )  # one passage an abstract, as the others
     retriever = Retriever(settings, embedder=Known(vectors))
     retriever.ingest_documents(
-        LoadedDocument(name, title, name, text, "text/plain") for name, title, text in documents
+        LoadedDocument(name, title, name, text, "text/plain", metadata=metadata(at))
+        for at, (name, title, text) in enumerate(documents)
     )
+    return retriever
+
+
+def ours(size: int) -> Find:
+    from rag_retrieve import RetrieveRequest
+
+    retriever = filled(size, CACHE / f"home-{size}")
 
     def find(query: str) -> object:
         return retriever.retrieve(RetrieveRequest(query=query, top_k=10)).results
@@ -259,6 +267,40 @@ def measure_search(system: str, size: int, *, clients: Sequence[int]) -> dict:
     return found
 
 
+FILTERS = {
+    "none": None,
+    "one of 50 departments": {"department": "d7"},
+    "all but one": {"department": {"$ne": "d7"}},
+    "years from 2020": {"year": {"$gte": 2020}},
+    "access list": {
+        "$or": [{"allowed_groups": {"$exists": False}}, {"allowed_groups": {"$in": ["g1"]}}]
+    },
+    "a field without an index": {"note": {"$exists": True}},
+}
+
+
+def measure_filters(size: int) -> dict:
+    """Time the same questions with each of FILTERS."""
+    from rag_retrieve import RetrieveRequest
+
+    def metadata(at: int) -> dict:
+        allowed = {} if at % 3 else {"allowed_groups": [f"g{at % 5}"]}
+        return {"department": f"d{at % 50}", "year": 2000 + at % 25, "note": "x" * 300, **allowed}
+
+    retriever = filled(size, CACHE / f"home-{size}-metadata", metadata)
+    found = {}
+    for name, filters in FILTERS.items():
+
+        def find(query: str, filters: dict | None = filters) -> object:
+            return retriever.retrieve(
+                RetrieveRequest(query=query, top_k=10, filters=filters)
+            ).results
+
+        timed(find, queries()[:20])
+        found[name] = percentiles(timed(find, queries()[20:120]))
+    return found
+
+
 def measure_answers() -> dict:
     """Time question to verified answer, the whole pipeline, over the 5,183 abstracts."""
     from rag_pipeline.steps.local import open_local
@@ -381,6 +423,8 @@ def run_child(arguments: Sequence[str]) -> dict:
         case ["search", system, size, clients]:
             counts = [int(count) for count in clients.split(",") if count]
             return measure_search(system, int(size), clients=counts)
+        case ["filters", size]:
+            return measure_filters(int(size))
         case ["answers"]:
             return measure_answers()
         case ["ingest", system]:
@@ -395,6 +439,7 @@ def tables(quick: bool) -> list[tuple[str, list[str], list[list[object]]]]:
     sizes = SIZES[:2] if quick else SIZES
     counts = ",".join(map(str, CLIENTS))
     answers, sample = middle([child("answers") for _ in range(RUNS)]), child("sample")
+    filters = child("filters", "20000")
     ingests = {system: child("ingest", system) for system in SYSTEMS}
     ingest = ingests["ours"]
     base = {system: child("search", system, "5000", counts) for system in SYSTEMS}
@@ -438,6 +483,11 @@ def tables(quick: bool) -> list[tuple[str, list[str], list[list[object]]]]:
             [[f"{size:,}", *(f"{r[s]['p50']} / {r[s]['p95']}" for s in SYSTEMS),
               *(f"{r[s]['p50'] / r['ours']['p50']:.2f}" for s in SYSTEMS[1:]), r["ours"]["rss_mb"]]
              for size, r in grown.items()],
+        ),
+        (
+            "Hybrid search with a filter, 20,000 passages",
+            ["filter", "p50 ms", "p95 ms"],
+            [[name, r["p50"], r["p95"]] for name, r in filters.items()],
         ),
     ]  # fmt: skip
     return result

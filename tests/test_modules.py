@@ -498,6 +498,19 @@ def test_index_says_why_it_cannot(engine: EngineDouble) -> None:
         asyncio.run(Retrieve().index(directory(CORPUS), collection="a/b"))
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../docs", "my/docs", "docs/", "/docs", "a\nb"])
+def test_a_folder_has_a_name_and_no_path(engine: EngineDouble, name: str) -> None:
+    """Document ids begin with it, so it is one part of a path; nothing is run for another."""
+    retrieve = Retrieve(qdrant_url="http://qdrant:6333")
+    with pytest.raises(ValueError, match=r"invalid_request: name: .* give one without a path"):
+        asyncio.run(retrieve.index(directory(CORPUS), name=name))
+    error = json.loads(asyncio.run(retrieve.ingest(directory(CORPUS), name=name)))["error"]
+
+    assert error["code"] == "invalid_request"
+    assert repr(name) in error["message"]
+    assert engine.processes.run == []
+
+
 def test_ingest_without_a_server_is_refused(engine: EngineDouble) -> None:
     """What would be written would be gone with the container: the error names the way out."""
     answer = json.loads(asyncio.run(Retrieve().ingest(directory(CORPUS))))

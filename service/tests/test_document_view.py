@@ -148,7 +148,7 @@ def test_a_place_that_is_gone_is_said(page: int | None, spans: list[tuple[int, i
         "a\u202eb \U0001f600 ü",
     ],
 )
-def test_threat_markup_of_a_document_stays_text(text: str) -> None:
+def test_threat_prompt_injection_markup_of_a_document_stays_text(text: str) -> None:
     """In its text, its title and its source; and no script could run."""
     given = document(text, title=f"T {text}", source=f"s/{text}")
     response = to_page(given, "default", None, [(0, 3)])

@@ -55,7 +55,8 @@ def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-OPEN = {"/", "/healthz", "/readyz", "/v1/info", "/page/{path}", "/favicon.ico"}
+OPEN = {"/", "/healthz", "/readyz", "/v1/info", "/page/{path}", "/favicon.ico", "/eval"}
+OPEN.add("/.well-known/oauth-protected-resource")
 
 
 def test_threat_unauthenticated_use_every_route_wants_a_key_but_the_few_that_are_open(

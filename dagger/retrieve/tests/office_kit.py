@@ -62,6 +62,8 @@ def xlsx(
     merged: Sequence[str] = (),
     hidden: Sequence[str] = (),
     dates: Sequence[str] = (),
+    percent: Sequence[str] = (),
+    comment: tuple[str, str] | None = None,
     raw: str = "",
 ) -> bytes:
     """Save a workbook.
@@ -71,6 +73,8 @@ def xlsx(
         merged: Ranges of merged cells, on each sheet.
         hidden: Sheets that are not shown.
         dates: References of cells whose numbers are days.
+        percent: References of cells whose numbers are shown as percent.
+        comment: Reference of a cell and what somebody notes on it, on each sheet.
         raw: Cells in XML, put below the rows of each sheet.
     """
     listed = []
@@ -80,7 +84,16 @@ def xlsx(
         state = ' state="hidden"' if name in hidden else ""
         listed.append(f'<sheet name="{escape(name)}" sheetId="{number}"{state} r:id="r{number}"/>')
         relations[f"r{number}"] = ("worksheet", f"worksheets/sheet{number}.xml")
-        body = "".join(_row(at, cells, dates) for at, cells in enumerate(rows, 1)) + raw
+        styles = {**dict.fromkeys(dates, 1), **dict.fromkeys(percent, 2)}
+        body = "".join(_row(at, cells, styles) for at, cells in enumerate(rows, 1)) + raw
+        if comment:
+            parts[f"xl/worksheets/_rels/sheet{number}.xml.rels"] = related(
+                {"c": ("comments", "../comments.xml")}
+            )
+            parts["xl/comments.xml"] = (
+                f'{XML}<comments xmlns="{OFFICE}/spreadsheetml/2006/main"><commentList><comment '
+                f'ref="{comment[0]}"><text><r><t>{comment[1]}</t></r></text></comment></commentList></comments>'
+            )
         spans = "".join(f'<mergeCell ref="{one}"/>' for one in merged)
         spans = f"<mergeCells>{spans}</mergeCells>" if spans else ""
         parts[f"xl/worksheets/sheet{number}.xml"] = (
@@ -96,19 +109,19 @@ def xlsx(
     parts["xl/_rels/workbook.xml.rels"] = related(relations)
     parts["xl/styles.xml"] = (
         f'{XML}<styleSheet xmlns="{OFFICE}/spreadsheetml/2006/main"><cellXfs><xf numFmtId="0"/>'
-        '<xf numFmtId="14" applyNumberFormat="1"/></cellXfs></styleSheet>'
+        '<xf numFmtId="14" applyNumberFormat="1"/><xf numFmtId="9"/></cellXfs></styleSheet>'
     )
     return zipped(parts)
 
 
-def _row(number: int, cells: Sequence[Cell], dates: Sequence[str]) -> str:
+def _row(number: int, cells: Sequence[Cell], styles: Mapping[str, int]) -> str:
     written = []
     for at, cell in enumerate(cells):
         reference = f"{column(at)}{number}"
         if isinstance(cell, str):
             written.append(f'<c r="{reference}" t="inlineStr"><is><t>{escape(cell)}</t></is></c>')
         elif cell is not None:
-            style = ' s="1"' if reference in dates else ""
+            style = f' s="{styles[reference]}"' if reference in styles else ""
             written.append(f'<c r="{reference}"{style}><f>1+1</f><v>{cell}</v></c>')
     return f'<row r="{number}">{"".join(written)}</row>'
 

@@ -52,6 +52,7 @@ SEEDS = {
     "a.rst": b"A\n=\n\n.. note:: x\n\n.. comment\n\ntext\n",
     "a.txt": "Grüße aus Köln.\n".encode(),
     "a.xlsx": kit.xlsx({"S": [["a", "b", "c"], ["x", 1, 2]]}),
+    "a.xls": kit.XLS,
     "a.ods": kit.open_document("<table:table/>", kind="spreadsheet"),
     "a.pptx": kit.pptx(
         [kit.shape("One.") + kit.table([["a", "b"], ["c", "d"]])], notes={1: "Two."}

@@ -61,8 +61,13 @@ def test_a_workbook_has_rows_with_their_columns_sheets_as_pages_and_dates_as_peo
     assert row_values(document, document.tables)["Price"] == [40.5, 7]
 
 
+def test_an_old_workbook_reads_the_same() -> None:
+    """The binary format of Excel 97 has the same rows."""
+    assert cells(one("a.xls", kit.XLS)) == [ROWS[0], {**ROWS[1], "Since": "2023-01-02"}]
+
+
 def test_an_open_document_sheet_shows_cells_as_they_are_shown() -> None:
-    """Percent stays percent, repeated rows and cells are there, comments are no part of a cell."""
+    """Percent stays percent, repeated rows and cells are there, a comment follows the sheet."""
 
     def cell(text: str, extra: str = "") -> str:
         return f"<table:table-cell {extra}><text:p>{text}</text:p></table:table-cell>"
@@ -82,7 +87,8 @@ def test_an_open_document_sheet_shows_cells_as_they_are_shown() -> None:
     document = one("a.ods", kit.open_document(body, kind="spreadsheet"))
 
     assert cells(document) == [{"Kind": "books", "Rate": "19 %", "Note": "low"}] * 2
-    assert "secret" not in document.text
+    assert document.text.count("secret") == 1
+    assert document.text.endswith("Comment on A2: secret")
 
 
 SHEETS = {
@@ -154,6 +160,25 @@ def test_a_hidden_sheet_is_left_out_and_named() -> None:
 
     assert "Gone" not in document.text
     assert document.warnings == ("the sheet 'Old' is hidden and is left out",)
+
+
+def test_percent_and_comments_of_a_workbook_are_read_as_they_are_shown() -> None:
+    """19% is no 0.19; a comment names its cell."""
+    sheet = [["Kind", "Rate", "Since"], ["books", 0.07, 2020], ["cars", 0.19, 2021]]
+    document = one(
+        "a.xlsx", kit.xlsx({"Tax": sheet}, percent=["B2", "B3"], comment=("B3", "From May."))
+    )
+
+    assert [row["Rate"] for row in cells(document)] == ["7%", "19%"]
+    assert document.text.endswith("Comment on B3: From May.")
+
+
+def test_cells_without_references_are_read() -> None:
+    """They follow each other, as some programs write them; a long sheet of them is no bomb."""
+    rows = "<row><c><v>1</v></c><c><v>2</v></c><c><v>3</v></c></row>" * 2000
+    document = one("a.xlsx", kit.xlsx({"S": [["a", "b", "c"]]}, raw=rows))
+
+    assert len(cells(document)) == 2000
 
 
 def test_cells_far_apart_are_refused_before_they_fill_the_memory() -> None:
@@ -309,7 +334,7 @@ def test_rtf_reads_characters_headings_tables_and_notes() -> None:
 
 # every one of them
 
-ENDINGS = ["xlsx", "ods", "pptx", "odt", "odp", "epub", "rtf"]
+ENDINGS = ["xlsx", "xls", "ods", "pptx", "odt", "odp", "epub", "rtf"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

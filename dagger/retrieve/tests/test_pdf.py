@@ -364,7 +364,8 @@ def test_a_bad_page_costs_one_page() -> None:
     document = read(changed(drawn(lines("One."), lines("Two."), lines("Three.")), damage))
 
     assert document.text.split() == ["One.", "Three."]
-    assert document.warnings == ("no text on page(s) 2; scanned, or damaged?",)
+    assert len(document.warnings) == 1
+    assert document.warnings[0].startswith("no text on page(s) 2; scanned, or damaged?")
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,11 @@ FORMATS = (
         "epub",
         "pptx",
         "xlsx",
+        "xls",
         "ods",
         "csv",
-        "eml",
-        "json",
     ),
-    *("xml", "yaml", "ipynb", "org", "py", "zip"),
+    *("eml", "json", "xml", "yaml", "ipynb", "org", "py", "zip"),
 )
 """By their most common extension; `rag_retrieve.documents` has every extension."""
 

@@ -112,6 +112,12 @@ class StoredDocument(DocumentInfo):
 
     text: str
     pages: list[int] = Field(description="Offset at which each page starts; empty without pages.")
+    boxes: list[tuple[int, int, float, float, float, float]] = Field(
+        default_factory=list,
+        exclude_if=lambda boxes: not boxes,
+        description="Lines that were recognised in scanned pages: start and end in the text, and left, "
+        "top, right and bottom from the top left of the page, in points; in pixels for an image.",
+    )
 
 
 class CollectionInfo(BaseModel):

@@ -52,6 +52,10 @@ class Retrieve:
         Ranking,
         Doc("Who ranks: builtin, or superlinked (weights per question; its own container)."),
     ] = Ranking.builtin
+    ocr: Annotated[
+        bool,
+        Doc("Read scanned pages and images too: recognise their text, offline; a larger image."),
+    ] = False
 
     @function(cache=image.FRESH)
     async def run(
@@ -84,6 +88,8 @@ class Retrieve:
         Only texts never embedded before are embedded. Documents that cannot be read are left out
         and named in ingest-report.json, which stands beside the collection.
         """
+        if fault := _fault_of(name):
+            raise ValueError(f"invalid_request: {fault}")
         cache = dag.cache_volume("rag-embeddings")
         ran = self._image().with_mounted_cache("/cache", cache, owner=image.USER)
         ran = self._ingest(
@@ -115,6 +121,8 @@ class Retrieve:
                 "no Qdrant server is given; set --qdrant-url or --qdrant, or use index",
             )
             return image.checked(refused, strict)
+        if fault := _fault_of(name):
+            return image.checked(image.envelope_of("retrieve", "invalid_request", fault), strict)
         ran = self._ingest(image.fresh(self.container()), docs, collection, name, prune=prune)
         return image.checked(
             await image.read("retrieve", ran.file(f"{image.HOME}/{REPORT}")), strict
@@ -201,7 +209,8 @@ class Retrieve:
         )
 
     def _image(self) -> dagger.Container:
-        return image.build(PACKAGE, image.sources(STEP), folder=STEP)
+        extras = ["ocr"] if self.ocr else []
+        return image.build(PACKAGE, image.sources(STEP), folder=STEP, extras=extras)
 
     def _over_qdrant(self, container: dagger.Container) -> dagger.Container:
         """Tell a container where the Qdrant server is, if there is one."""
@@ -214,3 +223,10 @@ class Retrieve:
         if self.qdrant_api_key is not None:
             container = container.with_secret_variable("RAG_QDRANT_API_KEY", self.qdrant_api_key)
         return container
+
+
+def _fault_of(name: str) -> str | None:
+    """Return why a folder cannot have this name in document ids, or None."""
+    if name.strip(".") and "/" not in name and name.isprintable():
+        return None
+    return f"name: {name!r} cannot be the name of a folder; give one without a path, e.g. handbook"

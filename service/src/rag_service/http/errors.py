@@ -31,7 +31,7 @@ FOR_CALLERS = {
     "end that one",
     "store_corrupt": "the store of this collection is damaged; the operator of the service finds "
     "in its log what is wrong",
-    "not_ready": "the service is not ready yet",
+    "not_ready": "the service is starting",
     "misconfigured": "the service is not set up right; its operator finds in its log what is wrong",
 }
 DIFY = "/retrieval"  # Dify shows error_msg, and knows 403 as the only status of a wrong key
@@ -42,7 +42,8 @@ def for_callers(error: StepError) -> StepError:
     """Return an error as clients may read it: without the paths of this machine, which are logged."""
     if error.code not in FOR_CALLERS or not LOCAL_PATH.search(error.message):
         return error
-    LOG.warning("%s: %s", error.code, error.message)
+    if error.code != "not_ready":  # the log has each step of a start already
+        LOG.warning("%s: %s", error.code, error.message)
     text = FOR_CALLERS[error.code]
     return StepError(
         error.code, text, param=error.param, step=error.step, retry_after=error.retry_after

@@ -164,7 +164,7 @@ const WORDS = {
   bad_answer: ["The service answered with something this page cannot read", "Reload the page, then try again."],
   invalid_request: ["The service did not accept this", "Change what the message names, then ask again."],
   body_too_large: ["That is too large", "Send fewer or smaller files, or a shorter question."],
-  unsupported_media_type: ["The service cannot read this kind of file", "Use txt, md, html, pdf, docx, odt, rtf, epub, pptx, xlsx, ods, csv, eml, json, xml, yaml, ipynb, org, py or zip."],
+  unsupported_media_type: ["The service cannot read this kind of file", "Use txt, md, html, pdf, docx, odt, rtf, epub, pptx, xlsx, xls, ods, csv, eml, json, xml, yaml, ipynb, org, py or zip."],
   collection_not_found: ["This collection does not exist", "Choose another one, or add documents to create it."],
   document_not_found: ["This document is not in the collection", "It may have been deleted or renamed."],
   document_unreadable: ["This document cannot be read", "Check that it opens elsewhere, then add it again."],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PACKAGES = ("rag-pipeline", *(stage.package.replace("_", "-") for stage in PIPELINE))
 EXTRAS = {
     "fastembed": "RAG_EMBEDDER=fastembed, RAG_RERANKER=onnx",
+    "rapidocr": "text in scans and images",
     "xllamacpp": "a model on this machine",
 }
 RERANKER_HINT = "look at that server's log, or mend RAG_RERANKER_URL and RAG_RERANKER"

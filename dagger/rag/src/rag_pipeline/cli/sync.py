@@ -1,4 +1,4 @@
-"""`rag sync` and `rag sources …`: documents from a folder, git or S3, kept in step."""
+"""`rag sync` and `rag sources …`: documents from a folder, git, S3 or a web site, kept in step."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     folder = "folder"
     git = "git"
     s3 = "s3"
+    web = "web"
 
 
 def sync(
@@ -31,7 +32,7 @@ def sync(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder, a git repository (URL#BRANCH:FOLDER), or s3://BUCKET/PREFIX.",
+            help="A folder, a git repository (URL#BRANCH:FOLDER), s3://BUCKET/PREFIX, or https://HOST/PATH.",
         ),
     ],
     collection: Collection = "default",
@@ -72,6 +73,18 @@ def sync(
     region: Annotated[
         str | None, typer.Option(help="Of the bucket.", show_default="AWS_REGION, or us-east-1")
     ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="A web site may be in your own network.")
+    ] = False,
+    max_pages: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Pages of a web site requested at most.")
+    ] = 1000,
+    depth: Annotated[
+        int, typer.Option(min=0, max=100, help="Links followed in a row, without a sitemap.")
+    ] = 10,
+    delay: Annotated[
+        float, typer.Option(min=0, max=60, help="Seconds between two requests to a web site.")
+    ] = 0.2,
     as_json: AsJson = False,
 ) -> None:
     """Bring a collection in step with a source: only what changed, and nothing that came by hand."""
@@ -81,10 +94,16 @@ def sync(
         options = sync_options(
             name=name, prune=prune, adopt=adopt, groups_file=groups_file, links=links
         )
+        access = {
+            "endpoint": endpoint,
+            "region": region,
+            "private": private,
+            "max_pages": max_pages,
+            "depth": depth,
+            "delay_s": delay,
+        }
         with (
-            open_source(
-                source, kind=kind and kind.value, endpoint=endpoint, region=region
-            ) as opened,
+            open_source(source, kind=kind and kind.value, **access) as opened,
             loaded(open_retriever()) as retriever,
         ):
             with screen.progress(f"listing {opened.name}") as tick:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,6 +12,7 @@ from .budget import Budget
 from .document import (
     MAX_DOCUMENT_BYTES,
     Heading,
+    LineBox,
     LoadedDocument,
     Origin,
     Table,
@@ -23,6 +25,7 @@ __all__ = [
     "MAX_DOCUMENT_BYTES",
     "SUPPORTED_SUFFIXES",
     "Heading",
+    "LineBox",
     "LoadedDocument",
     "Origin",
     "Table",
@@ -65,6 +68,13 @@ SOURCE_SUFFIXES = (
     *(".ps1", ".bat", ".tf", ".proto", ".graphql", ".css", ".scss", ".hs", ".ml", ".fs", ".clj"),
     *(".el", ".erl", ".vb", ".pas", ".f90", ".zig", ".nim", ".sol"),
 )
+
+
+def _images_read() -> frozenset[str]:
+    """Return the endings of images where text is recognised in them, else none."""
+    return frozenset(IMAGES) if find_spec("rapidocr") else frozenset()
+
+
 Reader = Callable[[str, bytes], list[LoadedDocument]]
 ContainerReader = Callable[[str, bytes, Budget], list[LoadedDocument]]
 
@@ -88,6 +98,7 @@ READERS = {
     ".docx": "word.reader:read_docx",
     ".xlsx": "sheets.excel:read_xlsx",
     ".xlsm": "sheets.excel:read_xlsx",
+    ".xls": "sheets.old_excel:read_xls",
     ".ods": "odf.spreadsheet:read_ods",
     ".pptx": "slides.reader:read_pptx",
     ".ppsx": "slides.reader:read_pptx",
@@ -125,7 +136,11 @@ CONTAINERS = {
     ".bz2": "archives:read_compressed",
     ".xz": "archives:read_compressed",
 }
-SUPPORTED_SUFFIXES = frozenset(READERS) | frozenset(CONTAINERS)
+# Read where the extra `ocr` is installed.
+IMAGES = dict.fromkeys(
+    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"), "image:read_image"
+)
+SUPPORTED_SUFFIXES = frozenset(READERS) | frozenset(CONTAINERS) | _images_read()
 
 
 def load(name: str, data: bytes, budget: Budget | None = None) -> list[LoadedDocument]:
@@ -143,7 +158,7 @@ def load(name: str, data: bytes, budget: Budget | None = None) -> list[LoadedDoc
         StepError: `document_unreadable`, with what is wrong with the file and what to do.
     """
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in SUPPORTED_SUFFIXES:
+    if suffix not in SUPPORTED_SUFFIXES and suffix not in IMAGES:
         known = " ".join(sorted(SUPPORTED_SUFFIXES))
         unreadable(name, f"its extension {suffix!r} is not known; known are {known}")
     if len(data) > MAX_DOCUMENT_BYTES:
@@ -155,7 +170,7 @@ def load(name: str, data: bytes, budget: Budget | None = None) -> list[LoadedDoc
     if suffix in CONTAINERS:
         read: ContainerReader = _function(CONTAINERS[suffix])
         return read(name, data, budget or Budget())
-    reader: Reader = _function(READERS[suffix])
+    reader: Reader = _function((READERS | IMAGES)[suffix])
     return reader(name, data)
 
 

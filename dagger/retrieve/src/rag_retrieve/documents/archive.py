@@ -68,7 +68,7 @@ class Parts:
     """
 
     def __init__(self, name: str, data: bytes) -> None:
-        self._name = name
+        self.name = name
         self._archive = zipfile.ZipFile(io.BytesIO(data))
         self.names = self._archive.namelist()
 
@@ -81,9 +81,9 @@ class Parts:
         try:
             return self._archive.read(part)
         except KeyError:
-            unreadable(self._name, f"it is damaged: its part {part!r} is missing; save it again")
+            unreadable(self.name, f"it is damaged: its part {part!r} is missing; save it again")
         except DAMAGES as error:
-            unreadable(self._name, f"its part {part!r} is damaged ({error}); save it again")
+            unreadable(self.name, f"its part {part!r} is damaged ({error}); save it again")
 
 
 def _check_sizes(name: str, parts: list[zipfile.ZipInfo], suffix: str) -> None:

@@ -11,6 +11,7 @@ from rag_kit.tables import PIPES
 
 from .document import (
     Heading,
+    LineBox,
     LoadedDocument,
     Table,
     check_text,
@@ -132,6 +133,7 @@ class TextBuilder:
         document_id: str = "",
         title: str = "",
         metadata: dict[str, JsonValue] | None = None,
+        boxes: Sequence[LineBox] = (),
     ) -> LoadedDocument:
         """Return the document; its title is the given one, else its first heading, else its name.
 
@@ -154,6 +156,7 @@ class TextBuilder:
             breaks=tuple(self._breaks),
             headings=tuple(self._headings),
             tables=tuple(self._tables),
+            boxes=tuple(boxes),
             warnings=first_warnings(self.warnings),
         )
 

@@ -56,6 +56,20 @@ class Table(NamedTuple):
     delimiter: str
 
 
+class LineBox(NamedTuple):
+    """A line that was recognised in a scan, and its box from the top left of its page.
+
+    Boxes are in points (1/72 inch), those of an image in pixels.
+    """
+
+    start: int
+    end: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a sync remembers of a document that it brought; no part of its content.
@@ -67,6 +81,8 @@ class Origin:
         version: Of the item; another one means that its content may be another.
         documents: Documents of the item; fewer in the collection means that it was not read to its end.
         settings: Digest of what the sync added to its metadata.
+        path: Of the item in the ids of its documents.
+        validators: ETag and date of a page, with which the site is asked whether it has changed.
         links: Of a page, the addresses it leads to.
     """
 
@@ -74,8 +90,10 @@ class Origin:
     name: str
     item: str
     version: str
+    path: str = ""
     documents: int = 1
     settings: str = ""
+    validators: tuple[str, str] = ("", "")
     links: tuple[str, ...] = ()
 
 
@@ -94,6 +112,7 @@ class LoadedDocument:
         breaks: Offsets at which a row or record starts; a chunk joins complete ones where it can.
         headings: In order of appearance.
         tables: In order of appearance, none inside another.
+        boxes: Of the lines that were recognised in scanned pages.
         warnings: What of the file was left out or read otherwise, and where; not stored.
         origin: The source that a sync brought it from; None for what came by hand.
     """
@@ -108,6 +127,7 @@ class LoadedDocument:
     breaks: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
     tables: tuple[Table, ...] = ()
+    boxes: tuple[LineBox, ...] = ()
     warnings: tuple[str, ...] = ()
     origin: Origin | None = None
 

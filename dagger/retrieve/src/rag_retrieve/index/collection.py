@@ -658,15 +658,6 @@ class Collection:
             if not self._uncertain:  # otherwise the next checkpoint writes it
                 self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
 
-    def keep_languages(self, languages: Iterable[str]) -> None:
-        """Remember durably in which languages documents are, before they can be found."""
-        if set(languages) <= set(self.manifest.languages):
-            return
-        with self.changing():
-            merged = sorted({*self.manifest.languages, *languages})
-            self.manifest = self.manifest.model_copy(update={"languages": merged})
-            self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
-
     def note_origins(self, noted: Mapping[str, tuple[str, Origin | None]]) -> None:
         """Keep durably where documents came from, and change nothing else of them.
 
@@ -681,6 +672,15 @@ class Collection:
                 records = self._store.get([document_point_id(one) for one in ids]).values()
                 self._store.upsert([_noted(record, noted) for record in records])
             self._store.flush()
+
+    def keep_languages(self, languages: Iterable[str]) -> None:
+        """Remember durably in which languages documents are, before they can be found."""
+        if set(languages) <= set(self.manifest.languages):
+            return
+        with self.changing():
+            merged = sorted({*self.manifest.languages, *languages})
+            self.manifest = self.manifest.model_copy(update={"languages": merged})
+            self._ledger.write_manifest(self.manifest.name, self.manifest.model_dump())
 
     @contextmanager
     def rebuilding(self) -> Iterator[None]:

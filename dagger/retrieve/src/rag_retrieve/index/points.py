@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..documents import Heading, LoadedDocument, Origin, Table
+from ..documents import Heading, LineBox, LoadedDocument, Origin, Table
 from ..documents.chunker import Chunk
 from ..documents.dated import date_of
 from ..documents.tabular import row_values, sheets_of
@@ -45,6 +45,7 @@ def _structure(document: LoadedDocument) -> dict[str, Any]:
         "breaks": list(document.breaks),
         "headings": [list(heading) for heading in document.headings],
         **({"tables": _tables(document.tables)} if document.tables else {}),
+        **({"boxes": [list(box) for box in document.boxes]} if document.boxes else {}),
     }
 
 
@@ -160,6 +161,7 @@ def loaded_document(payload: Mapping[str, Any]) -> LoadedDocument:
             Table(start, end, tuple(columns), delimiter)
             for start, end, columns, delimiter in payload.get("tables", ())
         ),
+        boxes=tuple(LineBox(*box) for box in payload.get("boxes", ())),
         origin=origin_of(payload),
     )
 
@@ -167,4 +169,5 @@ def loaded_document(payload: Mapping[str, Any]) -> LoadedDocument:
 def origin_of(payload: Mapping[str, Any]) -> Origin | None:
     """Return where a sync brought a document from; None for what came by hand."""
     stored = payload.get("origin")
-    return Origin(**{**stored, "links": tuple(stored["links"])}) if stored else None
+    lists = {name: tuple(stored[name]) for name in ("validators", "links")} if stored else {}
+    return Origin(**{**stored, **lists}) if stored else None

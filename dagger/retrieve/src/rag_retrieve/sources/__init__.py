@@ -22,10 +22,18 @@ class Access:
     Args:
         endpoint: URL of an S3-compatible server; None: `AWS_ENDPOINT_URL`, or Amazon's.
         region: Of a bucket; None: `AWS_REGION`, or us-east-1.
+        private: A web site may be on this machine or in a private network.
+        max_pages: Pages of a web site requested at most.
+        depth: Links that are followed from its first page at most, without a sitemap.
+        delay_s: Seconds between two requests to it.
     """
 
     endpoint: str | None = None
     region: str | None = None
+    private: bool = False
+    max_pages: int = 1000
+    depth: int = 10
+    delay_s: float = 0.2
 
 
 def kind_of(address: str) -> Kind:
@@ -57,7 +65,7 @@ def _no_source(address: str) -> StepError:
     return StepError(
         "invalid_request",
         f"'{without_credentials(address)}' is no source; give a folder, a git repository "
-        "(URL#BRANCH:FOLDER) or s3://BUCKET/PREFIX",
+        "(URL#BRANCH:FOLDER), s3://BUCKET/PREFIX or https://HOST/PATH",
         param="source",
     )
 
@@ -84,14 +92,17 @@ def open_source(address: str, *, kind: Kind | None = None, access: Access = Acce
         StepError: `invalid_request`, `misconfigured`.
     """
     chosen = kind or kind_of(address)
-    if chosen == "web":
-        raise _no_source(address)
     if chosen == "folder":
         from .folder import FolderSource
 
         return FolderSource(_path(address))
     if chosen == "s3":
         return _bucket(address, access)
+    if chosen == "web":
+        from .web.site import WebAccess, WebSource
+
+        limits = WebAccess(access.private, access.max_pages, access.depth, access.delay_s)
+        return WebSource(address, limits)
     from .git import GitSource
 
     return GitSource(address)

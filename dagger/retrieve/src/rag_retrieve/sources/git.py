@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -177,7 +177,7 @@ class GitSource:
         if self._local is None:
             self._fetch_missing(set(blobs))
         command = self._command("cat-file", "--batch")
-        with subprocess.Popen(  # noqa: S603
+        with subprocess.Popen(  # noqa: S603  # nosec B603
             command,
             env=_environment(),
             stdin=subprocess.PIPE,
@@ -236,7 +236,7 @@ class GitSource:
 
     def _ask(self, *arguments: str, stdin: str = "", seconds: float = ASK_S) -> str:
         try:
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(  # noqa: S603  # nosec B603
                 self._command(*arguments),
                 env=_environment(),
                 input=stdin.encode(),

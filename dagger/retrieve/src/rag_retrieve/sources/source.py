@@ -26,6 +26,7 @@ class Item:
         version: Changes when its content does.
         url: Its address, for people.
         revision: What its content is a state of, for people: a commit, an ETag, a date.
+        validators: ETag and date of a page; others do not mean that its content is another.
         links: Of a page, the addresses it leads to.
     """
 
@@ -34,6 +35,7 @@ class Item:
     version: str
     url: str
     revision: str
+    validators: tuple[str, str] = ("", "")
     links: tuple[str, ...] = ()
 
 
@@ -46,12 +48,14 @@ class Listing:
         refused: By key, why something is not read although it is there; what it brought before stays.
         skipped: Files of other formats and the like, counted.
         partial: Why the list may lack something, so that nothing counts as gone; "" when it is whole.
+        warnings: What else a user should know of the whole source.
     """
 
     items: list[Item] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     partial: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
 class Source(Protocol):

@@ -23,7 +23,7 @@ from rag_kit.reports import Failure, SyncPlan, SyncReport
 from ..documents import LoadedDocument, Origin, load
 from ..index.collection import Collection, Synced
 from ..index.ingest import Ingest
-from ..index.places import covers
+from ..index.places import covers, file_of
 from ..index.points import content_hash
 from ..stores.base import batches
 from .groups import GroupRules, read_rules
@@ -81,7 +81,7 @@ def known_of(collection: Collection | None, address: str) -> Known:
             known.items[brought.origin.item].append(document_id)
         else:
             owner = brought.origin.source if brought else ""
-            known.owners |= {document_id: owner, document_id.partition("#")[0]: owner}
+            known.owners |= {document_id: owner, file_of(document_id): owner}
     return known
 
 
@@ -123,6 +123,7 @@ class Sync:
             self._refuse(self._id(key), why)
         self._plan_removals()
         self.plan.skipped = self._listing.skipped
+        self.plan.warnings += self._listing.warnings
         self.plan.warnings += self._rules.unused(item.key for item in self._listing.items)
         return self.plan
 
@@ -136,9 +137,18 @@ class Sync:
             self.plan.unchanged.append(base)
             self._unchanged.append(item.key)
             self._stale |= self._leftovers[item.key]
+            self._note(item, stored)
             return
         self._read.append(item)
         (self.plan.changed if item.key in self._known.items else self.plan.added).append(base)
+
+    def _note(self, item: Item, stored: Origin) -> None:
+        """Remember what else has changed of an item whose content has not."""
+        noted = replace(stored, validators=item.validators, links=item.links)
+        if noted != stored:
+            for document_id in set(self._known.items[item.key]) - self._leftovers[item.key]:
+                content = self._known.mine[document_id].content_hash
+                self._noted[document_id] = (content, noted)
 
     def _plan_removals(self) -> None:
         """Find what the source no longer has, unless it is not known whether it has it."""
@@ -238,8 +248,10 @@ class Sync:
             name=self._name,
             item=item.key,
             version=item.version,
+            path=item.path,
             documents=documents,
             settings=self._settings(item.key),
+            validators=item.validators,
             links=item.links,
         )
         added: dict[str, JsonValue] = {URL: self._url(item), REVISION: item.revision}

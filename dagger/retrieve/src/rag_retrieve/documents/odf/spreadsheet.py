@@ -7,7 +7,7 @@ from typing import Any
 
 from ..document import LoadedDocument, unreadable
 from ..safe_xml import attribute, children, first, local
-from ..sheets.grid import Cell, Merged
+from ..sheets.grid import Cell, Merged, Place
 from ..sheets.workbook import MAX_CELLS, Sheet, read_workbook
 from ..tabular import ODS
 from .package import Package, open_package
@@ -39,9 +39,10 @@ def _sheet(table: Any, package: Package) -> Sheet:
         sheet.fault = "is hidden"
         return sheet
     merged: list[Merged] = []
+    notes: dict[Place, str] = {}
     empty = cells = width = 0
     for row in _rows(table):
-        found = list(_cells(row, len(sheet.rows) + empty, merged, MAX_CELLS))
+        found = list(_cells(row, len(sheet.rows) + empty, merged, notes, MAX_CELLS))
         times = _times(row, "number-rows-repeated")
         if not found:
             empty += times
@@ -55,7 +56,7 @@ def _sheet(table: Any, package: Package) -> Sheet:
         empty = 0
     for line in sheet.rows:
         line += [Cell()] * (width - len(line))
-    sheet.merged = merged
+    sheet.merged, sheet.notes = merged, notes
     return sheet
 
 
@@ -73,12 +74,16 @@ def _rows(parent: Any) -> Iterator[Any]:
             yield from _rows(child)
 
 
-def _cells(row: Any, number: int, merged: list[Merged], limit: int) -> Iterator[Cell]:
+def _cells(
+    row: Any, number: int, merged: list[Merged], notes: dict[Place, str], limit: int
+) -> Iterator[Cell]:
     """Yield the cells of a row up to the last one that is not empty."""
     column = empty = 0
     for child in children(row, "table-cell", "covered-table-cell"):
         times = min(_times(child, "number-columns-repeated"), limit)
         cell = _cell(child) if local(child) == "table-cell" else Cell()
+        if (note := first(child, "annotation")) is not None:
+            notes[number, column] = " ".join("".join(_texts(one)) for one in children(note, "p"))
         if not cell.text:
             empty += times
             column += times

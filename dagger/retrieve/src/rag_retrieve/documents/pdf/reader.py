@@ -1,4 +1,4 @@
-"""PDF: the text layer, page by page, in reading order. Does no character recognition."""
+"""PDF: the text layer, page by page, in reading order; scanned pages where their text is recognised."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import pypdfium2  # type: ignore[import-untyped]
 
 from rag_kit.text import join_hyphenated
 
+from .. import ocr
 from ..document import LoadedDocument, check_text, stem, tidy, unreadable
+from ..ocr import ScannedLine
 from .furniture import without_furniture
 from .layout import Line, lines_of_page, texts_of
 from .page import PageText, read_page
+from .scan import boxes_of, draw, pieces_of, recognise
 
 PAGE_SEPARATOR = "\n\n"
 MAX_PAGES = 20_000
@@ -23,7 +26,8 @@ MAX_CHARACTERS = 20_000_000  # in all pages; a page of prose has some thousands
 GARBLED_SHARE = 0.3  # of a page's characters that its fonts do not map; above it the page is noise
 MIN_LETTERS = 2  # on a page; one is what is left of a damaged one
 BLANK = "no text on page(s) {}; scanned, or damaged?"
-GARBLED = "page(s) {} have fonts that name no characters, their text is left out; run OCR on them"
+SCANNED = "the text of page(s) {} was recognised in an image; it may hold errors"
+GARBLED = "page(s) {} have fonts that name no characters, their text is left out; scans?"
 DAMAGED = "page(s) {} are damaged and left out"
 COMPLEX = "page(s) {} hold far more than a page does and are left out; print them to a new PDF"
 SHOWN_PAGES = 20  # in a warning
@@ -39,6 +43,7 @@ class _Page(NamedTuple):
     lines: list[Line]
     notes: list[str]
     fault: str = ""
+    scanned: list[ScannedLine] = []  # noqa: RUF012, never changed
 
 
 def read_pdf(name: str, data: bytes) -> list[LoadedDocument]:
@@ -63,6 +68,8 @@ def read_pdf(name: str, data: bytes) -> list[LoadedDocument]:
             )
         finally:
             pdf.close()
+    if ocr.is_available():
+        pages = _with_scans(data, pages)
     date = PDF_DATE.match(modified)
     metadata = {"author": author, "modified": "-".join(filter(None, date.groups())) if date else ""}
     return [_document(name, pages, OFFICE_TITLE.sub("", title), metadata)]
@@ -105,6 +112,24 @@ def _pages(name: str, pdf: Any) -> list[_Page]:
     return pages
 
 
+def _with_scans(data: bytes, pages: list[_Page]) -> list[_Page]:
+    """Return the pages with the text that is recognised on those without any."""
+    blank = [at for at, page in enumerate(pages) if page.fault in (BLANK, GARBLED)]
+    for at in blank[: ocr.MAX_PAGES]:
+        with PDFIUM:  # not kept while a page is recognised, which takes seconds
+            pdf = pypdfium2.PdfDocument(data)
+            page = pdf[at]
+            height = page.get_height()
+            image, scale = draw(page)
+            page.close()
+            pdf.close()
+        lines = recognise(image, scale)
+        if sum(map(str.isalnum, "".join(line.text for line in lines))) >= MIN_LETTERS:
+            found = lines_of_page(pieces_of(lines, height))
+            pages[at] = _Page(found, pages[at].notes, SCANNED, lines)
+    return pages
+
+
 def _page(found: PageText) -> _Page:
     if found.too_complex:
         return _Page([], [], COMPLEX)
@@ -126,12 +151,16 @@ def _document(
         why = "their fonts name no characters" if garbled else "they are probably scanned images"
         unreadable(
             name,
-            f"none of its {len(texts)} pages has text, {why}; "
-            "run OCR on it first (for example with ocrmypdf)",
+            f"none of its {len(texts)} pages has text, {why}; {_way_out()}",
         )
     for warning in warnings:
         LOG.warning("%s: %s", name, warning)
     text, starts = _joined(texts)
+    boxes = [
+        box
+        for page, own, start in zip(pages, texts, starts, strict=True)
+        for box in boxes_of(page.scanned, own, start)
+    ]
     return LoadedDocument(
         name,
         title or stem(name),
@@ -140,16 +169,26 @@ def _document(
         "application/pdf",
         pages=starts,
         metadata={key: value for key, value in metadata.items() if value},
+        boxes=tuple(boxes),
         warnings=warnings,
     )
 
 
 def _warnings(pages: list[_Page]) -> Iterator[str]:
-    for fault in (BLANK, GARBLED, DAMAGED, COMPLEX):
+    for fault in (BLANK, GARBLED, DAMAGED, COMPLEX, SCANNED):
         numbers = [str(number) for number, page in enumerate(pages, 1) if page.fault == fault]
         if numbers:
             more = " and more" if len(numbers) > SHOWN_PAGES else ""
-            yield fault.format(", ".join(numbers[:SHOWN_PAGES]) + more)
+            unread = fault in (BLANK, GARBLED) and not ocr.is_available()
+            hint = f" {ocr.HINT}" if unread else ""
+            yield fault.format(", ".join(numbers[:SHOWN_PAGES]) + more) + hint
+
+
+def _way_out() -> str:
+    """Return how scans are read."""
+    if ocr.is_available():
+        return "nothing was recognised on them"
+    return f"{ocr.HINT}, or run OCR on it first (for example with ocrmypdf)"
 
 
 def _page_text(lines: list[Line], notes: list[str]) -> str:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from python_calamine import (
     CalamineError,
-    CalamineSheet,
     CalamineWorkbook,
     PasswordError,
     SheetTypeEnum,
     SheetVisibleEnum,
 )
 
-from ..archive import OLD_OFFICE, check_office_file
+from ..archive import check_office_file
 from ..document import LoadedDocument, tidy, unreadable
-from ..tabular import XLS, XLSX
-from ..values import number_text
-from .grid import Cell
+from ..ooxml import Package, relation_id
+from ..safe_xml import attribute, children, first
+from ..tabular import XLSX
+from .cells import cell_of, shows_percent
+from .grid import Place
 from .workbook import MAX_CELLS, Sheet, read_workbook
 
-WORKSHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
-REFERENCE = re.compile(rb'<(?:\w+:)?c [^<>]*?\br="([A-Z]{1,3})([0-9]{1,7})"')
-ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
-READ_BYTES = 1 << 20
+WORKBOOK = "xl/workbook.xml"
+REFERENCE = re.compile(
+    rb'<(?:\w+:)?c [^<>]*?\br="([A-Z]{1,3})([0-9]{1,7})"(?:[^<>]*?\bs="([0-9]{1,5})")?'
+)
+ROW = re.compile(rb'<(?:\w+:)?row [^<>]*?\br="([0-9]{1,7})"')
+CELL_TAG = re.compile(rb"<(?:\w+:)?c[\s/>]")
+ROW_TAG = re.compile(rb"<(?:\w+:)?row[\s/>]")
+PERCENTS = ("9", "10")  # formats that every workbook has
+
+
+class _Layout(NamedTuple):
+    """Of a sheet: how many cells its rectangle has, and the cells that show percent."""
+
+    cells: int
+    percents: frozenset[Place]
 
 
 def read_xlsx(name: str, data: bytes) -> list[LoadedDocument]:
@@ -38,114 +48,81 @@ def read_xlsx(name: str, data: bytes) -> list[LoadedDocument]:
         StepError: `document_unreadable`: no workbook, damaged, encrypted, a zip bomb, or empty.
     """
     check_office_file(name, data, kind="Excel workbook", suffix=".xlsx")
-    _check_extent(name, data)
-    return [_read(name, data, XLSX)]
-
-
-def read_xls(name: str, data: bytes) -> list[LoadedDocument]:
-    """Read a workbook of Excel 97 to 2003; one that is an `.xlsx` file by its content as such."""
-    if not data.startswith(OLD_OFFICE):
-        if data.startswith(b"PK"):
-            return read_xlsx(name, data)
-        unreadable(
-            name, "it is not an Excel workbook; save it as .xlsx, or give it its own extension"
-        )
-    return [_read(name, data, XLS)]
-
-
-def _read(name: str, data: bytes, content_type: str) -> LoadedDocument:
+    package = Package(name, data)
+    parts = _parts(package)
+    layouts = _layouts(package, parts)
     try:
         with CalamineWorkbook.from_filelike(io.BytesIO(data)) as workbook:
-            return read_workbook(name, content_type, _sheets(workbook))
+            return [read_workbook(name, XLSX, _sheets(workbook, package, parts, layouts))]
     except PasswordError:
         unreadable(name, "it is encrypted; save a copy without a password")
     except (CalamineError, ValueError, OSError, OverflowError) as error:
         why = tidy(str(error)) or type(error).__name__
-        if ENCRYPTED in data or "detect file format" in why:
-            unreadable(name, "it is encrypted or no workbook; save a copy as .xlsx, no password")
         unreadable(name, f"the workbook is damaged ({why}); save it again as .xlsx")
 
 
-def _sheets(workbook: CalamineWorkbook) -> Iterator[Sheet]:
-    for number, about in enumerate(workbook.sheets_metadata):
-        if about.typ not in (SheetTypeEnum.WorkSheet, SheetTypeEnum.DialogSheet):
-            yield Sheet(about.name, fault="holds no cells")
-        elif about.visible != SheetVisibleEnum.Visible:
-            yield Sheet(about.name, fault="is hidden")
-        else:
-            yield _sheet(about.name, workbook, number)
+def _parts(package: Package) -> list[str]:
+    """Return the part of each sheet, in their order; "" for one that is missing."""
+    if WORKBOOK not in package.names:
+        unreadable(
+            package.name, "it is a zip archive, but no Excel workbook; save it again as .xlsx"
+        )
+    related = package.related(WORKBOOK)
+    listed = package.root(WORKBOOK).iter("{*}sheet")
+    found = (related.get(relation_id(sheet)) for sheet in listed)
+    return [one.part if one is not None and one.part in package.names else "" for one in found]
 
 
-def _sheet(name: str, workbook: CalamineWorkbook, number: int) -> Sheet:
-    try:
-        sheet = workbook.get_sheet_by_index(number)
-    except (CalamineError, ValueError, OSError) as error:
-        return Sheet(name, fault=f"is damaged ({tidy(str(error))})")
-    if sheet.height * sheet.width > MAX_CELLS:
-        return Sheet(name, fault=f"holds over {MAX_CELLS} cells")
-    rows = [[_cell(value) for value in row] for row in sheet.to_python(skip_empty_area=False)]
-    return Sheet(name, rows, _merged(sheet))
+def _layouts(package: Package, parts: list[str]) -> list[_Layout]:
+    """Measure the sheets; refuse cells so far apart that their rectangle does not fit into memory."""
+    styles = _percent_styles(package)
+    layouts = []
+    for part in parts:
+        layout = _layout(package.read(part), styles) if part else _Layout(0, frozenset())
+        if layout.cells > MAX_CELLS:
+            unreadable(
+                package.name,
+                f"its sheet {part!r} reaches over {layout.cells} cells; at most {MAX_CELLS} are "
+                "accepted: delete the stray cells far from the others, or split the sheet",
+            )
+        layouts.append(layout)
+    return layouts
 
 
-def _merged(sheet: CalamineSheet) -> Sequence[tuple[int, int, int, int]]:
-    return [(*first, *last) for first, last in sheet.merged_cell_ranges or []]
+def _layout(xml: bytes, styles: frozenset[bytes]) -> _Layout:
+    rows = max((int(digits) for digits in ROW.findall(xml)), default=0)
+    columns = 0
+    percents: set[Place] = set()
+    named = 0
+    for letters, digits, style in REFERENCE.findall(xml):
+        named += 1
+        column = _column(letters)
+        columns = max(columns, column)
+        rows = max(rows, int(digits))
+        if style in styles:
+            percents.add((int(digits) - 1, column - 1))
+    lines = ROW_TAG.split(xml)
+    if (
+        len(CELL_TAG.findall(xml)) > named
+    ):  # a cell without a reference stands right of the one before
+        columns += max(len(CELL_TAG.findall(line)) for line in lines)
+    return _Layout(max(rows, len(lines) - 1) * columns, frozenset(percents))
 
 
-def _cell(value: Any) -> Cell:
-    """Return a value as a person reads it: 1200.5, 2024-03-15, 14:30, TRUE."""
-    if isinstance(value, str):
-        return Cell(value.strip())
-    if isinstance(value, bool):
-        return Cell(str(value).upper(), is_value=True)
-    if isinstance(value, int | float):
-        return Cell(number_text(value), is_value=True)
-    if isinstance(value, datetime.datetime):
-        clock = value.time().replace(microsecond=0)
-        day = value.date().isoformat()
-        return Cell(f"{day} {_short(clock)}" if clock != datetime.time() else day, is_value=True)
-    if isinstance(value, datetime.time):
-        return Cell(_short(value), is_value=True)
-    return Cell(str(value), is_value=True)
-
-
-def _short(clock: datetime.time) -> str:
-    """Return a time without the seconds where these are 0: 14:30."""
-    return clock.isoformat("seconds" if clock.second else "minutes")
-
-
-def _check_extent(name: str, data: bytes) -> None:
-    """Refuse a workbook with cells so far apart that their rectangle does not fit into memory."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for part in archive.namelist():
-            if WORKSHEET.fullmatch(part) and (cells := _extent(name, archive, part)) > MAX_CELLS:
-                unreadable(
-                    name,
-                    f"its sheet {part!r} reaches over {cells} cells; at most {MAX_CELLS} are "
-                    "accepted: delete the stray cells far from the others, or split the sheet",
-                )
-
-
-def _extent(name: str, archive: zipfile.ZipFile, part: str) -> int:
-    rows = columns = 0
-    rest = b""
-    try:
-        with archive.open(part) as file:
-            while block := file.read(READ_BYTES):
-                text = rest + block
-                for letters, digits in REFERENCE.findall(text):
-                    rows = max(rows, int(digits))
-                    columns = max(columns, _column(letters))
-                rest = text[-200:]
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        unreadable(name, f"the workbook is damaged ({error}); save it again as .xlsx")
-    return rows * columns
+def _percent_styles(package: Package) -> frozenset[bytes]:
+    """Return the styles of cells that show percent, by their number."""
+    if "xl/styles.xml" not in package.names:
+        return frozenset()
+    root = package.root("xl/styles.xml")
+    own = (one for one in root.iter("{*}numFmt") if shows_percent(attribute(one, "formatCode")))
+    formats = {*PERCENTS, *(attribute(one, "numFmtId") for one in own)}
+    styles = first(root, "cellXfs")
+    numbered = enumerate(children(styles, "xf") if styles is not None else ())
+    return frozenset(
+        str(number).encode()
+        for number, style in numbered
+        if attribute(style, "numFmtId") in formats
+    )
 
 
 def _column(letters: bytes) -> int:
@@ -153,3 +130,52 @@ def _column(letters: bytes) -> int:
     for letter in letters:
         number = number * 26 + letter - 64
     return number
+
+
+def _sheets(
+    workbook: CalamineWorkbook, package: Package, parts: list[str], layouts: list[_Layout]
+) -> Iterator[Sheet]:
+    for number, about in enumerate(workbook.sheets_metadata):
+        if about.typ not in (SheetTypeEnum.WorkSheet, SheetTypeEnum.DialogSheet):
+            yield Sheet(about.name, fault="holds no cells")
+        elif about.visible != SheetVisibleEnum.Visible:
+            yield Sheet(about.name, fault="is hidden")
+        elif number >= len(parts) or not parts[number]:
+            yield Sheet(about.name, fault="is missing")
+        else:
+            notes = _notes(package, parts[number])
+            yield _sheet(about.name, workbook, number, layouts[number].percents, notes)
+
+
+def _sheet(
+    name: str,
+    workbook: CalamineWorkbook,
+    number: int,
+    percents: frozenset[Place],
+    notes: dict[Place, str],
+) -> Sheet:
+    try:
+        sheet = workbook.get_sheet_by_index(number)
+    except (CalamineError, ValueError, OSError) as error:
+        return Sheet(name, fault=f"is damaged ({tidy(str(error))})")
+    rows = [
+        [cell_of(value, percent=(row, at) in percents) for at, value in enumerate(values)]
+        for row, values in enumerate(sheet.to_python(skip_empty_area=False))
+    ]
+    merged = [(*top, *bottom) for top, bottom in sheet.merged_cell_ranges or []]
+    return Sheet(name, rows, merged, notes)
+
+
+def _notes(package: Package, part: str) -> dict[Place, str]:
+    """Return the comments on cells, by their place."""
+    found: dict[Place, str] = {}
+    for kind, target in package.related(part).values():
+        if kind == "comments" and target in package.names:
+            for comment in package.root(target).iter("{*}comment"):
+                reference = re.fullmatch(
+                    rb"([A-Z]{1,3})([0-9]{1,7})", attribute(comment, "ref").encode()
+                )
+                text = " ".join("".join(one.text or "" for one in comment.iter("{*}t")).split())
+                if reference and text:
+                    found[int(reference[2]) - 1, _column(reference[1]) - 1] = text
+    return found

@@ -21,6 +21,7 @@ class Cell(NamedTuple):
 
 
 Merged = tuple[int, int, int, int]  # first row and column, last row and column
+Place = tuple[int, int]  # row and column of a cell, from 0
 Rows = Sequence[Sequence[Cell]]
 EMPTY = Cell()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
@@ -12,18 +12,19 @@ from rag_kit.tables import rows
 from ..builder import TextBuilder
 from ..document import LoadedDocument, stem, unreadable
 from ..values import numbers
-from .grid import Cell, Merged, write_sheet
+from .grid import Cell, Merged, Place, write_sheet
 
 MAX_CELLS = 10_000_000  # of one sheet, empty ones between others counted
 
 
 @dataclass
 class Sheet:
-    """A sheet; `fault` says why it is left out."""
+    """A sheet: cells, which are merged, comments on them; `fault` says why it is left out."""
 
     name: str
     rows: list[list[Cell]] = field(default_factory=list)
     merged: Sequence[Merged] = ()
+    notes: Mapping[Place, str] = field(default_factory=dict)
     fault: str = ""
 
 
@@ -43,6 +44,8 @@ def read_workbook(name: str, content_type: str, sheets: Iterable[Sheet]) -> Load
         elif any(cell.text for row in sheet.rows for cell in row):
             builder.heading(1, sheet.name)
             write_sheet(sheet.rows, sheet.merged, builder)
+            for place, note in sheet.notes.items():
+                builder.paragraph(f"Comment on {_name(place)}: {note}")
     if builder.is_empty():
         why = "; ".join(builder.warnings) or "text boxes, charts and embedded files are not read"
         unreadable(name, f"it is empty: no cell of its {len(names)} sheets holds anything ({why})")
@@ -50,6 +53,16 @@ def read_workbook(name: str, content_type: str, sheets: Iterable[Sheet]) -> Load
     document = builder.build(content_type, title=stem(name), metadata=metadata)
     metadata |= _columns(document)
     return document
+
+
+def _name(place: Place) -> str:
+    """Return how people call a cell: B4."""
+    row, column = place
+    letters = ""
+    while column >= 0:
+        letters = chr(ord("A") + column % 26) + letters
+        column = column // 26 - 1
+    return f"{letters}{row + 1}"
 
 
 def _columns(document: LoadedDocument) -> dict[str, JsonValue]:

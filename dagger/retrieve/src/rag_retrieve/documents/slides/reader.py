@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import JsonValue
 
-from ..archive import Parts, check_office_file
+from ..archive import check_office_file
 from ..builder import TextBuilder
 from ..document import LoadedDocument, tidy, unreadable
-from ..safe_xml import attribute, children, first, local, parse_xml
+from ..ooxml import Package, Relation, relation_id
+from ..safe_xml import attribute, children, first, local
 from .shapes import text_of_paragraph, write_shapes
 
 PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
@@ -53,19 +53,19 @@ class _Deck:
 
     def __init__(self, name: str, data: bytes) -> None:
         self._name = name
-        self._parts = Parts(name, data)
+        self._parts = Package(name, data)
         self._footers: set[str] = set()
         self._blank: list[str] = []
         self._unread: Counter[str] = Counter()
 
     def slides(self) -> list[str]:
         """Return the slides' parts in the order in which they are shown."""
-        related = self._related(PRESENTATION)
+        related = self._parts.related(PRESENTATION)
         found = []
-        for listed in self._root(PRESENTATION).iter("{*}sldId"):
-            key = next((value for name, value in listed.attrib.items() if name.endswith("}id")), "")
+        for listed in self._parts.root(PRESENTATION).iter("{*}sldId"):
+            key = relation_id(listed)
             if key in related:
-                found.append(related[key][1])
+                found.append(related[key].part)
         if len(found) > MAX_SLIDES:
             unreadable(self._name, f"it has {len(found)} slides; at most {MAX_SLIDES} are accepted")
         return found
@@ -75,11 +75,11 @@ class _Deck:
         if part not in self._parts.names:
             builder.warnings.append(f"slide {number} is missing and left out")
             return
-        root = self._root(part)
+        root = self._parts.root(part)
         if attribute(root, "show", "1") in ("0", "false"):
             builder.warnings.append(f"slide {number} is hidden and is left out")
             return
-        related = self._related(part)
+        related = self._parts.related(part)
         length = builder.length
         write_shapes(root, builder, self._footers, lambda key: self._target(related, key))
         if builder.length == length and next(iter(root.iter("{*}pic")), None) is not None:
@@ -104,7 +104,7 @@ class _Deck:
         """Return the title of the presentation, and who changed it when."""
         if "docProps/core.xml" not in self._parts.names:
             return "", {}
-        fields = {local(field): tidy(field.text) for field in self._root("docProps/core.xml")}
+        fields = {local(field): tidy(field.text) for field in self._parts.root("docProps/core.xml")}
         found: dict[str, JsonValue] = {
             "author": fields.get("creator", ""), "modified": fields.get("modified", "")[:10]
         }  # fmt: skip
@@ -112,34 +112,16 @@ class _Deck:
         generic = title.lower() in ("powerpoint presentation", "powerpoint-präsentation", "slide 1")
         return "" if generic else title, {key: value for key, value in found.items() if value}
 
-    def _root(self, part: str) -> Any:
-        return parse_xml(self._name, self._parts.read(part), part)
-
-    def _related(self, part: str) -> dict[str, tuple[str, str]]:
-        """Return kind and part of what a part is related to, by id."""
-        folder, base = posixpath.split(part)
-        listing = f"{folder}/_rels/{base}.rels"
-        if listing not in self._parts.names:
-            return {}
-        return {
-            attribute(one, "Id"): (
-                attribute(one, "Type").rpartition("/")[2],
-                posixpath.normpath(posixpath.join("/", folder, attribute(one, "Target"))).lstrip(
-                    "/"
-                ),
-            )
-            for one in self._root(listing)
-            if attribute(one, "TargetMode") != "External"
-        }
-
-    def _target(self, related: dict[str, tuple[str, str]], key: str) -> Any | None:
-        part = related.get(key, ("", ""))[1]
-        return self._root(part) if part in self._parts.names and part.endswith(".xml") else None
+    def _target(self, related: dict[str, Relation], key: str) -> Any | None:
+        part = related[key].part if key in related else ""
+        return (
+            self._parts.root(part) if part in self._parts.names and part.endswith(".xml") else None
+        )
 
     def _notes(self, part: str) -> Iterator[str]:
         if part not in self._parts.names:
             return
-        for shape in self._root(part).iter("{*}sp"):
+        for shape in self._parts.root(part).iter("{*}sp"):
             kind = next(iter(shape.iter("{*}ph")), None)
             if kind is not None and attribute(kind, "type") == "body":
                 yield from filter(None, map(text_of_paragraph, shape.iter("{*}p")))
@@ -147,7 +129,7 @@ class _Deck:
     def _comments(self, part: str) -> Iterator[str]:
         if part not in self._parts.names:
             return
-        for comment in self._root(part).iter("{*}cm", "{*}reply"):
+        for comment in self._parts.root(part).iter("{*}cm", "{*}reply"):
             plain = first(comment, "text")
             rich = first(comment, "txBody")
             lines = [plain.text or ""] if plain is not None else []
