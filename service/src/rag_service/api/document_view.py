@@ -61,7 +61,7 @@ Offsets = Annotated[tuple[Offset, ...], Field(max_length=MAX_SPANS)]
     summary="Read a document in a browser",
     operation_id="view_document",
     response_class=Response,  # not HTMLResponse: failures are JSON
-    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}, JSON: {}}}},
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 async def view_document(
     library: LibraryDep,
