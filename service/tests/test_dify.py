@@ -132,6 +132,17 @@ def test_registration(dify: Dify, guarded: str) -> None:
         ("year", "≤", 2023, {"hours.md"}),
         ("year", "before", 2024, {"hours.md"}),
         ("year", "after", 2023, {"travel.md"}),
+        ("year", "after", 1704067200, set()),
+        ("topic", "contains", "rave", {"travel.md"}),
+        ("topic", "not contains", "rave", {"hours.md", "building.txt"}),
+        ("topic", "start with", "wo", {"hours.md"}),
+        ("topic", "end with", "vel", {"travel.md"}),
+        ("topic", "end with", "trave", set()),
+        ("topic", "empty", None, {"building.txt"}),
+        ("topic", "not empty", "", {"travel.md", "hours.md"}),
+        (["owner", "topic"], "empty", None, {"building.txt"}),
+        (["owner", "topic"], "not empty", None, {"travel.md", "hours.md"}),
+        (["owner", "topic"], "contains", "fin", {"travel.md"}),
         (["owner", "topic"], "is", "finance", {"travel.md"}),
         (["owner", "topic"], "is not", "work", {"travel.md", "building.txt"}),
     ],
@@ -140,6 +151,30 @@ def test_conditions(dify: Dify, name: Any, operator: str, value: Any, documents:
     check = {"name": name, "comparison_operator": operator, "value": value}
 
     assert names(dify.find("default", QUESTION, **condition(check))) == documents
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "stored", "passes"),
+    [
+        ("before", "2024-03-15", "2024-03-14", True),
+        ("before", "2024-03-15", "2024-03-15", False),
+        ("after", 1710460800, "2024-03-16", True),  # 2024-03-15 in seconds
+        ("after", 1710460800, "2024-03-14T23:00", False),
+        ("after", "2024-03-15", 1710547200, True),
+        ("before", "2024-03-15T12:00:00+00:00", 1710460800, True),
+        ("before", 1710460800.5, 1710460800, True),
+        ("before", 10**18, "2024-03-14", False),  # no year there is
+    ],
+)
+def test_times_are_seconds_or_dates(operator: str, value: Any, stored: Any, passes: bool) -> None:
+    """Dify sends seconds; metadata has either."""
+    from rag_retrieve.search.filters import matches, parse_filters
+    from rag_service.api.dify import MetadataCheck, MetadataCondition, to_filters
+
+    check = MetadataCheck(name="at", comparison_operator=operator, value=value)
+    condition = parse_filters(to_filters(MetadataCondition(conditions=[check])))
+
+    assert condition is not None and matches(condition, {"at": stored}) is passes
 
 
 def test_and_or(dify: Dify) -> None:
@@ -158,14 +193,13 @@ def test_and_or(dify: Dify) -> None:
     ("check", "field"),
     [
         ({"name": "a", "comparison_operator": operator, "value": "x"}, "comparison_operator")
-        for operator in (
-            *("contains", "not contains", "start with", "end with", "empty", "not empty"),
-            "like",
-        )
+        for operator in ("like", "matches", "")
     ]
     + [
         ({"name": "a", "comparison_operator": ">", "value": "x"}, "value"),
-        ({"name": "a", "comparison_operator": "before", "value": "2024-01-01"}, "value"),
+        ({"name": "a", "comparison_operator": "before", "value": "yesterday"}, "value"),
+        ({"name": "a", "comparison_operator": "contains", "value": ""}, "value"),
+        ({"name": "a", "comparison_operator": "end with"}, "value"),
         ({"name": "a", "comparison_operator": "is"}, "value"),
         ({"name": "a", "comparison_operator": "in", "value": []}, "value"),
         ({"name": "$or", "comparison_operator": "is", "value": "x"}, "name"),

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 from service_kit import QUESTION, LLMStub, environment, serving, settings
 
 from rag_pipeline.steps.local import open_local
@@ -476,6 +477,56 @@ def test_a_stream_that_breaks_ends_in_an_error(answering: openai.OpenAI, model: 
     assert "[DONE]" not in raw
 
 
+class Signature(BaseModel):
+    """What a client wants to know."""
+
+    who: str
+    limits: list[int]
+
+
+def test_an_answer_in_the_form_of_a_schema(answering: openai.OpenAI, model: LLMStub) -> None:
+    """The model gets the schema; its JSON is whole, arrays of numbers too; its texts cite."""
+    model.script = [model.text('{"who": "The finance director [1] [9]", ', '"limits": [1, 2000]}')]
+
+    answer = answering.chat.completions.parse(
+        model="rag", messages=ASKED, response_format=Signature
+    )
+
+    sent = model.bodies[-1]["response_format"]
+    assert sent["json_schema"]["schema"]["required"] == ["who", "limits"]
+    assert answer.choices[0].message.parsed == Signature(
+        who="The finance director [1]", limits=[1, 2000]
+    )
+    extra = answer.model_extra or {}
+    assert [citation["document_id"] for citation in extra["citations"]] == ["travel.md"]
+
+
+def test_what_is_no_json_is_an_error_and_what_is_not_known_a_refusal(
+    answering: openai.OpenAI, model: LLMStub
+) -> None:
+    model.script = [model.text("The finance director [1].")]
+    with pytest.raises(openai.APIStatusError, match="did not answer in JSON") as failed:
+        answering.chat.completions.parse(model="rag", messages=ASKED, response_format=Signature)
+    assert failed.value.code == "llm_bad_response"
+
+    unknown = answering.chat.completions.parse(
+        model="rag",
+        messages=NO_ANSWER,  # type: ignore[arg-type]
+        response_format=Signature,
+        extra_body={"filters": {"year": 1}},
+    )
+    message = unknown.choices[0].message
+    assert message.parsed is None and message.content is None and message.refusal
+
+
+def test_without_a_model_a_schema_is_refused(client: openai.OpenAI) -> None:
+    """It is said which setting is missing."""
+    with pytest.raises(openai.APIStatusError, match="RAG_LLM_BASE_URL") as failed:
+        client.chat.completions.parse(model="rag", messages=ASKED, response_format=Signature)
+
+    assert (failed.value.code, failed.value.param) == ("not_supported", "generate.response_format")
+
+
 @pytest.mark.parametrize("name", SIDE_TASK_BODIES)
 def test_a_side_task_is_the_models_alone(
     answering: openai.OpenAI, model: LLMStub, name: str
@@ -538,7 +589,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n": 2}, "n"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"logprobs": True}, "logprobs"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format"),
+    ({"response_format": {"type": "json_schema"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"schema": 1}}}, "response_format"),
     ({"stop": 5}, "stop"),
     ({"stop": ["x"] * 17}, "stop"),
     ({"tool_choice": "required", "tools": [CALL]}, "tools"),

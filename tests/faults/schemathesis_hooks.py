@@ -31,7 +31,16 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if "/chat/" in case.operation.path:
         body["messages"] = [{"role": "user", "content": "Who signs?"}]
         body["collection"] = None  # not another one than the model's
-    elif not body.get("query") and "documents" not in body and "files" not in body:
+        body["response_format"] = None  # needs a model
+    elif case.operation.path.endswith("/responses"):
+        body["input"] = "Who signs?"
+        for name in ("collection", "previous_response_id", "text", "tools"):
+            body[name] = None
+    elif case.operation.path.endswith("/file_batches"):
+        body["file_ids"] = ["file-0"]  # at least one
+    elif case.operation.path.endswith("/embeddings"):
+        body["dimensions"] = None  # not another number than the embedder's
+    elif not body.get("query") and not {"documents", "files", "file"} & set(body):
         body["query"] = "Who signs?"
 
 

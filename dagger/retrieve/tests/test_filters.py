@@ -55,6 +55,7 @@ def parsed(raw: Any) -> Condition:
         ({"tags": {"$contains": []}}, "filters.tags.$contains", "a list that is empty"),
         ({"tags": {"$contains": {}}}, "filters.tags.$contains", "an object"),
         ({"name": {"$startsWith": 1}}, "filters.name.$startsWith", "text that is not empty"),
+        ({"name": {"$endsWith": ""}}, "filters.name.$endsWith", "text that is not empty"),
         ({"year": {"$gt": float("nan")}}, "filters.year.$gt", "finite"),
         ({"year": float("inf")}, "filters.year", "finite"),
         ({"id": 2**63}, "filters.id", "beyond 64 bits"),
@@ -162,6 +163,10 @@ MEANING = [
     ({"x": {"$startsWith": "man"}}, {"x": "manual"}, True),
     ({"x": {"$startsWith": "man"}}, {"x": "a manual"}, False),
     ({"x": {"$not": {"$startsWith": "man"}}}, {}, True),
+    ({"x": {"$endsWith": "ual"}}, {"x": "manual"}, True),
+    ({"x": {"$endsWith": "ual"}}, {"x": "manuals"}, False),
+    ({"x": {"$endsWith": "1"}}, {"x": 1}, False),
+    ({"x": {"$endsWith": "b"}}, {"x": ["a", "ab"]}, True),
     ({"x": {"$exists": True}}, {"x": 0}, True),
     ({"x": {"$exists": True}}, {"x": None}, True),
     ({"x": {"$exists": True}}, {"x": []}, False),
@@ -247,7 +252,9 @@ OPERATIONS = st.one_of(
     st.tuples(st.sampled_from(["$eq", "$ne"]), SCALARS),
     st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.sampled_from(NUMBERS)),
     st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.sampled_from(WORDS)),
-    st.tuples(st.sampled_from(["$contains", "$startsWith"]), st.sampled_from(WORDS[1:])),
+    st.tuples(
+        st.sampled_from(["$contains", "$startsWith", "$endsWith"]), st.sampled_from(WORDS[1:])
+    ),
     st.tuples(st.just("$exists"), st.booleans()),
     st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(SCALARS, min_size=1, max_size=4)),
 )

@@ -6,7 +6,8 @@ judged: the sentence that shares the most words with it is named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rag_kit.passages import Citation, Context
@@ -63,6 +64,42 @@ def verify(text: str, contexts: Sequence[Context], quotes: Sequence[Quote] | Non
     uncited = sum(not claim.markers and bool(words(claim.text)) for claim in claims)
     check = CitationCheck(removed_markers=removed, uncited_sentences=uncited)
     return Verified(text, citations, check, warnings)
+
+
+def verify_json(text: str, contexts: Sequence[Context]) -> Verified:
+    """Verify the citations in the texts of an answer that is JSON; its numbers and arrays stay.
+
+    Args:
+        text: The answer.
+        contexts: The passages that may be cited.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    known = frozenset(context.marker for context in contexts)
+    data = json.loads(text)
+    verified = verify("\n\n".join(_texts(data)), contexts, None)
+    if verified.check.removed_markers:
+        text = json.dumps(_with_texts(data, known), ensure_ascii=False)
+    return verified._replace(text=text)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield the texts in a JSON value, without the names of its fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _with_texts(value: object, known: frozenset[int]) -> object:
+    """Return a JSON value whose texts have no unknown numbers."""
+    if isinstance(value, str):
+        return _normalise(value, known)[0]
+    if isinstance(value, dict):
+        return {name: _with_texts(inner, known) for name, inner in value.items()}
+    return [_with_texts(inner, known) for inner in value] if isinstance(value, list) else value
 
 
 def _normalise(text: str, known: frozenset[int]) -> tuple[str, list[int]]:

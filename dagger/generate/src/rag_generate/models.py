@@ -56,6 +56,11 @@ class GenerateOptions(BaseModel):
         description="An answer of a model that cites no passage: give the no-context text instead, "
         "or pass it on with the warning `no_citations`; null: the step's setting.",
     )
+    response_format: dict[str, JsonValue] | None = Field(
+        None,
+        description="The form of a model's answer, as OpenAI's API has it: json_schema or json_object; "
+        "the answer is then JSON, numbers in its texts cite passages, and it need not cite.",
+    )
     allow_degraded: bool = Field(
         False,
         description="When the model fails before its first word: answer with the passages' own "

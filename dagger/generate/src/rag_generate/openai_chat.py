@@ -240,6 +240,8 @@ class OpenAIChat:
         }
         if options.seed is not None:
             body["seed"] = options.seed
+        if options.response_format is not None:
+            body["response_format"] = options.response_format
         request_id = (request.model_extra or {}).get("request_id")
         if isinstance(request_id, str) and _HEADER.fullmatch(request_id):
             body["extra_headers"] = {"X-Request-Id": request_id}

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from rag_kit.errors import StepError
 from rag_kit.request import clean
 
-from .citations import verify
+from .citations import Verified, verify, verify_json
 from .generator import Draft, Generator, Restart
 from .markers import find_markers
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
@@ -230,7 +230,8 @@ class _Outlet:
 
 def _must_cite(request: GenerateRequest) -> bool:
     """Whether a model's answer is withheld when it cites no passage."""
-    return request.generate.on_no_citations != "warn" and request.no_context != "answer"
+    free = request.no_context == "answer" or request.generate.response_format is not None
+    return request.generate.on_no_citations != "warn" and not free
 
 
 def _write(
@@ -265,6 +266,13 @@ def _choose(
             f"generate.target: no generator '{name[:80]}' is configured; "
             f"there is {', '.join(sorted(generators))}",
             param="generate.target",
+        )
+    if request.generate.response_format is not None and generators[name].model is None:
+        raise StepError(
+            "not_supported",
+            f"generate.response_format: the generator '{name}' writes the passages' own sentences; a "
+            "language model is needed, which the operator sets with RAG_LLM_BASE_URL and RAG_LLM_MODEL",
+            param="generate.response_format",
         )
     return generators[name]
 
@@ -305,7 +313,7 @@ def _respond(
         return _no_context(
             request, generator, no_context_text, reason, draft=draft, support=support
         )
-    verified = verify(draft.text, request.contexts, draft.quotes)
+    verified = _verified(request, draft)
     free = request.no_context == "answer"
     if draft.finish_reason == "stop" and not free and is_refusal(verified, no_context_text):
         return _no_context(
@@ -336,6 +344,20 @@ def _respond(
         warnings=warnings,
         provenance=_provenance(request, generator),
     )
+
+
+def _verified(request: GenerateRequest, draft: Draft) -> Verified:
+    """Return a draft with verified citations; raises `llm_bad_response` when it should be JSON and is not."""
+    if request.generate.response_format is None or draft.finish_reason != "stop":
+        return verify(draft.text, request.contexts, draft.quotes)
+    try:
+        return verify_json(draft.text, request.contexts)
+    except ValueError:
+        raise StepError(
+            "llm_bad_response",
+            "generate.response_format: the model did not answer in JSON; it may not be able to",
+            param="generate.response_format",
+        ) from None
 
 
 def _no_context(

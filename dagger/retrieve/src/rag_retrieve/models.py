@@ -80,7 +80,7 @@ class RetrieveRequest(StepRequest):
     filters: dict[str, JsonValue] | None = Field(
         None,
         description='Conditions on metadata, e.g. {"year": {"$gte": 2024}}; operators $eq $ne $gt '
-        "$gte $lt $lte $in $nin $contains $startsWith $exists $and $or $not.",
+        "$gte $lt $lte $in $nin $contains $startsWith $endsWith $exists $and $or $not.",
     )
     min_score: float | None = Field(
         None, description="Drop results whose `score` is lower; the scale depends on the mode."

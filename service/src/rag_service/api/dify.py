@@ -6,6 +6,7 @@ Errors on this path have `error_code` and `error_msg` beside the envelope, see `
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import pydantic_core
@@ -22,20 +23,16 @@ from ..http.openapi import USUAL, failures
 from ..http.requests import NOT_BLANK, otherwise, takes
 from .dependencies import ServiceDep, json_body
 
-TEXT = {"is": "$eq", "is not": "$ne"}
+VALUES = {"is": "$eq", "is not": "$ne"}
 LISTS = {"in": "$in", "not in": "$nin"}
-NUMBERS = {
-    "=": "$eq",
-    "≠": "$ne",
-    ">": "$gt",
-    "<": "$lt",
-    "≥": "$gte",
-    "≤": "$lte",
-    "before": "$lt",
-    "after": "$gt",
-}
-NEGATIVE = ("$ne", "$nin")
-UNSUPPORTED = ("contains", "not contains", "start with", "end with", "empty", "not empty")
+NUMBERS = {"=": "$eq", "≠": "$ne", ">": "$gt", "<": "$lt", "≥": "$gte", "≤": "$lte"}
+PARTS = {"contains": "$contains", "start with": "$startsWith", "end with": "$endsWith"}
+TIMES = {"before": "$lt", "after": "$gt"}
+NO_PART = "not contains"
+PRESENCE = ("empty", "not empty")
+NEGATIVE = ("is not", "not in", "≠", NO_PART, "empty")
+"""Of several fields, all must fulfil these."""
+OPERATORS = (*VALUES, *LISTS, *NUMBERS, *PARTS, NO_PART, *TIMES, *PRESENCE)
 
 
 class RetrievalSetting(BaseModel):
@@ -57,7 +54,7 @@ class MetadataCheck(BaseModel):
     name: Annotated[str | list[str], otherwise("send a field's name, or a list of them")] = Field(
         description="A field; of several, any may fulfil it."
     )
-    comparison_operator: str = Field(description="is, is not, in, not in, =, ≠, >, <, ≥, ≤, …")
+    comparison_operator: str = Field(description=", ".join(OPERATORS))
     value: Annotated[
         str | int | float | list[str | int | float] | None,
         otherwise("send a text, a number or a list of them"),
@@ -172,42 +169,83 @@ def _check(check: MetadataCheck, where: str) -> dict[str, Any]:
     if not names or any(not name or name.startswith("$") for name in names):
         text = f"{where}.name: name a metadata field"
         raise StepError("invalid_request", text, param=f"{where}.name")
-    operator, value = _comparison(check, where)
-    checks = [{name: {operator: value}} for name in names]
+    checks = [_comparison(name, check, where) for name in names]
     if len(checks) == 1:
         return checks[0]
-    return {"$and" if operator in NEGATIVE else "$or": checks}
+    return {"$and" if check.comparison_operator in NEGATIVE else "$or": checks}
 
 
-def _comparison(check: MetadataCheck, where: str) -> tuple[str, Any]:
-    """Return the operator and value of our filters; text is compared as text, numbers as numbers."""
+def _comparison(name: str, check: MetadataCheck, where: str) -> dict[str, Any]:
+    """Return the condition on one field; text is compared as text, numbers as numbers."""
     operator, value = check.comparison_operator, check.value
-    if operator in TEXT:
+    if operator in VALUES:
         if isinstance(value, list) or value is None:
             raise _wrong(where, f"{operator!r} takes one value")
-        return TEXT[operator], value
+        return {name: {VALUES[operator]: value}}
     if operator in LISTS:
-        values = value.split(",") if isinstance(value, str) else value
-        if not isinstance(values, list) or not values:
-            raise _wrong(where, f"{operator!r} takes a list")
-        return LISTS[operator], [one.strip() if isinstance(one, str) else one for one in values]
+        return {name: {LISTS[operator]: _list(value, operator, where)}}
     if operator in NUMBERS:
-        return NUMBERS[operator], _number(value, operator, where)
-    known = ", ".join([*TEXT, *LISTS, *NUMBERS])
-    reason = "cannot be searched here" if operator in UNSUPPORTED else "is not known"
-    text = f"the comparison {operator[:40]!r} {reason}; use one of: {known}"
+        return {name: {NUMBERS[operator]: _number(value, operator, where)}}
+    if operator in PARTS:
+        return {name: {PARTS[operator]: _text(value, operator, where)}}
+    if operator == NO_PART:
+        return {name: {"$not": {PARTS["contains"]: _text(value, operator, where)}}}
+    if operator in TIMES:
+        return {"$or": [{name: {TIMES[operator]: one}} for one in _times(value, operator, where)]}
+    if operator == "empty":
+        return {"$or": [{name: {"$exists": False}}, {name: {"$in": ["", None]}}]}
+    if operator == "not empty":
+        return {name: {"$exists": True, "$nin": ["", None]}}
+    known = ", ".join(OPERATORS)
+    text = f"the comparison {operator[:40]!r} is not known; use one of: {known}"
     raise _wrong(where, text, "comparison_operator")
 
 
-def _number(value: object, operator: str, where: str) -> int | float:
+def _list(value: Any, operator: str, where: str) -> list[Any]:
+    values = value.split(",") if isinstance(value, str) else value
+    if not isinstance(values, list) or not values:
+        raise _wrong(where, f"{operator!r} takes a list")
+    return [one.strip() if isinstance(one, str) else one for one in values]
+
+
+def _text(value: Any, operator: str, where: str) -> str:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise _wrong(where, f"{operator!r} takes a text that is not empty")
+
+
+def _number(value: Any, operator: str, where: str, hint: str = "") -> int | float:
     if isinstance(value, (int, float)):
         return value
     if isinstance(value, str):
         for kind in (int, float):
             with suppress(ValueError):
                 return kind(value)
-    hint = "; a date is seconds since 1970" if operator in ("before", "after") else ""
     raise _wrong(where, f"{operator!r} takes a number{hint}")
+
+
+def _times(value: Any, operator: str, where: str) -> list[int | float | str]:
+    """Return a point in time as metadata may have it: seconds since 1970, and a date."""
+    if isinstance(value, str) and parse_iso(value) is not None:
+        date = parse_iso(value)
+        assert date is not None
+        return [date.timestamp(), value]
+    seconds = _number(value, operator, where, ", seconds since 1970, or a date like 2024-03-15")
+    try:
+        return [seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")]
+    except (OverflowError, ValueError, OSError):
+        return [seconds]
+
+
+def parse_iso(text: str) -> datetime | None:
+    """Return a date and time in ISO 8601, of UTC where it names no zone; None for another text."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _wrong(where: str, text: str, field: str = "value") -> StepError:

@@ -60,7 +60,8 @@ Offsets = Annotated[tuple[Offset, ...], Field(max_length=MAX_SPANS)]
     "/v1/documents/{document_id:path}/view",
     summary="Read a document in a browser",
     operation_id="view_document",
-    response_class=HTMLResponse,
+    response_class=Response,  # not HTMLResponse: failures are JSON
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 async def view_document(
     library: LibraryDep,

@@ -43,6 +43,7 @@ from .openai_input import (
     long_note,
     model_names,
     read_conversation,
+    structure_of,
     to_collection,
     to_question,
     unknown_model,
@@ -60,7 +61,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "audio": (),
     "logit_bias": ({},),
     "logprobs": (False,),
@@ -111,6 +111,11 @@ class ChatRequest(SearchFields):
         str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None,
         otherwise(f"send a text, or a list of at most {MAX_STOPS} texts"),
     ] = Field(None, description="Texts at which the answer ends, without them.")
+    response_format: dict[str, JsonValue] | None = Field(
+        None,
+        description='{"type": "json_schema", "json_schema": {"name", "schema"}} or {"type": '
+        '"json_object"}, where a language model is configured; or {"type": "text"}.',
+    )
 
 
 class Completion(BaseModel):
@@ -201,6 +206,7 @@ def _options(body: ChatRequest) -> dict[str, Any]:
         "temperature": body.temperature,
         "seed": body.seed,
         "max_answer_tokens": min(longest, MAX_ANSWER_TOKENS) if longest else None,
+        "response_format": structure_of(body.response_format, "response_format"),
     }
 
 
@@ -267,6 +273,7 @@ class Completions:
             **({"usage": None} if usage else {}),
         }
         self._usage = usage
+        self._structured = structure_of(body.response_format, "response_format") is not None
         self._stop = StopSequences(body.stop)
         self._sent = ""
         self._results: list[Any] = []
@@ -274,10 +281,12 @@ class Completions:
     def whole(self, answer: dict[str, Any]) -> bytes:
         """Return a `RagResponse` as one completion."""
         answer = self._stop.applied(answer)
+        # where JSON was asked for, a plain text is no answer
+        refused = self._structured and answer["finish_reason"] in ("no_context", "filtered")
         message = {
             "role": "assistant",
-            "content": answer["answer"],
-            "refusal": None,
+            "content": None if refused else answer["answer"],
+            "refusal": answer["answer"] if refused else None,
             "annotations": list(url_citations(answer["answer"], answer["citations"])),
         }
         choice = {

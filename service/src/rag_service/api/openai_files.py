@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -27,13 +28,18 @@ router = APIRouter(
 )
 
 MAX_FIELDS = 16
+PURPOSE = "^[ -~]{1,64}$"
 UPLOAD = {
     "schema": {
         "type": "object",
         "required": ["file"],
         "properties": {
             "file": {"type": "string", "format": "binary"},
-            "purpose": {"type": "string", "description": "Returned as it is; default: assistants."},
+            "purpose": {
+                "type": "string",
+                "pattern": PURPOSE,
+                "description": "Returned as it is; default: assistants.",
+            },
         },
     }
 }
@@ -101,8 +107,8 @@ async def upload_file(
         if not isinstance(file, UploadFile):
             text = "file: the form holds no file; send one in the field `file`"
             raise StepError("invalid_request", text, param="file")
-        if not isinstance(purpose, str) or not 0 < len(purpose) <= 64 or not purpose.isprintable():
-            text = "purpose: send 1 to 64 printable characters, e.g. assistants"
+        if not isinstance(purpose, str) or not re.fullmatch(PURPOSE, purpose):
+            text = "purpose: send 1 to 64 printable ASCII characters, e.g. assistants"
             raise StepError("invalid_request", text, param="purpose")
         warned(response, [name for name in form if name not in ("file", "purpose")])
         name = safe_name(file.filename or "")

@@ -313,6 +313,32 @@ def to_question(
         raise StepError("invalid_request", text, param=theirs) from None
 
 
+def structure_of(given: Mapping[str, Any] | None, where: str) -> dict[str, Any] | None:
+    """Return the form of an answer as `generate` takes it; None for plain text.
+
+    Args:
+        given: `response_format` of a chat, `text.format` of a response.
+        where: Its place in the request, for errors.
+
+    Raises:
+        StepError: `invalid_request`, it is no form there is.
+    """
+    kind = (given or {}).get("type", "text")
+    if given is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": kind}
+    inner = given.get("json_schema", {k: v for k, v in given.items() if k != "type"})
+    if (
+        kind != "json_schema"
+        or not isinstance(inner, dict)
+        or not isinstance(inner.get("schema"), dict)
+    ):
+        text = f"{where}: send json_schema with a name and a schema, json_object, or text"
+        raise StepError("invalid_request", text, param=where)
+    return {"type": kind, "json_schema": {"name": "answer", **inner}}
+
+
 # -- answers --------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ from .openai_input import (
     is_side_task,
     long_note,
     read_conversation,
+    structure_of,
     to_collection,
     to_question,
     warned,
@@ -104,7 +105,7 @@ class TextOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    format: dict[str, JsonValue] | None = Field(None, description='{"type": "text"}.')
+    format: dict[str, JsonValue] | None = Field(None, description="As `response_format` of a chat.")
 
 
 def _other_parameters(schema: dict[str, Any]) -> None:
@@ -266,6 +267,7 @@ async def create_response(
     options = {
         "temperature": body.temperature,
         "max_answer_tokens": min(longest, MAX_ANSWER_TOKENS) if longest else None,
+        "response_format": structure_of(body.text.format if body.text else None, "text.format"),
     }
     writer = Writer(body, kept, conversation, caller)
     if is_side_task(conversation, service):
@@ -437,7 +439,7 @@ class Writer:
             "previous_response_id": body.previous_response_id,
             "store": body.store is not False,
             "temperature": body.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": (body.text and body.text.format) or {"type": "text"}},
             "tool_choice": "auto",
             "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or []],
             "top_p": None,

@@ -16,8 +16,8 @@ A filter is a JSON object in the style of MongoDB. Its meaning, exactly:
 * `$gt $gte $lt $lte` with a number compare numbers; with text they compare text. Text that is a date,
   on both sides, compares as one, by the precision of the operand: 2024-03-15T10:00 is `$lte`
   "2024-03-15" (see `dates`). Other text compares by code points, case matters.
-* `$contains` and `$startsWith` take text that is a part, or the beginning, of a text. `$contains` with a
-  number is `$eq`; with a list it means each of the list.
+* `$contains`, `$startsWith` and `$endsWith` take text that is a part, the beginning or the end of a text.
+  `$contains` with a number is `$eq`; with a list it means each of the list.
 * `$exists` takes true or false; a field that is null exists, one that is an empty list does not.
 
 `matches` is that meaning in Python; each store translates the tree to its native filter, and a
@@ -43,9 +43,12 @@ MAX_FIELD = 256  # characters in a field's path
 EXACT_INTEGER = 2**53  # from here a 64-bit float no longer tells neighbouring integers apart
 
 Scalar: TypeAlias = str | int | float | bool | None
-Op: TypeAlias = Literal["eq", "gt", "gte", "lt", "lte", "in", "contains", "starts", "exists"]
+Op: TypeAlias = Literal[
+    "eq", "gt", "gte", "lt", "lte", "in", "contains", "starts", "ends", "exists"
+]
 
-OPERATORS = "$eq $ne $gt $gte $lt $lte $in $nin $contains $startsWith $exists $not"
+OPERATORS = "$eq $ne $gt $gte $lt $lte $in $nin $contains $startsWith $endsWith $exists $not"
+PARTS: dict[str, Op] = {"$startsWith": "starts", "$endsWith": "ends"}
 NOTHING = "\0"  # a text that no metadata holds
 
 
@@ -162,7 +165,7 @@ def without_text(condition: Condition, texts: Mapping[str, Collection[str]]) -> 
 
 def _is_textual(compare: Compare) -> bool:
     is_order = compare.op in ("gt", "gte", "lt", "lte") and isinstance(compare.value, str)
-    return is_order or compare.op in ("contains", "starts")
+    return is_order or compare.op in ("contains", *PARTS.values())
 
 
 def is_number(value: object) -> bool:
@@ -190,9 +193,14 @@ def _holds(found: Any, op: Op, value: Any) -> bool:
         return any(_equal(found, one) for one in value)
     if op == "eq":
         return _equal(found, value)
-    if op in ("contains", "starts"):
-        return isinstance(found, str) and (
-            value in found if op == "contains" else found.startswith(value)
+    if op in ("contains", *PARTS.values()):
+        return (
+            isinstance(found, str)
+            and {
+                "contains": value in found,
+                "starts": found.startswith(value),
+                "ends": found.endswith(value),
+            }[op]
         )
     order = _order(found, value)
     return order is not None and {
@@ -297,8 +305,8 @@ def _operator(field: str, op: str, value: Any, where: str, depth: int) -> Condit
         if not isinstance(value, bool):
             raise _bad(where, f"must be true or false, but got {_kind(value)}")
         return Compare(field, "exists", value)
-    if op == "$startsWith":
-        return Compare(field, "starts", _part(value, where))
+    if op in PARTS:
+        return Compare(field, PARTS[op], _part(value, where))
     if op == "$contains":
         is_list = isinstance(value, list)
         parts = _scalars(value, where) if is_list else [_scalar(value, where)]
