@@ -250,14 +250,14 @@ class Files:
 
     def attachments(self, store: str) -> list[Attachment]:
         """Return what is attached to a vector store, oldest first."""
-        return self._attachments("store = ?", store)
+        order = "SELECT * FROM attachments WHERE store = ? ORDER BY created, rowid"
+        return self._attachments(order, store)
 
     def attachments_of(self, file_id: str) -> list[Attachment]:
         """Return where a file is attached."""
-        return self._attachments("file = ?", file_id)
+        return self._attachments("SELECT * FROM attachments WHERE file = ?", file_id)
 
-    def _attachments(self, condition: str, value: str) -> list[Attachment]:
-        query = f"SELECT * FROM attachments WHERE {condition} ORDER BY created, rowid"  # noqa: S608
+    def _attachments(self, query: str, value: str) -> list[Attachment]:
         return [
             Attachment(store, file, job, batch, json.loads(attributes), created)
             for store, file, job, batch, attributes, created in self._rows(query, value)
