@@ -11,12 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_kit import serving, settings
+from service_kit import QUESTION, serving, settings
 
 from rag_kit.reports import StoredDocument
 from rag_service.api.document_view import BEFORE, WHOLE, to_page
-from rag_service.links import Links
+from rag_service.links import Links, Signer
 
+SECRET = "a secret that signs links"
 BOARD, HR = "k-board-0123456789abcdef", "k-hr-0123456789abcdef0"
 KEYS = json.dumps(
     [
@@ -72,7 +73,7 @@ def document(text: str, pages: list[int] | None = None, **more: str) -> StoredDo
 
 
 def shown(given: StoredDocument, page: int | None = None, *spans: tuple[int, int]) -> Page:
-    return Page(bytes(to_page(given, "default", page, spans).body).decode())
+    return Page(bytes(to_page(given, {"collection": "default"}, page, spans).body).decode())
 
 
 def test_what_is_quoted_is_marked_and_has_the_focus(http: httpx.Client) -> None:
@@ -151,7 +152,7 @@ def test_a_place_that_is_gone_is_said(page: int | None, spans: list[tuple[int, i
 def test_threat_prompt_injection_markup_of_a_document_stays_text(text: str) -> None:
     """In its text, its title and its source; and no script could run."""
     given = document(text, title=f"T {text}", source=f"s/{text}")
-    response = to_page(given, "default", None, [(0, 3)])
+    response = to_page(given, {"collection": "default"}, None, [(0, 3)])
     page = Page(bytes(response.body).decode())
 
     assert page.text == text
@@ -220,13 +221,15 @@ def guarded(
         {"document_id": "tables/view", "text": "A view of the lake."},
     ]
     with (
-        serving(settings(api_keys=KEYS), home=home) as url,
+        serving(settings(api_keys=KEYS, link_secret=SECRET), home=home) as url,
         httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
     ):
         board = {"authorization": f"Bearer {BOARD}"}
         added = client.post("/v1/documents", json={"documents": documents}, headers=board)
         assert added.status_code == 200
-        yield lambda path, key: client.get(path, headers={"authorization": f"Bearer {key}"})
+        yield lambda path, key: client.get(
+            path, headers={"authorization": f"Bearer {key}"} if key else {}
+        )
 
 
 def test_a_document_whose_id_ends_like_a_view_is_still_shown(
@@ -237,6 +240,52 @@ def test_a_document_whose_id_ends_like_a_view_is_still_shown(
     assert "A view" in Page(guarded("/v1/documents/tables/view/view", BOARD).text).text
     missing = guarded("/v1/documents/nowhere/view", BOARD).json()["error"]
     assert "'nowhere'" in missing["message"]
+
+
+def test_a_signed_link_opens_one_document_without_a_key(
+    guarded: Callable[[str, str], httpx.Response],
+) -> None:
+    """That of a citation; another document, collection, end or use of it wants a key as before."""
+    signer = Signer(SECRET, 60)
+    link = Links("", signer=signer).document("pay", "default").removesuffix("#cited")
+    other = Links("", signer=Signer("another secret of 16", 60)).document("pay", "default")
+    past = Links("", signer=Signer(SECRET, -1)).document("pay", "default")
+    nested = Links("", signer=signer).document("tables", "default")
+
+    opened = guarded(link, "")
+    assert opened.status_code == 200 and "Pay." in opened.text
+    assert guarded(f"{link}&start=0&end=3", "").status_code == 200
+    assert guarded(nested, "").status_code == 404
+    refused = (
+        *(other, past, link.replace("/pay/", "/travel.md/"), link.replace("=default", "=hr")),
+        *(link.replace("/view", ""), f"{link}&collection=hr", f"{link}&signature=x"),
+        *(
+            link.replace("expires=", "expires=1"),
+            link[:-1],
+            link.replace("signature=", "signature=é"),
+        ),
+    )
+    assert {path: guarded(path, "").status_code for path in refused} == dict.fromkeys(refused, 401)
+
+
+def test_a_cited_link_of_a_service_with_keys_opens_by_itself(
+    guarded: Callable[[str, str], httpx.Response],
+) -> None:
+    """As a chat shows it, with the words that it quotes."""
+    asked = {"query": QUESTION}
+    client = guarded("/healthz", BOARD).request.url
+    answer = httpx.post(
+        client.join("/rag_modules"),
+        json=asked,
+        headers={"authorization": f"Bearer {BOARD}"},
+        trust_env=False,
+        timeout=30,
+    ).json()
+    [citation, *_] = answer["citations"]
+
+    page = Page(httpx.get(citation["url"], trust_env=False).text)
+
+    assert page.marks == citation["quotes"]
 
 
 def test_who_may_not_read_a_document_may_not_view_it(

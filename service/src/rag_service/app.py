@@ -52,6 +52,7 @@ from .http.tokens import Tokens
 from .http.tracing import open_traces
 from .library.files import Files
 from .library.library import Library, open_library
+from .links import Signer
 from .runners.base import Runner
 from .service import Service
 from .settings import ServiceSettings, read_settings
@@ -109,6 +110,7 @@ def create_app(
         else 0,
     )
     service = Service(settings, bool(keyring), metrics, admission, runner or open_runner(settings))
+    service.signer = _signer(settings)
     service.containers = _containers(settings, service.runner)
     service.library = open_library(settings, service.runner, metrics)
     if service.library is not None:
@@ -142,7 +144,14 @@ def create_app(
         middleware=[
             Middleware(Requests, settings=settings, metrics=metrics, traces=traces),
             Middleware(SameOrigin, settings=settings),
-            Middleware(Keys, keys=keyring, rates=Rates(), settings=settings, metrics=metrics),
+            Middleware(
+                Keys,
+                keys=keyring,
+                rates=Rates(),
+                settings=settings,
+                metrics=metrics,
+                signer=service.signer,
+            ),
             Middleware(Limits, settings=settings, metrics=metrics),
             Middleware(Paths),
         ],
@@ -173,6 +182,11 @@ def create_app(
     plain = {route.path for route in app.state.routes if "{" not in getattr(route, "path", "{")}
     app.middleware_stack = Proxies(gate, settings=settings, paths=plain - {"", "/"})
     return app
+
+
+def _signer(settings: ServiceSettings) -> Signer | None:
+    secret = settings.secret("link_secret", code="misconfigured")
+    return Signer(secret, settings.link_days * 86400) if secret else None
 
 
 def open_runner(settings: ServiceSettings) -> Runner:

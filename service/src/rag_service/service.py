@@ -22,7 +22,7 @@ from .access import as_asked, check_passages, restricted
 from .http.context import Context, context_of
 from .http.fair_queue import Admission
 from .http.metrics import Metrics
-from .links import Links
+from .links import Links, Signer
 from .runners.base import Runner
 from .settings import ServiceSettings
 
@@ -54,6 +54,7 @@ class Service:
         library: Keeps documents; None where they are kept elsewhere.
         files: Keeps files as they were uploaded; None without a library.
         missing: Why it is not ready; None: it is.
+        signer: Signs links to documents; None: they need a key.
         note: What a user of a ready service should know: there is nothing to ask yet; or empty.
         on_fatal: Called when the runner can never start.
         on_ready: Called each time it becomes ready.
@@ -71,6 +72,7 @@ class Service:
     missing: StepError | None = field(
         default_factory=lambda: StepError("not_ready", "the service is starting")
     )
+    signer: Signer | None = None
     note: str = ""
     on_fatal: Callable[[], None] = lambda: None
     on_ready: Callable[[], None] = lambda: None
@@ -176,7 +178,7 @@ class Service:
     def links(self, http: Request) -> Links:
         """Return what makes addresses for the sender of a request."""
         views = self.library is not None
-        return Links.of(http, self.settings.public_url, views=views)
+        return Links.of(http, self.settings.public_url, views=views, signer=self.signer)
 
     def _with_addresses(self, http: Request, request: RagRequest, data: dict[str, Any]) -> str:
         """Return an answer, or the event of one citation, as JSON with the citations' addresses."""

@@ -109,6 +109,14 @@ class ServiceSettings(PacedSettings):
         description="Address at which users' browsers reach the service, with its prefix, for the links "
         "in citations, e.g. `https://docs.example.com/rag`; none: as the request addressed it.",
     )
+    link_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Signs the links of citations, so that a browser opens the cited document without a "
+        "key; the same for all replicas. None: a link needs the key that everything needs.",
+    )
+    link_secret_file: Path | None = Field(None, description="File that holds it instead.")
+    link_days: float = Field(7.0, gt=0, le=3650, description="Days such a link lasts.")
     trusted_proxies: tuple[str, ...] = Field(
         ("127.0.0.1", "::1"),
         description='Addresses and networks of reverse proxies, as JSON: `["10.0.0.0/8"]`. '

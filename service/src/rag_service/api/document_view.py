@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Annotated
 from urllib.parse import urlencode
@@ -22,6 +22,7 @@ from pydantic import Field
 from rag_kit.errors import StepError
 from rag_kit.reports import StoredDocument
 
+from ..http.context import LINKED
 from ..http.errors import JSON
 from ..http.openapi import FAILURES
 from ..http.requests import whole_number
@@ -75,6 +76,8 @@ async def view_document(
     end: Annotated[
         Offsets, Query(description="Where it ends; as often as `start`, in the same order.")
     ] = (),
+    expires: Annotated[str, Query(description="Of a signed link: when it ends.")] = "",
+    signature: Annotated[str, Query(description="Of a signed link.")] = "",
 ) -> Response:
     """Show a document's text as a page, opened at a page of it or at marked text.
 
@@ -83,7 +86,7 @@ async def view_document(
     try:
         document = await readable_document(library, caller, collection, document_id)
     except StepError as error:
-        if error.code != "document_not_found":
+        if error.code != "document_not_found" or caller.principal.name == LINKED:
             raise
         with_suffix = f"{document_id}/view"  # such an id would be hidden by this route
         try:
@@ -93,17 +96,18 @@ async def view_document(
         return Response(pydantic_core.to_json(shown), media_type=JSON)
     ends = end[: len(start)]
     spans = [*zip(start, ends, strict=False), *((at, at) for at in start[len(ends) :])]
-    return to_page(document, collection, page, spans)
+    signed = {"expires": expires, "signature": signature} if signature else {}
+    return to_page(document, {"collection": collection, **signed}, page, spans)
 
 
 def to_page(
-    document: StoredDocument, collection: str, page: int | None, asked: Sequence[Span]
+    document: StoredDocument, query: Mapping[str, str], page: int | None, asked: Sequence[Span]
 ) -> HTMLResponse:
     """Return a document as a page.
 
     Args:
         document: With its text.
-        collection: Where it is, for links.
+        query: What links to other parts of it need: its collection, and a signature.
         page: The page asked for, from 1.
         asked: Spans asked for; those that the text does not have are left out.
     """
@@ -117,9 +121,9 @@ def to_page(
     last = min(length, first + WHOLE)
     body = [
         *_head(document, lost=len(spans) < len(asked) or not (known or spans)),
-        *_parts(collection, length, first, last),
+        *_parts(query, length, first, last),
         *_pages(document, spans, (first, last), None if spans else page),
-        *_parts(collection, length, first, last),
+        *_parts(query, length, first, last),
     ]
     return HTMLResponse(
         _html(document.title or document.document_id, "".join(body)),
@@ -149,14 +153,14 @@ def _head(document: StoredDocument, *, lost: bool) -> Iterator[str]:
     yield "</header>"
 
 
-def _parts(collection: str, length: int, first: int, last: int) -> Iterator[str]:
+def _parts(query: Mapping[str, str], length: int, first: int, last: int) -> Iterator[str]:
     """Yield links to what stands before and after the part that is shown, where there is any."""
     if first == 0 and last == length:
         return
 
     def link(text: str, at: int) -> str:
-        query = urlencode({"collection": collection, "start": at, "end": at})
-        return f'<a href="view?{escape(query)}">{text}</a>'
+        place = urlencode({**query, "start": at, "end": at})
+        return f'<a href="view?{escape(place)}">{text}</a>'
 
     shown = f"Characters {first:,} to {last:,} of {length:,}"
     before = link("Before", max(0, first - WHOLE + BEFORE)) if first else ""

@@ -12,6 +12,7 @@ from rag_kit.errors import StepError
 
 from ..access import Groups
 
+LINKED = "link"  # name of who opens a signed link to a document
 TRUSTED = "rag.trusted"  # key in a scope: whether a trusted proxy sent the request
 
 

@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from functools import cache
 from typing import Any
+from urllib.parse import parse_qs
 
 import pydantic_core
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,9 +26,9 @@ from rag_kit.errors import StepError, envelope
 from rag_kit.origins import host_name, is_loopback
 
 from ..access import groups_of
-from ..links import METADATA, base_of
+from ..links import METADATA, Signer, base_of
 from ..settings import ApiKey, ServiceSettings
-from .context import TRUSTED, Context, Principal, address_of, context_of, path_of
+from .context import LINKED, TRUSTED, Context, Principal, address_of, context_of, path_of
 from .errors import headers_of, refuse
 from .fair_queue import Admission, Rates
 from .metrics import Metrics
@@ -49,6 +50,7 @@ OPEN = (
 )  # need no key; nor does /page/…
 PROBES = ("/healthz", "/metrics", "/readyz")  # polled all the time: any Host, no access log
 UPLOADS = ("/v1/documents", "/v1/files")
+VIEW = re.compile(r"/v1/documents/(.+)/view", re.DOTALL)
 ADMITTED = "rag.admitted"  # key in a scope: tenant, and when the request was admitted
 QUESTIONS = (
     "/rag_modules", "/rag", "/v1/search", "/v1/chat/completions", "/v1/responses", "/v1/embeddings",
@@ -325,9 +327,10 @@ class Keys:
         rates: Rates,
         settings: ServiceSettings,
         metrics: Metrics,
+        signer: Signer | None = None,
     ) -> None:
         self._app, self._keys, self._rates = app, keys, rates
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._metrics, self._signer = settings, metrics, signer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -355,7 +358,9 @@ class Keys:
         if path in OPEN or path.startswith(("/page/", METADATA)):
             return
         if self._keys:
-            context.principal = self._principal(headers.get("authorization", ""))
+            context.principal = self._linked(scope) or self._principal(
+                headers.get("authorization", "")
+            )
         context.principal = self._with_groups(context.principal, scope)
         context.tenant = context.principal.name or address_of(scope)
         per_minute = context.principal.per_minute or self._settings.rate_per_minute
@@ -375,6 +380,19 @@ class Keys:
                 "without keys only requests to 127.0.0.1 and localhost are answered; set "
                 "RAG_API_KEYS_FILE, or name this host in RAG_ALLOWED_HOSTS",
             )
+
+    def _linked(self, scope: Scope) -> Principal | None:
+        """Return who a signed link to a document stands for; None where it is no such link."""
+        found = VIEW.fullmatch(path_of(scope))
+        given = parse_qs(scope["query_string"].decode("latin-1"))
+        values = [given.get(name, []) for name in ("collection", "expires", "signature")]
+        if self._signer is None or found is None or [len(one) for one in values] != [1, 1, 1]:
+            return None
+        [collection], [expires], [signature] = values
+        safe = scope["method"] in ("GET", "HEAD") and signature.isascii() and expires.isdecimal()
+        if not safe or not self._signer.opens(found[1], collection, expires, signature):
+            return None
+        return Principal(LINKED, (collection,), write=False)
 
     def _principal(self, header: str) -> Principal:
         try:

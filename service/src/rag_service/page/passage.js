@@ -73,12 +73,13 @@ const quoted = (citation) => (isMarkdown(citation) ? flowing(citation.quote) : [
 
 /**
  * Where a document can be read by itself: at its own address, or at the place that is marked here. The
- * service shows it there without a key alone, since a browser sends none with a link.
+ * service shows it there without a key, or where the address is signed: a browser sends no key with a link.
  */
 function link(collection, { document_id: id, url }, spans) {
   const original = /^https?:/.test(url ?? "") && URL.canParse(url) && !new URL(url).pathname.includes("/v1/documents/");
-  if (!original && apiKey.get()) return null;
-  const href = original ? url : viewOf(collection, id, spans);
+  const signed = URL.canParse(url ?? "") && new URL(url).searchParams.has("signature");
+  if (!original && !signed && apiKey.get()) return null;
+  const href = original || signed ? url : viewOf(collection, id, spans);
   return h("a", { href, target: "_blank", rel: "noopener" }, original ? `Open at ${new URL(url).host}` : "Open by itself");
 }
 
