@@ -96,3 +96,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def lane(request: pytest.FixtureRequest) -> Lane:
     """Return the lane, with the seed of random tests."""
     return Lane(request.config.getoption("--lane"), request.config.stash[SEED])
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name long bytes by their parameter: those of an archive differ from worker to worker."""
+    return argname if isinstance(val, bytes) and len(val) > 20 else None
