@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from service_kit import LLMStub, fill, serving
+from service_kit import LLMStub, copy_home, fill, serving
 
 
 @pytest.fixture(scope="session")
@@ -20,13 +19,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(filled: Path, tmp_path: Path) -> Path:
     """A copy of the filled store, for a server of one test."""
-    return Path(shutil.copytree(filled, tmp_path / "home"))
+    return copy_home(filled, tmp_path / "home")
 
 
 @pytest.fixture(scope="session")
 def service(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a service with default settings; for tests that change nothing."""
-    copied = shutil.copytree(filled, tmp_path_factory.mktemp("service") / "home")
+    copied = copy_home(filled, tmp_path_factory.mktemp("service") / "home")
     with serving(home=Path(copied)) as url:
         yield url
 

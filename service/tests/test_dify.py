@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from service_kit import QUESTION, serving, settings
+from service_kit import QUESTION, copy_home, serving, settings
 
 KEY = "k-dify-0123456789abcdef"
 KEYS = json.dumps([{"name": "dify", "key": KEY, "collections": ["default", "nowhere"]}])
@@ -74,7 +73,7 @@ def dify(service: str) -> Iterator[Dify]:
 
 @pytest.fixture(scope="module")
 def guarded(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keys") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("keys") / "home")
     with serving(settings(api_keys=KEYS), home=home) as url:
         yield url
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
 import pytest
-from service_kit import QUESTION, serving, settings
+from service_kit import QUESTION, copy_home, serving, settings
 
 from rag_kit.reports import StoredDocument
 from rag_service.api.document_view import BEFORE, WHOLE, to_page
@@ -215,7 +214,7 @@ def guarded(
     filled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, str], httpx.Response]]:
     """Reads a path with a key, of a service with two more documents."""
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keys") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("keys") / "home")
     documents = [
         {"document_id": "pay", "text": "Pay.", "metadata": {"allowed_groups": ["board"]}},
         {"document_id": "tables/view", "text": "A view of the lake."},

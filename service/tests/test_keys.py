@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from service_kit import QUESTION, serving, settings
+from service_kit import QUESTION, copy_home, serving, settings
 
 from rag_kit.errors import StepError
 from rag_kit.origins import is_loopback
@@ -36,9 +36,8 @@ def given(**more: Any) -> ServiceSettings:
 @pytest.fixture(scope="module")
 def keyed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A service with keys."""
-    import shutil
 
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keyed") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("keyed") / "home")
     with (
         serving(given(), home=home) as url,
         httpx.Client(base_url=url, trust_env=False, timeout=30) as client,

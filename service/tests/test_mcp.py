@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from service_kit import QUESTION, LLMStub, environment, serving, settings
+from service_kit import QUESTION, LLMStub, copy_home, environment, serving, settings
 from starlette.testclient import TestClient
 
 from rag_service.app import create_app
@@ -32,7 +31,7 @@ HEADERS = {"accept": "application/json, text/event-stream"}
 
 @pytest.fixture(scope="module")
 def guarded(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keys") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("keys") / "home")
     with serving(settings(api_keys=KEYS), home=home) as url:
         yield url
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_kit import QUESTION, free_port, serving, settings
+from service_kit import QUESTION, copy_home, free_port, serving, settings
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = [
@@ -86,7 +86,7 @@ def proxied(
 ) -> Iterator[Proxied]:
     """nginx cuts the prefix off and tells it, or keeps it and the service has it configured."""
     folder = tmp_path_factory.mktemp("nginx")
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("behind") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("behind") / "home")
     cut_off = request.param == "cut off"
     given = settings() if cut_off else settings(root_path=PREFIX)
     context, port = certificate(folder), free_port()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import httpx
 import openai
 import pytest
 from pydantic import BaseModel
-from service_kit import QUESTION, LLMStub, environment, serving, settings
+from service_kit import QUESTION, LLMStub, copy_home, environment, serving, settings
 
 from rag_pipeline.steps.local import open_local
 from rag_service.api.openai_chat import NEUTRAL
@@ -97,7 +96,7 @@ def answering(
     model: LLMStub, filled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[openai.OpenAI]:
     """A client of a service whose answers a language model writes."""
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("llm") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("llm") / "home")
     env = {"RAG_LLM_BASE_URL": model.url, "RAG_LLM_MODEL": "stub", "RAG_LLM_ATTEMPTS": "1"}
     with (
         serving(settings(side_tasks=SIDE_TASKS), home=home, env=env) as url,
@@ -109,7 +108,7 @@ def answering(
 @pytest.fixture(scope="module")
 def guarded(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a service with two keys."""
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keys") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("keys") / "home")
     with serving(settings(api_keys=KEYS, side_tasks=SIDE_TASKS), home=home) as url:
         yield f"{url}/v1"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from service_kit import serving, settings
+from service_kit import copy_home, serving, settings
 
 from rag_kit.errors import StepError
 from rag_service.api.openai_lists import Paging
@@ -37,7 +36,7 @@ MENU = b"# Canteen\n\nOn Fridays the canteen serves fish. Vegetarian dishes are 
 
 @pytest.fixture(scope="module")
 def url(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("files") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("files") / "home")
     given = settings(api_keys=API_KEYS, max_files_bytes=100_000)
     with serving(given, home=home) as url:
         yield f"{url}/v1"

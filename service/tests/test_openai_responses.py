@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import openai
 import pytest
 from openai.types.responses import ResponseFileSearchToolCall, ResponseOutputMessage
-from service_kit import QUESTION, LLMStub, serving, settings
+from service_kit import QUESTION, LLMStub, copy_home, serving, settings
 
 from rag_service.api.openai_responses import KEPT, NEUTRAL, ResponseRequest, Responses
 
@@ -45,7 +44,7 @@ def answering(
     model: LLMStub, filled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A service with keys whose answers a language model writes."""
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("llm") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("llm") / "home")
     env = {
         "RAG_LLM_BASE_URL": model.url,
         "RAG_LLM_MODEL": "stub",

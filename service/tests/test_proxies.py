@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import ValidationError
-from service_kit import QUESTION, environment, serving, settings
+from service_kit import QUESTION, copy_home, environment, serving, settings
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.testclient import TestClient
@@ -64,7 +63,7 @@ def readable(app: FastAPI) -> list[str]:
 @pytest.fixture(scope="module")
 def url(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a service that trusts a proxy on this machine."""
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("proxied") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("proxied") / "home")
     with serving(settings(), home=home) as url:
         yield url
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import pytest
 import reranker_double as doubles
 from reranker_double import RerankerDouble, changed, reranker_double
-from service_kit import QUESTION, serving, settings
+from service_kit import QUESTION, copy_home, serving, settings
 
 ALL_KEY, HR_KEY = "k-everything-0123456789", "k-hr-only-0123456789abc"
 KEYS = json.dumps(
@@ -37,7 +36,7 @@ def url(
     filled: Path, double: RerankerDouble, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A service with that reranker."""
-    copied = shutil.copytree(filled, tmp_path_factory.mktemp("rerank") / "home")
+    copied = copy_home(filled, tmp_path_factory.mktemp("rerank") / "home")
     env = {
         "RAG_RERANKER_URL": double.url,
         "RAG_RERANKER_TIMEOUT_S": "2",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
-from service_kit import QUESTION, environment, serving, settings
+from service_kit import QUESTION, copy_home, environment, serving, settings
 from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -103,7 +102,7 @@ def client(
 ) -> Iterator[httpx.Client]:
     """A client of a service without keys, and one with a key of a service with keys."""
     keyed = request.param == "keyed"
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("origins") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("origins") / "home")
     given = settings(api_keys=KEYS if keyed else None, allowed_origins=(APP,))
     headers = BEARER if keyed else {}
     with (
@@ -308,7 +307,7 @@ def test_behind_a_proxy(
 @pytest.fixture(scope="module")
 def keyed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client without a key of a service with keys."""
-    home = Path(shutil.copytree(filled, tmp_path_factory.mktemp("keyed") / "home"))
+    home = copy_home(filled, tmp_path_factory.mktemp("keyed") / "home")
     given = settings(api_keys=KEYS, allowed_origins=(APP,))
     with (
         serving(given, home=home) as url,

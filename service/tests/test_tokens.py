@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from oidc_double import DISCOVERY, Provider, provider
 from pydantic import ValidationError
-from service_kit import QUESTION, serving, settings
+from service_kit import QUESTION, copy_home, serving, settings
 
 from rag_kit.errors import StepError
 from rag_service.http.context import Principal
@@ -221,9 +221,8 @@ def test_a_service_with_a_provider_answers_its_users(
     idp: Provider, filled: Path, tmp_path: Path
 ) -> None:
     """A token in place of a key, on every interface; without it, the service wants one."""
-    import shutil
 
-    home = Path(shutil.copytree(filled, tmp_path / "home"))
+    home = copy_home(filled, tmp_path / "home")
     given = settings(oidc_issuer=idp.issuer, oidc_write_groups=("editors",))
     body: dict[str, Any] = {"query": QUESTION}
     secret = {"document_id": "s", "text": "The vault opens at nine.", "metadata": {}}

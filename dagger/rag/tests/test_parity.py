@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -107,7 +106,7 @@ def shapes(
         pipeline.retriever.ingest([write_documents(folder)])
     homes = {name: folder / name for name in ("function", "command", "server", "steps")}
     for home in homes.values():
-        shutil.copytree(folder / "home", home)
+        subprocess.run(["cp", "-r", "--sparse=always", str(folder / "home"), str(home)], check=True)
     with ExitStack() as stack:
         local = stack.enter_context(open_local(home=homes["function"]))
         server = stack.enter_context(served("rag_pipeline", homes["server"]))
