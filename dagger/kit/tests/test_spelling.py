@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag_kit.spelling import doubtful, edit_distance, edits, nearest, replaced
+from rag_kit.spelling import MOST, MOST_WORDS, doubtful, edit_distance, edits, nearest, replaced
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,14 @@ def test_the_distance_counts_swapped_neighbours_once() -> None:
 def test_words_are_replaced_wherever_they_stand() -> None:
     """Whole words, in whatever case."""
     assert replaced("Leaave of leaave, leaaves", {"leaave": "leave"}) == "leave of leave, leaaves"
+
+
+def test_the_cost_of_a_question_is_bounded() -> None:
+    """Whatever is sent, few words are looked up, and none of them has many neighbours."""
+    endless = "x" * 8192
+    many = " ".join(f"wort{chr(97 + at % 26)}{chr(97 + at // 26)}" for at in range(600))
+
+    assert doubtful(endless) == []
+    assert doubtful(f"{endless} maternaty") == ["maternaty"]
+    assert doubtful(many) == many.split()[:MOST_WORDS]
+    assert len(edits("x" * MOST)) < 5000

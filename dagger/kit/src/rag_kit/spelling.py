@@ -9,6 +9,8 @@ from .words import is_unspaced, plain, words
 
 LEAST = 4  # letters; a shorter word has too many neighbours
 SHORT = 5  # letters; the neighbours of a shorter word are mostly other words, as of find and fund
+MOST = 32  # letters; the neighbours of a longer word are too many, and it is hardly a word
+MOST_WORDS = 32  # of a question; a longer text is pasted, and each word costs a lookup
 LONG = 9  # letters; from here on, two edits count as near
 ACCENTED = "àáâãäåæçèéêëìíîïñòóôõöøùúûüýßąćčďęěğıłńňőœřśšťűůźżž"
 _CHUNK = re.compile(r"\S+")
@@ -17,7 +19,10 @@ _CODE = re.compile(r"[0-9_/@#\\:=<>{}$%&*+~|]|(?<=\w)\.(?=\w)")
 
 
 def doubtful(query: str) -> list[str]:
-    """Return the words of a question that may be misspelt: no numbers, codes, names in capitals."""
+    """Return the words of a question that may be misspelt: no numbers, codes, names in capitals.
+
+    At most `MOST_WORDS`, the first ones, so that the cost of a question is bounded whatever it is.
+    """
     shouted = query.isupper()
     found: dict[str, None] = {}
     for chunk in _CHUNK.findall(query):
@@ -25,8 +30,10 @@ def doubtful(query: str) -> list[str]:
         if not bare or _CODE.search(chunk) or is_unspaced(chunk):
             continue
         if shouted or bare[0][1:].islower():
-            found |= dict.fromkeys(word for word in words(bare[0]) if len(word) >= LEAST)
-    return list(found)
+            found |= dict.fromkeys(word for word in words(bare[0]) if LEAST <= len(word) <= MOST)
+        if len(found) >= MOST_WORDS:
+            break
+    return list(found)[:MOST_WORDS]
 
 
 def edits(word: str) -> set[str]:

@@ -14,6 +14,7 @@ from ..index.collection import Collection, DocumentsOf, Found, Ranked
 from ..stores.base import Sparse
 from .filters import Condition
 
+MOST_CORRECTED = 8  # words of one question; each is a search
 SEEN = 20  # passages with a word that is near, in which it is read
 
 
@@ -39,7 +40,7 @@ def corrections(
     """
     around = set().union(*map(_words_of, passages)) if unknown else set()
     found = {}
-    for word in unknown:
+    for word in unknown[:MOST_CORRECTED]:
         near = _one_edit_away(word, query, collection, condition)
         if near is None and len(word) >= LONG:
             near = nearest(word, around)
