@@ -280,7 +280,7 @@ def test_files_that_cannot_be_read_are_reported_each(client: httpx.Client, colle
     failed = {one["document_id"]: one for one in report.json()["failed"]}
     assert set(failed) == {"image.png", "empty.txt", "broken.pdf", "good.md"}
     assert {one["code"] for one in failed.values()} == {"document_unreadable"}
-    assert "'.png'" in failed["image.png"]["message"]
+    assert "it is an image" in failed["image.png"]["message"]
     assert "two files of this upload" in failed["good.md"]["message"]
     stored = client.get("/v1/documents/good.md", params={"collection": collection}).json()
     assert "open" in stored["text"]

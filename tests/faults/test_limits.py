@@ -190,7 +190,6 @@ def bombs() -> dict[str, bytes]:
             )
         ),
         "truncated.docx": archive(*words())[:-60],
-        "prefixed.zip": b"MZ" + archive(*words()),
     }
 
 
