@@ -78,6 +78,9 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
   {{- $_ := set $env "RAG_DRAIN_S" $values.drainSeconds -}}
   {{- $_ := set $env "RAG_LOG_FORMAT" "json" -}}
   {{- $_ := set $keys "RAG_API_KEYS_FILE" $values.apiKeys -}}
+  {{- if $values.linkSecret.existingSecret -}}
+    {{- $_ := set $keys "RAG_LINK_SECRET_FILE" $values.linkSecret -}}
+  {{- end -}}
 {{- else if eq $part "composite" -}}
   {{- range $step := include "rag.steps" $root | fromJsonArray -}}
     {{- $_ := set $env (printf "RAG_%s_URL" (upper $step)) (include "rag.url" (list $root $step)) -}}
@@ -234,8 +237,8 @@ capabilities: {drop: [ALL]}
 {{- range $part := $parts -}}
   {{- $own := include "rag.own" (list $root $part) | fromJsonArray -}}
   {{- range $name, $_ := (index $root.Values $part).settings -}}
-    {{- if regexMatch "_API_KEYS?(_FILE)?$" $name -}}
-      {{- $faults = append $faults (printf "%s.settings.%s: a key does not belong into values; name a Secret (apiKeys, qdrant.apiKey, llm.apiKey, embedding.apiKey, reranker.apiKey)" $part $name) -}}
+    {{- if regexMatch "_(API_KEYS?|SECRET)(_FILE)?$" $name -}}
+      {{- $faults = append $faults (printf "%s.settings.%s: a key does not belong into values; name a Secret (apiKeys, qdrant.apiKey, llm.apiKey, embedding.apiKey, reranker.apiKey, linkSecret)" $part $name) -}}
     {{- else if has $name $own -}}
       {{- $faults = append $faults (printf "%s.settings.%s is set by the chart; change the value it comes from (see values.yaml)" $part $name) -}}
     {{- end -}}
