@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ HIDDEN = f"{PLACE} cannot be used; delete it with `rag collections delete` or se
 
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    with Inside(settings(), tmp_path_factory.mktemp("texts")) as opened:
+    with Inside(settings(probe_retry_s=0.05), tmp_path_factory.mktemp("texts")) as opened:
         body = {"documents": [{"document_id": "a", "text": "The treasurer signs cheques."}]}
         assert opened.ask("POST", "/v1/documents", json=body).is_success
         yield opened
@@ -36,6 +37,8 @@ def test_no_interface_tells_a_caller_of_the_service_s_files(
     def fail(*args: Any, **more: Any) -> NoReturn:
         raise StepError(code, HIDDEN)
 
+    while inside.app.state.service.missing is not None:  # a probe failed as the one before did
+        time.sleep(0.01)
     monkeypatch.setattr(Retriever, "_collection", fail)
     upload = {"documents": [{"document_id": "b", "text": "More."}]}
     calls = [
