@@ -25,8 +25,8 @@ def home(filled: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def service(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a service with default settings; for tests that change nothing."""
-    copied = copy_home(filled, tmp_path_factory.mktemp("service") / "home")
-    with serving(home=Path(copied)) as url:
+    home = copy_home(filled, tmp_path_factory.mktemp("service") / "home")
+    with serving(home=home) as url:
         yield url
 
 

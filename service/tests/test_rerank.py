@@ -36,13 +36,13 @@ def url(
     filled: Path, double: RerankerDouble, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A service with that reranker."""
-    copied = copy_home(filled, tmp_path_factory.mktemp("rerank") / "home")
+    home = copy_home(filled, tmp_path_factory.mktemp("rerank") / "home")
     env = {
         "RAG_RERANKER_URL": double.url,
         "RAG_RERANKER_TIMEOUT_S": "2",
         "RAG_BREAKER_CALLS": "1000",
     }
-    with serving(settings(api_keys=KEYS), home=Path(copied), env=env) as served:
+    with serving(settings(api_keys=KEYS), home=home, env=env) as served:
         yield served
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
@@ -45,7 +44,7 @@ def run(*arguments: str, home: Path, stdin: str | None = None, **variables: str)
     """Run `rag` in this process, with a home of its own and no terminal.
 
     The libraries are imported and the model is loaded once for all tests, which in a process of its
-    own takes two seconds each time; what a process adds is in `run_process` and on terminals.
+    own takes two seconds each time; terminals are tried in one.
     """
     out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
@@ -65,21 +64,6 @@ def run(*arguments: str, home: Path, stdin: str | None = None, **variables: str)
     told, failed = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
     assert "Traceback" not in failed
     return Ran(code, told, failed)
-
-
-def run_process(*arguments: str, home: Path, stdin: str | None = None, **variables: str) -> Ran:
-    """Run `rag` as `run` does, in a process of its own."""
-    done = subprocess.run(
-        [RAG, *arguments],
-        env=environment(home, **variables),
-        input=stdin if stdin is not None else "",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:

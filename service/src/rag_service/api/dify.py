@@ -228,9 +228,7 @@ def _number(value: Any, operator: str, where: str, hint: str = "") -> int | floa
 
 def _times(value: Any, operator: str, where: str) -> list[int | float | str]:
     """Return a point in time as metadata may have it: seconds since 1970, and a date."""
-    if isinstance(value, str) and parse_iso(value) is not None:
-        date = parse_iso(value)
-        assert date is not None
+    if isinstance(value, str) and (date := parse_iso(value)) is not None:
         return [date.timestamp(), value]
     seconds = _number(value, operator, where, ", seconds since 1970, or a date like 2024-03-15")
     try:

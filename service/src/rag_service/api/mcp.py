@@ -30,7 +30,7 @@ from rag_kit.request import explain
 from rag_pipeline.models import RagRequest
 
 from ..http.context import context_of
-from ..http.errors import for_callers, to_body
+from ..http.errors import to_body
 from ..http.requests import refuse_hosts
 from ..service import Service
 from .mcp_documents import TEMPLATE, Fetched, Found, fetch, found, read_resource, resources
@@ -363,12 +363,11 @@ def _succeeded(model: type[BaseModel], data: dict[str, Any], text: str) -> types
 
 def _failed(error: StepError, http: Request) -> types.CallToolResult:
     """Return an error as a result; the error object of the envelope is in its `_meta`."""
-    error = for_callers(error)
+    told = pydantic_core.from_json(to_body(error, context_of(http.scope)))["error"]
     content: list[types.ContentBlock] = [
-        types.TextContent(type="text", text=f"{error.code}: {error.message}")
+        types.TextContent(type="text", text=f"{told['code']}: {told['message']}")
     ]
-    body = pydantic_core.from_json(to_body(error, context_of(http.scope)))
-    return types.CallToolResult(content=content, is_error=True, _meta={ERROR: body["error"]})
+    return types.CallToolResult(content=content, is_error=True, _meta={ERROR: told})
 
 
 def _cited(citation: dict[str, Any]) -> str:

@@ -68,15 +68,15 @@ def headers_of(error: StepError) -> dict[str, str]:
 
 def refuse(request: Request, error: StepError) -> Response:
     """Return the response for an error."""
-    error = for_callers(error)
     body, status = to_body(error, context_of(request.scope)), error.status
     if path_of(request.scope) == DIFY:
         number = DIFY_CODES.get(error.code, status)
         if status == 401:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             number, status = 1002 if scheme.lower() == "bearer" and key.strip() else 1001, 403
-        fields = {"error_code": number, "error_msg": error.message}
-        body = pydantic_core.to_json({**pydantic_core.from_json(body), **fields})
+        data = pydantic_core.from_json(body)
+        fields = {"error_code": number, "error_msg": data["error"]["message"]}
+        body = pydantic_core.to_json({**data, **fields})
     return Response(body, status, headers_of(error), media_type=JSON)
 
 

@@ -26,7 +26,8 @@ from ..base import (
     batches,
     check_sparse,
     check_vector,
-    new_indexes,
+    lacking_indexes,
+    metadata_indexes,
     payload_key,
     search_settled,
     with_limit,
@@ -95,13 +96,13 @@ class EdgeStore:
 
     def _index(self, points: Sequence[Point]) -> None:
         """Index the metadata fields that are new."""
-        if not any("metadata" in point.payload for point in points):
+        if not (wanted := metadata_indexes(points)):
             return
         with self._lock.shared(), self._indexing, explained(self._path):
             shard = self._open()
             if self._indexed is None:
                 self._indexed = set(shard.info().payload_schema)
-            for key, kind in new_indexes(points, self._indexed).items():
+            for key, kind in lacking_indexes(wanted, self._indexed).items():
                 shard.update(q.UpdateOperation.create_field_index(key, INDEX_TYPES[kind]))
                 self._indexed.add(key)
 

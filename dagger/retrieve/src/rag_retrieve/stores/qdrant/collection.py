@@ -20,7 +20,8 @@ from ..base import (
     batches,
     check_sparse,
     check_vector,
-    new_indexes,
+    lacking_indexes,
+    metadata_indexes,
     payload_key,
     search_settled,
     with_limit,
@@ -75,12 +76,12 @@ class ServerStore:
 
     def _index(self, points: Sequence[Point]) -> None:
         """Index the metadata fields that are new; making an index again changes nothing."""
-        if not any("metadata" in point.payload for point in points):
+        if not (wanted := metadata_indexes(points)):
             return
         if self._indexed is None:
             info = self._server.read(lambda server: server.get_collection(self._remote), self.name)
             self._indexed = set(info.payload_schema)
-        for key, kind in new_indexes(points, self._indexed).items():
+        for key, kind in lacking_indexes(wanted, self._indexed).items():
             schema = models.PayloadSchemaType(kind)
             self._change(partial(_create_index, field_name=key, field_schema=schema))
             self._indexed.add(key)
