@@ -62,6 +62,24 @@ def test_no_interface_tells_a_caller_of_the_service_s_files(
     assert (HIDDEN in caplog.text) is (code != "not_ready")
 
 
+def test_an_attached_file_that_could_not_be_stored_tells_no_path(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `last_error`, which is read long after the request."""
+
+    def fail(*args: Any, **more: Any) -> NoReturn:
+        raise StepError("storage_full", HIDDEN)
+
+    monkeypatch.setattr(Retriever, "ingest_documents", fail)
+    made = inside.ask("POST", "/v1/files", files={"file": ("c.txt", b"More.")}).json()["id"]
+    where = "/v1/vector_stores/default/files"
+    inside.ask("POST", where, json={"file_id": made})
+    while (told := inside.ask("GET", f"{where}/{made}").json())["status"] == "in_progress":
+        time.sleep(0.01)
+
+    assert told["last_error"] == {"code": "server_error", "message": FOR_CALLERS["storage_full"]}
+
+
 def test_a_text_without_a_path_is_told_as_it_is() -> None:
     """A setting that is missing, a server of Qdrant that is full: the caller may be the operator."""
     for text in ("set RAG_LLM_MODEL", "http://qdrant:6333/x is full", "use /v1 or 3/4"):

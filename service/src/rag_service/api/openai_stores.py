@@ -23,6 +23,7 @@ from rag_kit.reports import DocumentInfo
 
 from ..access import may_read
 from ..http.context import Context
+from ..http.errors import for_callers
 from ..http.openapi import FAILURES, failures
 from ..http.requests import CollectionName, otherwise, takes
 from ..library.files import (
@@ -659,7 +660,7 @@ def _unfinished(attachment: Attachment, status: Status, error: LastError | None)
 def _failure(job: Job | None, file_id: str) -> LastError:
     """Return why a file's ingest left nothing."""
     if job is not None and job.error is not None:
-        return LastError(code="server_error", message=job.error.message)
+        return LastError(code="server_error", message=for_callers(job.error).message)
     for failed in job.report.failed if job is not None and job.report is not None else ():
         if failed.document_id.startswith(f"{file_id}/"):
             known = is_supported(failed.document_id)
