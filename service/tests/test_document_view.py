@@ -12,8 +12,10 @@ import httpx
 import pytest
 from service_kit import QUESTION, copy_home, serving, settings
 
+from rag_kit.errors import StepError
 from rag_kit.reports import StoredDocument
 from rag_service.api.document_view import BEFORE, WHOLE, to_page
+from rag_service.app import create_app
 from rag_service.links import Links, Signer
 
 SECRET = "a secret that signs links"
@@ -265,6 +267,16 @@ def test_a_signed_link_opens_one_document_without_a_key(
         ),
     )
     assert {path: guarded(path, "").status_code for path in refused} == dict.fromkeys(refused, 401)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "short"])
+def test_a_secret_file_that_is_too_short_is_refused(text: str, tmp_path: Path) -> None:
+    """As a short variable is; an empty file would leave links unsigned, without a word."""
+    file = tmp_path / "secret"
+    file.write_text(text)
+
+    with pytest.raises(StepError, match=r"RAG_LINK_SECRET_FILE=.*at least 16"):
+        create_app(settings(link_secret_file=file))
 
 
 def test_a_cited_link_of_a_service_with_keys_opens_by_itself(

@@ -55,7 +55,7 @@ from .library.library import Library, open_library
 from .links import Signer
 from .runners.base import Runner
 from .service import Service
-from .settings import ServiceSettings, read_settings
+from .settings import MIN_SECRET, ServiceSettings, read_settings
 
 LOG = logging.getLogger(__name__)
 PARTS = (
@@ -185,8 +185,17 @@ def create_app(
 
 
 def _signer(settings: ServiceSettings) -> Signer | None:
+    """Return what signs links; None where nothing is configured."""
     secret = settings.secret("link_secret", code="misconfigured")
-    return Signer(secret, settings.link_days * 86400) if secret else None
+    if secret is None:
+        return None
+    if len(secret) < MIN_SECRET:
+        raise StepError(
+            "misconfigured",
+            f"RAG_LINK_SECRET_FILE={settings.link_secret_file} holds {len(secret)} characters; "
+            f"what signs links needs at least {MIN_SECRET}",
+        )
+    return Signer(secret, settings.link_days * 86400)
 
 
 def open_runner(settings: ServiceSettings) -> Runner:

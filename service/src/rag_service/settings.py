@@ -27,6 +27,7 @@ from rag_pipeline.settings import URL
 from .access import MAX_GROUPS
 
 ROOT_PATH = r"(?:/[A-Za-z0-9._~-]+)+"
+MIN_SECRET = 16  # characters of what signs links
 RunnerName = Literal["local", "resident", "call", "containers", "remote"]
 
 
@@ -111,7 +112,7 @@ class ServiceSettings(PacedSettings):
     )
     link_secret: SecretStr | None = Field(
         None,
-        min_length=16,
+        min_length=MIN_SECRET,
         description="Signs the links of citations, so that a browser opens the cited document without a "
         "key; the same for all replicas. None: a link needs the key that everything needs.",
     )
