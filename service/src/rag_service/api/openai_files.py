@@ -18,10 +18,10 @@ from ..http.openapi import FAILURES, failures
 from ..library.files import StoredFile
 from ..library.uploads import FORM, safe_name
 from .dependencies import Caller, ServiceDep
-from .documents import FilesDep, LibraryDep
+from .documents import FilesDep
 from .openai_input import warned
 from .openai_lists import Page, PagingDep
-from .openai_stores import detach
+from .openai_stores import StoreAccessDep, detach
 
 router = APIRouter(
     prefix="/v1", tags=["OpenAI"], responses={**FAILURES, **failures({507: "The disk is full."})}
@@ -154,13 +154,11 @@ async def file_content(files: FilesDep, file: OwnFile) -> FileResponse:
 
 
 @router.delete("/files/{file_id}", summary="Delete a file")
-async def delete_file(
-    service: ServiceDep, library: LibraryDep, files: FilesDep, caller: Caller, file: OwnFile
-) -> DeletedFile:
+async def delete_file(access: StoreAccessDep, file: OwnFile) -> DeletedFile:
     """Delete a file, and its documents in each vector store that the key may change."""
-    service.authorize_writing(caller)
-    for one in await asyncio.to_thread(files.attachments_of, file.id):
-        if caller.principal.may_use(one.store):
-            await detach(library, files, caller, one.store, file.id)
-    await asyncio.to_thread(files.delete, file)
+    access.service.authorize_writing(access.caller)
+    for one in await asyncio.to_thread(access.files.attachments_of, file.id):
+        if access.caller.principal.may_use(one.store):
+            await detach(access, one.store, file.id)
+    await asyncio.to_thread(access.files.delete, file)
     return DeletedFile(id=file.id)

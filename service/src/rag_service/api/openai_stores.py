@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -36,6 +37,7 @@ from ..library.files import (
 )
 from ..library.jobs import Job
 from ..library.library import Library
+from ..service import Service
 from .dependencies import Caller, ServiceDep, authorized, json_body, sees_all
 from .documents import FilesDep, LibraryDep, in_time, readable_document
 from .openai_input import ignored, warned
@@ -199,34 +201,60 @@ class StoreToCreate(BaseModel):
         return value and value.encode("utf-8", "replace").decode()
 
 
+# -- who asks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoreAccess:
+    """Who asks for vector stores, and what keeps their documents and files."""
+
+    service: Service
+    library: Library
+    files: Files
+    caller: Context
+
+    def authorize(self, store: str, *, write: bool = False) -> None:
+        """Check that the caller may use a vector store; errors as of `authorized`."""
+        authorized(self.service, self.caller, store, write=write)
+
+    async def known(self, store: str) -> VectorStore | None:
+        """Return a vector store that was created as such; None for another collection."""
+        return (await asyncio.to_thread(self.files.stores)).get(store)
+
+
+async def store_access(
+    service: ServiceDep, library: LibraryDep, files: FilesDep, caller: Caller
+) -> StoreAccess:
+    """Return what a request about vector stores needs."""
+    return StoreAccess(service, library, files, caller)
+
+
+StoreAccessDep = Annotated[StoreAccess, Depends(store_access)]
+
+
 # -- vector stores --------------------------------------------------------------------------------
 
 
 @router.post("", summary="Create a vector store", openapi_extra=takes(StoreToCreate))
 async def create_store(
     response: Response,
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     body: Annotated[StoreToCreate, Depends(json_body(StoreToCreate))],
 ) -> StoreObject:
     """Create a vector store; questions find it as the model `rag/<id>` once it holds a file."""
     warned(response, ignored(body.model_extra, {}, {}))
-    service.authorize_writing(caller)
+    access.service.authorize_writing(access.caller)
     added = [FileToAdd(file_id=one) for one in body.file_ids or []]
-    found = await _own_files(files, caller, added, "file_ids.{}")
-    taken = {one.name for one in await in_time(caller, library.collections())}
-    store = await _register(files, caller, body, taken)
-    authorized(service, caller, store.id, write=True)
+    found = await _own_files(access, added, "file_ids.{}")
+    taken = {one.name for one in await in_time(access.caller, access.library.collections())}
+    store = await _register(access, body, taken)
+    access.authorize(store.id, write=True)
     if found:
-        await _attach(library, files, caller, store.id, found)
-    return await _store(library, files, caller, store.id, store)
+        await _attach(access, store.id, found)
+    return await _store(access, store.id, store)
 
 
-async def _register(
-    files: Files, caller: Context, body: StoreToCreate, taken: set[str]
-) -> VectorStore:
+async def _register(access: StoreAccess, body: StoreToCreate, taken: set[str]) -> VectorStore:
     """Remember a vector store under the first free id of its name.
 
     Raises:
@@ -237,65 +265,57 @@ async def _register(
     unique = uuid.uuid4().hex
     names += [f"{wanted[: MAX_NAME - 7]}-{unique[:6]}"] if names else [f"vs_{unique[:24]}"]
     for name in names:
-        if not caller.principal.may_use(name):
-            patterns = ", ".join(caller.principal.collections)
+        if not access.caller.principal.may_use(name):
+            patterns = ", ".join(access.caller.principal.collections)
             text = f"name: the key may use the collections {patterns}, and not '{name}'"
             raise StepError("forbidden", text, param="name")
         store = VectorStore(name, body.name or name, body.metadata or {}, int(time.time()))
-        if name not in taken and await asyncio.to_thread(files.create_store, store):
+        if name not in taken and await asyncio.to_thread(access.files.create_store, store):
             return store
     raise StepError("in_progress", "another vector store of this name was just created; try again")
 
 
 @router.get("", summary="List the vector stores of a key")
-async def list_stores(
-    library: LibraryDep, files: FilesDep, caller: Caller, paging: PagingDep
-) -> Page[StoreObject]:
+async def list_stores(access: StoreAccessDep, paging: PagingDep) -> Page[StoreObject]:
     """List the collections this key may use as vector stores."""
-    known = await asyncio.to_thread(files.stores)
-    names = {one.name for one in await in_time(caller, library.collections())} | set(known)
+    known = await asyncio.to_thread(access.files.stores)
+    collections = await in_time(access.caller, access.library.collections())
+    names = {*known, *(one.name for one in collections)}
     usable = sorted(
-        filter(caller.principal.may_use, names),
+        filter(access.caller.principal.may_use, names),
         key=lambda name: (known[name].created if name in known else 0, name),
     )
-    stores = [await _store(library, files, caller, name, known.get(name)) for name in usable]
+    stores = [await _store(access, name, known.get(name)) for name in usable]
     return paging.page(stores, lambda store: store.id)
 
 
 @router.get("/{store}", summary="Describe a vector store")
-async def show_store(
-    service: ServiceDep, library: LibraryDep, files: FilesDep, caller: Caller, store: CollectionName
-) -> StoreObject:
+async def show_store(access: StoreAccessDep, store: CollectionName) -> StoreObject:
     """Describe a vector store and how far its files are."""
-    authorized(service, caller, store)
-    known = (await asyncio.to_thread(files.stores)).get(store)
-    return await _store(library, files, caller, store, known)
+    access.authorize(store)
+    return await _store(access, store, await access.known(store))
 
 
 @router.delete("/{store}", summary="Delete a vector store")
-async def delete_store(
-    service: ServiceDep, library: LibraryDep, files: FilesDep, caller: Caller, store: CollectionName
-) -> Deleted:
+async def delete_store(access: StoreAccessDep, store: CollectionName) -> Deleted:
     """Delete a vector store and all it holds; the files stay."""
-    authorized(service, caller, store, write=True)
-    sees_all(caller)
-    known = await asyncio.to_thread(files.stores)
-    for one in await asyncio.to_thread(files.attachments, store):
-        await _stop(library, caller, one)
+    access.authorize(store, write=True)
+    sees_all(access.caller)
+    known = await asyncio.to_thread(access.files.stores)
+    for one in await asyncio.to_thread(access.files.attachments, store):
+        await _stop(access, one)
     try:
-        await in_time(caller, library.delete_collection(store, caller.tenant))
+        await in_time(access.caller, access.library.delete_collection(store, access.caller.tenant))
     except StepError as error:
         if error.code != "collection_not_found" or store not in known:
             raise
-    await asyncio.to_thread(files.delete_store, store)
+    await asyncio.to_thread(access.files.delete_store, store)
     return Deleted(id=store, object="vector_store.deleted")
 
 
-async def _store(
-    library: Library, files: Files, caller: Context, name: str, known: VectorStore | None
-) -> StoreObject:
+async def _store(access: StoreAccess, name: str, known: VectorStore | None) -> StoreObject:
     """Return a vector store; raises `collection_not_found`."""
-    found = await _store_files(library, files, caller, name, known)
+    found = await _store_files(access, name, known)
     counts = FileCounts.of(found)
     created = known.created if known else 0
     return StoreObject(
@@ -316,47 +336,43 @@ async def _store(
 @router.post("/{store}/files", summary="Attach a file", openapi_extra=takes(FileToAdd))
 async def add_file(
     response: Response,
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     body: Annotated[FileToAdd, Depends(json_body(FileToAdd))],
 ) -> StoreFile:
     """Begin to ingest a file into a vector store; GET tells when it is done."""
     warned(response, ignored(body.model_extra, {}, {}))
-    authorized(service, caller, store, write=True)
-    found = await _own_files(files, caller, [body], "file_id")
-    (attached,) = await _attach(library, files, caller, store, found)
-    return await _store_file(library, files, caller, store, attached.file)
+    access.authorize(store, write=True)
+    found = await _own_files(access, [body], "file_id")
+    (attached,) = await _attach(access, store, found)
+    return await _store_file(access, store, attached.file)
 
 
 @router.get("/{store}/files", summary="List the files of a vector store")
 async def list_store_files(
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     paging: PagingDep,
     status: Annotated[Status | None, Query(alias="filter", description="Only these.")] = None,
 ) -> Page[StoreFile]:
     """List the files of a vector store, and the documents that were indexed otherwise."""
-    authorized(service, caller, store)
-    known = (await asyncio.to_thread(files.stores)).get(store)
-    found = await _store_files(library, files, caller, store, known)
+    access.authorize(store)
+    found = await _files_in(access, store)
     shown = [file for file in found if status in (None, file.status)]
     return paging.page(shown, lambda file: file.id)
 
 
 @router.get("/{store}/files/{file_id:path}/content", summary="Read a file of a vector store")
 async def store_file_content(
-    service: ServiceDep, library: LibraryDep, caller: Caller, store: CollectionName, file_id: str
+    access: StoreAccessDep, store: CollectionName, file_id: str
 ) -> FileContent:
     """Return the text of each document of a file."""
-    authorized(service, caller, store)
-    infos = await _documents_of(library, caller, store, file_id)
-    texts = [await readable_document(library, caller, store, info.document_id) for info in infos]
+    access.authorize(store)
+    infos = await _documents_of(access, store, file_id)
+    texts = [
+        await readable_document(access.library, access.caller, store, info.document_id)
+        for info in infos
+    ]
     if not texts:
         raise _no_file(store, file_id)
     return FileContent(data=[TextPart(text=one.text) for one in texts])
@@ -364,53 +380,49 @@ async def store_file_content(
 
 @router.get("/{store}/files/{file_id:path}", summary="Describe a file of a vector store")
 async def show_store_file(
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     file_id: str,
 ) -> StoreFile:
     """Describe a file of a vector store, and whether it is ingested."""
-    authorized(service, caller, store)
-    return await _store_file(library, files, caller, store, file_id)
+    access.authorize(store)
+    return await _store_file(access, store, file_id)
 
 
 @router.delete("/{store}/files/{file_id:path}", summary="Take a file out of a vector store")
 async def delete_store_file(
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     file_id: str,
 ) -> Deleted:
     """Delete the documents of a file from a vector store; the file itself stays."""
-    authorized(service, caller, store, write=True)
-    await _store_file(library, files, caller, store, file_id)
-    await detach(library, files, caller, store, file_id)
+    access.authorize(store, write=True)
+    await _store_file(access, store, file_id)
+    await detach(access, store, file_id)
     return Deleted(id=file_id, object="vector_store.file.deleted")
 
 
-async def detach(library: Library, files: Files, caller: Context, store: str, file_id: str) -> None:
+async def detach(access: StoreAccess, store: str, file_id: str) -> None:
     """Take a file out of a vector store: end its ingest, delete its documents that the key may read."""
-    for one in await asyncio.to_thread(files.attachments, store):
+    for one in await asyncio.to_thread(access.files.attachments, store):
         if one.file == file_id:
-            await _stop(library, caller, one)
-    infos = await _documents_of(library, caller, store, file_id)
+            await _stop(access, one)
+    infos = await _documents_of(access, store, file_id)
     if infos:
         ids = [info.document_id for info in infos]
-        await in_time(caller, library.delete_documents(store, ids, caller.tenant))
-    await asyncio.to_thread(files.detach, store, file_id)
+        await in_time(
+            access.caller, access.library.delete_documents(store, ids, access.caller.tenant)
+        )
+    await asyncio.to_thread(access.files.detach, store, file_id)
 
 
-async def _stop(library: Library, caller: Context, attachment: Attachment) -> None:
+async def _stop(access: StoreAccess, attachment: Attachment) -> None:
     """End the ingest of an attachment, and wait until it has taken back what it added."""
-    job = await library.job(attachment.job)
+    job = await access.library.job(attachment.job)
     if job is not None and not job.finished:
         job.stop()
         ended = job
-        await in_time(caller, ended.wait_until(lambda: ended.finished))
+        await in_time(access.caller, ended.wait_until(lambda: ended.finished))
 
 
 # -- batches --------------------------------------------------------------------------------------
@@ -421,90 +433,75 @@ async def _stop(library: Library, caller: Context, attachment: Attachment) -> No
 )
 async def add_batch(
     response: Response,
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     body: Annotated[BatchToAdd, Depends(json_body(BatchToAdd))],
 ) -> Batch:
     """Begin to ingest files into a vector store, in one go."""
     warned(response, ignored(body.model_extra, {}, {}))
-    authorized(service, caller, store, write=True)
-    found = await _own_files(files, caller, body.all(), "file_ids.{}")
-    attached = await _attach(library, files, caller, store, found)
-    return await _batch(library, files, caller, store, attached[0].batch)
+    access.authorize(store, write=True)
+    found = await _own_files(access, body.all(), "file_ids.{}")
+    attached = await _attach(access, store, found)
+    return await _batch(access, store, attached[0].batch)
 
 
 @router.get("/{store}/file_batches/{batch}", summary="Describe a batch")
 async def show_batch(
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     batch: str,
 ) -> Batch:
     """Describe a batch and how far its files are."""
-    authorized(service, caller, store)
-    return await _batch(library, files, caller, store, batch)
+    access.authorize(store)
+    return await _batch(access, store, batch)
 
 
 @router.post("/{store}/file_batches/{batch}/cancel", summary="Stop a batch")
 async def stop_batch(
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     batch: str,
 ) -> Batch:
     """Stop the ingest of a batch; what it has added is taken back."""
-    authorized(service, caller, store, write=True)
-    for one in await _of_batch(files, store, batch):
-        await _stop(library, caller, one)
-    return await _batch(library, files, caller, store, batch)
+    access.authorize(store, write=True)
+    for one in await _of_batch(access, store, batch):
+        await _stop(access, one)
+    return await _batch(access, store, batch)
 
 
 @router.get("/{store}/file_batches/{batch}/files", summary="List the files of a batch")
 async def list_batch_files(
-    service: ServiceDep,
-    library: LibraryDep,
-    files: FilesDep,
-    caller: Caller,
+    access: StoreAccessDep,
     store: CollectionName,
     batch: str,
     paging: PagingDep,
     status: Annotated[Status | None, Query(alias="filter", description="Only these.")] = None,
 ) -> Page[StoreFile]:
     """List the files of a batch."""
-    authorized(service, caller, store)
-    found = await _batch_files(library, files, caller, store, batch)
+    access.authorize(store)
+    found = await _batch_files(access, store, batch)
     shown = [file for file in found if status in (None, file.status)]
     return paging.page(shown, lambda file: file.id)
 
 
-async def _of_batch(files: Files, store: str, batch: str) -> list[Attachment]:
+async def _of_batch(access: StoreAccess, store: str, batch: str) -> list[Attachment]:
     """Return what a batch has attached; raises `not_found`."""
-    attached = await asyncio.to_thread(files.attachments, store)
+    attached = await asyncio.to_thread(access.files.attachments, store)
     if not (found := [one for one in attached if one.batch == batch]):
         text = f"the vector store '{store}' has no batch {batch[:80]!r}"
         raise StepError("not_found", text, param="batch_id")
     return found
 
 
-async def _batch_files(
-    library: Library, files: Files, caller: Context, store: str, batch: str
-) -> list[StoreFile]:
-    ids = {one.file for one in await _of_batch(files, store, batch)}
-    known = (await asyncio.to_thread(files.stores)).get(store)
-    found = await _store_files(library, files, caller, store, known)
+async def _batch_files(access: StoreAccess, store: str, batch: str) -> list[StoreFile]:
+    ids = {one.file for one in await _of_batch(access, store, batch)}
+    found = await _files_in(access, store)
     return [file for file in found if file.id in ids]
 
 
-async def _batch(library: Library, files: Files, caller: Context, store: str, batch: str) -> Batch:
-    attached = await _of_batch(files, store, batch)
-    counts = FileCounts.of(await _batch_files(library, files, caller, store, batch))
+async def _batch(access: StoreAccess, store: str, batch: str) -> Batch:
+    attached = await _of_batch(access, store, batch)
+    counts = FileCounts.of(await _batch_files(access, store, batch))
     status: Status = "completed"
     if counts.in_progress:
         status = "in_progress"
@@ -523,63 +520,61 @@ async def _batch(library: Library, files: Files, caller: Context, store: str, ba
 
 
 async def _own_files(
-    files: Files, caller: Context, added: Sequence[FileToAdd], where: str
+    access: StoreAccess, added: Sequence[FileToAdd], where: str
 ) -> list[tuple[StoredFile, FileToAdd]]:
     """Return the key's files of a request; raises `not_found`, with the place of the id."""
-    owner = caller.principal.name
+    owner = access.caller.principal.name
     return [
-        (await asyncio.to_thread(files.file, owner, one.file_id, where.format(at)), one)
+        (await asyncio.to_thread(access.files.file, owner, one.file_id, where.format(at)), one)
         for at, one in enumerate(added)
     ]
 
 
 async def _attach(
-    library: Library,
-    files: Files,
-    caller: Context,
+    access: StoreAccess,
     store: str,
     found: Sequence[tuple[StoredFile, FileToAdd]],
 ) -> list[Attachment]:
     """Begin one ingest of files; raises `overloaded`, `draining`."""
-    items = [FileToAttach(file, files.path(file), one.attributes or {}) for file, one in found]
-    job = library.ingest(store, items, caller.tenant)
+    items = [
+        FileToAttach(file, access.files.path(file), one.attributes or {}) for file, one in found
+    ]
+    job = access.library.ingest(store, items, access.caller.tenant)
     await job.recorded.wait()
     batch, now = f"vsfb_{uuid.uuid4().hex[:24]}", int(time.time())
     attached = [
         Attachment(store, file.id, job.id, batch, dict(one.attributes or {}), now)
         for file, one in found
     ]
-    await asyncio.to_thread(files.attach, attached)
+    await asyncio.to_thread(access.files.attach, attached)
     return attached
 
 
 async def _documents(
-    library: Library, caller: Context, store: str, *, may_be_missing: bool
+    access: StoreAccess, store: str, *, may_be_missing: bool
 ) -> list[DocumentInfo]:
     """Return the documents that the caller may read; raises `collection_not_found`."""
     try:
-        found = await in_time(caller, library.documents(store))
+        found = await in_time(access.caller, access.library.documents(store))
     except StepError as error:
         if error.code != "collection_not_found" or not may_be_missing:
             raise
         return []
-    return [info for info in found if may_read(caller.principal.groups, info.metadata)]
+    return [info for info in found if may_read(access.caller.principal.groups, info.metadata)]
 
 
-async def _documents_of(
-    library: Library, caller: Context, store: str, file_id: str
-) -> list[DocumentInfo]:
-    found = await _documents(library, caller, store, may_be_missing=True)
+async def _documents_of(access: StoreAccess, store: str, file_id: str) -> list[DocumentInfo]:
+    found = await _documents(access, store, may_be_missing=True)
     return [info for info in found if file_id_of(info.document_id) == file_id]
 
 
 async def _store_files(
-    library: Library, files: Files, caller: Context, store: str, known: VectorStore | None
+    access: StoreAccess, store: str, known: VectorStore | None
 ) -> list[StoreFile]:
     """Return what is in a vector store: attached files, oldest first, behind all other documents."""
-    attached = await asyncio.to_thread(files.attachments, store)
+    attached = await asyncio.to_thread(access.files.attachments, store)
     empty = known is not None or bool(attached)
-    infos = await _documents(library, caller, store, may_be_missing=empty)
+    infos = await _documents(access, store, may_be_missing=empty)
     by_file: dict[str, list[DocumentInfo]] = {}
     for info in infos:
         by_file.setdefault(file_id_of(info.document_id), []).append(info)
@@ -589,21 +584,26 @@ async def _store_files(
         for file_id, found in by_file.items()
         if file_id not in theirs
     ]
-    own = {file.id for file in await asyncio.to_thread(files.files, caller.principal.name)}
+    own = {
+        file.id
+        for file in await asyncio.to_thread(access.files.files, access.caller.principal.name)
+    }
     mine = [
-        await _attached(library, one, by_file.get(one.file, []))
+        await _attached(access, one, by_file.get(one.file, []))
         for one in attached
-        if one.file in by_file or one.file in own or caller.principal.groups is None
+        if one.file in by_file or one.file in own or access.caller.principal.groups is None
     ]
     return [*others, *mine]
 
 
-async def _store_file(
-    library: Library, files: Files, caller: Context, store: str, file_id: str
-) -> StoreFile:
+async def _files_in(access: StoreAccess, store: str) -> list[StoreFile]:
+    """Return what is in a vector store; as `_store_files`."""
+    return await _store_files(access, store, await access.known(store))
+
+
+async def _store_file(access: StoreAccess, store: str, file_id: str) -> StoreFile:
     """Return a file of a vector store; raises `not_found`."""
-    known = (await asyncio.to_thread(files.stores)).get(store)
-    for file in await _store_files(library, files, caller, store, known):
+    for file in await _files_in(access, store):
         if file.id == file_id:
             return file
     raise _no_file(store, file_id)
@@ -615,11 +615,11 @@ def _no_file(store: str, file_id: str) -> StepError:
 
 
 async def _attached(
-    library: Library, attachment: Attachment, infos: list[DocumentInfo]
+    access: StoreAccess, attachment: Attachment, infos: list[DocumentInfo]
 ) -> StoreFile:
     """Return an attached file: as its ingest says while that is known, later by its documents."""
     store, file_id, created = attachment.store, attachment.file, attachment.created
-    job = await library.job(attachment.job)
+    job = await access.library.job(attachment.job)
     if job is not None and not job.finished:
         return _unfinished(attachment, "in_progress", None)
     if infos:
