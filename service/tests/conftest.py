@@ -30,6 +30,14 @@ def service(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield url
 
 
+@pytest.fixture(scope="module")
+def model() -> Iterator[LLMStub]:
+    """A language model that each test scripts."""
+    stub = LLMStub()
+    yield stub
+    stub.close()
+
+
 @pytest.fixture
 def http(service: str) -> Iterator[httpx.Client]:
     """A client of that service."""

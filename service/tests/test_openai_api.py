@@ -84,14 +84,6 @@ def client(service: str) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[LLMStub]:
-    """The language model of `answering`; each test scripts it."""
-    stub = LLMStub()
-    yield stub
-    stub.close()
-
-
-@pytest.fixture(scope="module")
 def answering(
     model: LLMStub, filled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[openai.OpenAI]:

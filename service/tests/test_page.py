@@ -76,19 +76,12 @@ def page(visit: Open) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def writer() -> Iterator[LLMStub]:
-    stub = LLMStub()
-    yield stub
-    stub.close()
-
-
-@pytest.fixture(scope="module")
 def written_site(
-    browser: Browser, writer: LLMStub, tmp_path_factory: pytest.TempPathFactory
+    browser: Browser, model: LLMStub, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """A service where a language model writes the answers."""
     env = {
-        "RAG_LLM_BASE_URL": writer.url,
+        "RAG_LLM_BASE_URL": model.url,
         "RAG_LLM_MODEL": "stub-1",
         "RAG_ON_NO_CITATIONS": "warn",  # nothing is held back until it cites
     }
@@ -98,11 +91,11 @@ def written_site(
 
 
 @pytest.fixture
-def llm(writer: LLMStub) -> LLMStub:
+def llm(model: LLMStub) -> LLMStub:
     """The model of `written`, with nothing to say yet."""
-    writer.script, writer.bodies = [], []
-    writer.client_gone.clear()
-    return writer
+    model.script, model.bodies = [], []
+    model.client_gone.clear()
+    return model
 
 
 @pytest.fixture

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from http_kit import served
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 DISCOVERY = "/.well-known/openid-configuration"
@@ -21,11 +21,11 @@ class Provider:
     """What the provider says now, and what it was asked.
 
     Args:
-        port: Of 127.0.0.1.
+        issuer: Its base URL.
     """
 
-    def __init__(self, port: int) -> None:
-        self.issuer = f"http://127.0.0.1:{port}"
+    def __init__(self, issuer: str) -> None:
+        self.issuer = issuer
         self.rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.ec = ec.generate_private_key(ec.SECP256R1())
         self.keys: list[dict[str, Any]] = [
@@ -68,8 +68,6 @@ def provider() -> Iterator[Provider]:
         def log_message(self, *args: Any) -> None:
             """Write nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        given = Provider(server.server_address[1])
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with served(Handler) as url:
+        given = Provider(url)
         yield given
-        server.shutdown()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from http_kit import served
 
 from rag_retrieve.sources.signature import Credentials, signed_headers
 
@@ -120,11 +121,6 @@ class _Handler(BaseHTTPRequestHandler):
 def running(credentials: Credentials | None = None) -> Iterator[S3Double]:
     """Serve a bucket `papers` on a free port."""
     handler = type("Handler", (_Handler,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        double = S3Double(f"http://127.0.0.1:{server.server_address[1]}", credentials)
-        handler.double = double
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield double
-        server.shutdown()
-        thread.join()
+    with served(handler) as url:
+        handler.double = S3Double(url, credentials)
+        yield handler.double

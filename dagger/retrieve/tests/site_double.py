@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from http_kit import served
 
 HTML = "text/html"
 
@@ -106,12 +107,6 @@ class _Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[Site]:
     """Serve a site on a free port."""
     handler = type("Handler", (_Handler,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        site = Site(f"http://127.0.0.1:{server.server_address[1]}")
-        handler.site = site
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield site
-        server.shutdown()
-        thread.join()
+    with served(handler) as url:
+        handler.site = Site(url)
+        yield handler.site
