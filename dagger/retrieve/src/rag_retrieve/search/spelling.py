@@ -38,10 +38,14 @@ def corrections(
         condition: Which passages the caller may see; the others give no word.
         passages: The payloads of the passages found without the correction.
     """
-    around = set().union(*map(_words_of, passages)) if unknown else set()
+    if not unknown:
+        return {}
+    around = set().union(*map(_words_of, passages))
+    languages = collection.languages or []
+    main = main_language(query, languages)
     found = {}
     for word in unknown[:MOST_CORRECTED]:
-        near = _one_edit_away(word, query, collection, condition)
+        near = _one_edit_away(word, [main] if main else languages, collection, condition)
         if near is None and len(word) >= LONG:
             near = nearest(word, around)
         if near:
@@ -50,12 +54,10 @@ def corrections(
 
 
 def _one_edit_away(
-    word: str, query: str, collection: Collection, condition: Condition | None
+    word: str, languages: Sequence[str], collection: Collection, condition: Condition | None
 ) -> str | None:
-    languages = collection.languages or []
-    main = main_language(query, languages)
     candidates = edits(word)
-    vector = collection.analyzer.terms.any_of(candidates, [main] if main else languages)
+    vector = collection.analyzer.terms.any_of(candidates, languages)
     counts: Counter[str] = Counter()
     for payload in _holders(vector, collection, condition):
         counts.update(candidates & _words_of(payload))

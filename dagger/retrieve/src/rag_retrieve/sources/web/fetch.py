@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from rag_kit.retry_after import retry_after
+
 from ..http import TooLargeError, body_of, reason
 from .addresses import resolve
 
@@ -22,7 +24,6 @@ CONNECT_S, READ_S, BODY_S = 5.0, 20.0, 120.0
 REDIRECTS = 5
 TRIES = 3
 PAUSE_S = 1.0  # before the second try, unless the server says how long
-LONGEST_PAUSE_S = 60.0
 BUSY = (429, 502, 503, 504)
 
 
@@ -122,7 +123,8 @@ class Fetcher:
                 continue
             if response.status not in BUSY or last:
                 return response
-            self._pause(_retry_after(response.headers))
+            told = retry_after(response.headers.get("retry-after"))
+            self._pause(PAUSE_S if told is None else told)
         raise AssertionError
 
     def _pause(self, seconds: float) -> None:
@@ -169,8 +171,3 @@ def _trusted() -> ssl.SSLContext:
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
-
-
-def _retry_after(headers: httpx.Headers) -> float:
-    told = headers.get("retry-after", "")
-    return min(float(told), LONGEST_PAUSE_S) if told.isdigit() else PAUSE_S
