@@ -253,8 +253,14 @@ class ServerStores:
                 )
             return replace(state, successor=generation)
 
-        live.change(decide)
-        self.finish(name, live, generation)
+        try:
+            live.change(decide)
+            self.finish(name, live, generation)
+        except StepError as error:
+            # Whoever saw the decision may have carried it out before this process read it back.
+            done = self._live().get(name) == f"rag_{name}~g{generation}"
+            if error.code != "collection_not_found" or not done:
+                raise
         store.follow(f"rag_{name}")
 
     def finish(self, name: str, old: Generation, successor: int) -> None:
