@@ -50,3 +50,17 @@ def test_make_run_serves_the_sample_corpus(tmp_path: Path) -> None:
     assert page.status_code == 200
     assert answer.json()["citations"]
     assert "Traceback" not in said + rest
+
+
+def test_make_lets_python_cache_bytecode() -> None:
+    """A variable that images of Python set does not make every process compile its libraries."""
+    asked = subprocess.run(
+        ["make", "--eval", "probe: ; @printenv PYTHONDONTWRITEBYTECODE", "probe"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (asked.stdout, "Error 1" in asked.stderr) == ("", True), "printenv found the variable"
