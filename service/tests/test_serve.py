@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from service_kit import QUESTION, Collector, LLMStub, wait
+from rag_doubles import wait
+from service_kit import QUESTION, Collector, LLMStub
 
 RAG = Path(sys.executable).with_name("rag")
 SECRET = "the zebra pays in cash"
