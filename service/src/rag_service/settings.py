@@ -271,6 +271,17 @@ class ServiceSettings(PacedSettings):
             raise ValueError("use https: whoever is on the way could give keys of their own")
         return value
 
+    def runner_secret(
+        self, name: Literal["qdrant_api_key", "llm_api_key", "reranker_api_key"]
+    ) -> SecretStr | None:
+        """Return a key for the Dagger runners from its variable or its file, or None.
+
+        Raises:
+            StepError: `misconfigured`, the file cannot be read.
+        """
+        value = self.secret(name, code="misconfigured")
+        return None if value is None else SecretStr(value)
+
     def keys(self) -> tuple[ApiKey, ...]:
         """Return the configured keys.
 

@@ -150,14 +150,14 @@ def options_of(settings: ServiceSettings) -> EngineOptions:
         docs=settings.docs,
         collection=settings.collection,
         qdrant_url=settings.qdrant_url,
-        qdrant_api_key=_secret(settings, "qdrant_api_key"),
+        qdrant_api_key=settings.runner_secret("qdrant_api_key"),
         llm_base_url=settings.llm_base_url,
         llm_model=settings.llm_model,
-        llm_api_key=_secret(settings, "llm_api_key"),
+        llm_api_key=settings.runner_secret("llm_api_key"),
         reranker_url=settings.reranker_url,
         reranker=settings.reranker,
         reranker_model=settings.reranker_model,
-        reranker_api_key=_secret(settings, "reranker_api_key"),
+        reranker_api_key=settings.runner_secret("reranker_api_key"),
         session_port=settings.dagger_session_port,
         session_token=settings.dagger_session_token,
         load_s=settings.engine_load_s,
@@ -168,8 +168,3 @@ def options_of(settings: ServiceSettings) -> EngineOptions:
         drain_s=max(settings.drain_s, settings.deadline_s),
         probe=settings.probe_query,
     )
-
-
-def _secret(settings: ServiceSettings, name: str) -> SecretStr | None:
-    value = settings.secret(name, code="misconfigured")
-    return None if value is None else SecretStr(value)
