@@ -121,8 +121,8 @@ def test_each_part_is_summed_up_a_logarithmic_number_of_times() -> None:
 
 def test_counts_follow_every_change(server: Retriever, settings: RetrieveSettings) -> None:
     """Added, replaced, deleted, reindexed: scores equal those of the embedded store each time."""
-    first = texts("red fox", "red dog and red cat", "blue whale", "")
-    second = texts("red fox", "green dog", "blue bird")[1:]
+    first = texts("red fox", "red dog and red cat", "blue whale", "", "!!! ???", "the and of")
+    second = texts("red fox", "green dog", "blue bird", "", "?? !!")[1:]
     with Retriever(settings, embedder=HashedWords()) as embedded:
 
         def alike() -> None:
