@@ -248,7 +248,7 @@ def on_ray(opener: Callable[[], Indexer], collection: str, *, workers: int, thre
 
 
 def _broken(error: Exception) -> StepError:
-    why = str(error).strip().splitlines()[-1]
+    why = (str(error).strip() or type(error).__name__).splitlines()[-1]
     return StepError(
         "internal_error",
         f"Ray could not go on: {why}. Run it again: what is stored is not embedded again",
