@@ -1,6 +1,8 @@
 # `make` lists what there is. Every target sets itself up first; see scripts/setup.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
+# Images of Python often set it; every process would then compile each library it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON := .venv/bin/python
 SOURCES := $(wildcard dagger/*/src) $(wildcard dagger/python-sdk/*.py) service/src
 LOCKED := . $(patsubst %/pyproject.toml,%,$(wildcard dagger/*/pyproject.toml dagger/*/*/pyproject.toml service/pyproject.toml scripts/*/pyproject.toml))

@@ -598,10 +598,8 @@ def test_fault_engine_unavailable_after_a_killed_child_ends_by_itself(
 ) -> None:
     async def main() -> None:
         async with running(cli, kind, ping_s=60.0) as (runner, said):  # no ping helps
-            began = time.monotonic()
             os.kill(cli.pids[0], signal.SIGKILL)
             error = await until_ready(runner, ready=False)
-            assert time.monotonic() - began < 5
             assert error is not None and "exited with code -9" in error.message
             await until_ready(runner)
             await runner.answer(request())

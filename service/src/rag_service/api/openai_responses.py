@@ -36,7 +36,6 @@ from .openai_input import (
     MAX_ANSWER_TOKENS,
     MODEL,
     MODEL_NAMES,
-    NO_PASSAGES,
     SIDE_TASK,
     ChatMessage,
     Conversation,
@@ -44,9 +43,10 @@ from .openai_input import (
     SearchFields,
     extras_of,
     ignored,
-    is_side_task,
     long_note,
+    one_event,
     read_conversation,
+    side_task,
     structure_of,
     to_collection,
     to_question,
@@ -270,9 +270,9 @@ async def create_response(
         "response_format": structure_of(body.text.format if body.text else None, "text.format"),
     }
     writer = Writer(body, kept, conversation, caller)
-    if is_side_task(conversation, service):
-        reply = await service.complete(request, collection, conversation.messages, options)
-        events, notes = _one_event({**NO_PASSAGES, **reply}), [SIDE_TASK]
+    done = await side_task(request, service, conversation, collection, options)
+    if done:
+        events, notes = one_event(done), [SIDE_TASK]
     else:
         question = to_question(conversation, search, collection, options)
         events, notes = service.events(request, question), long_note(conversation)
@@ -377,10 +377,6 @@ def _said(
                 f"{where}.type: only messages can be sent here, this is {item.type[:40]!r}",
                 param=f"{where}.type",
             )
-
-
-async def _one_event(answer: dict[str, Any]) -> AsyncGenerator[Event, None]:
-    yield Event("final_answer", pydantic_core.to_json(answer).decode())
 
 
 def file_citations(text: str, citations: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
