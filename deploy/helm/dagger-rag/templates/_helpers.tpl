@@ -104,7 +104,7 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- if or $writes (has $part (list "retrieve" "ingest")) -}}
+{{- if or $writes (has $part (list "retrieve" "ingest" "bulk")) -}}
   {{- $_ := set $env "RAG_STORE" "qdrant" -}}
   {{- $_ := set $env "RAG_QDRANT_URL" $values.qdrant.url -}}
   {{- if $values.qdrant.apiKey.existingSecret -}}
@@ -157,7 +157,9 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
 - name: {{ $name }}
   value: {{ include "rag.keyFolder" $name }}/{{ $from.key }}
 {{- end }}
-{{- if hasKey $config.env "RAG_QDRANT_URL" }}
+{{- if eq (index . 1) "bulk" }}
+- {name: RAG_THREADS, value: "1"} # of a worker; Ray gives it as many processors
+{{- else if hasKey $config.env "RAG_QDRANT_URL" }}
 - name: RAG_THREADS
   valueFrom:
     resourceFieldRef: {resource: limits.cpu}
@@ -216,13 +218,48 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* A pod of the RayJob. Call with (list $ "container" resources). */}}
+{{- define "rag.bulkPod" -}}
+{{- $root := index . 0 -}}
+{{- $at := list $root "bulk" -}}
+{{- $documents := printf "/documents/%s" $root.Values.bulk.folder -}}
+metadata:
+  labels: {{- include "rag.selector" $at | nindent 4 }}
+  {{- with $root.Values.podAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "rag.pod" $at | nindent 2 }}
+  {{- if eq (index . 1) "submitter" }}
+  restartPolicy: Never
+  {{- end }}
+  containers:
+    - name: {{ index . 1 }}
+      image: {{ include "rag.image" $root.Values.bulk.image }}
+      env:
+        - {name: HOME, value: /tmp}
+        - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+        {{- include "rag.env" $at | trim | nindent 8 }}
+      resources: {{- toYaml (index . 2) | nindent 8 }}
+      securityContext: {{- include "rag.securityContext" $root | nindent 8 }}
+      volumeMounts:
+        {{- include "rag.mounts" $at | nindent 8 }}
+        - {name: documents, mountPath: {{ $documents }}, readOnly: true}
+  volumes:
+    {{- include "rag.volumes" $at | nindent 4 }}
+    - name: documents
+      persistentVolumeClaim: {claimName: {{ $root.Values.bulk.existingClaim }}, readOnly: true}
+{{- end }}
+
 {{/* Says everything that is missing at once. */}}
 {{- define "rag.check" -}}
 {{- $root := . -}}
 {{- $faults := list -}}
 {{- $parts := include "rag.parts" . | fromJsonArray -}}
 {{- $images := $parts -}}
-{{- if .Values.build.enabled -}}{{- $images = append $parts "build" -}}{{- end -}}
+{{- range $job := list "bulk" "build" -}}
+  {{- if (index $root.Values $job).enabled -}}{{- $images = append $images $job -}}{{- end -}}
+{{- end -}}
 {{- range $part := $images -}}
   {{- $image := (index $root.Values $part).image -}}
   {{- if not $image.repository -}}
@@ -274,8 +311,11 @@ capabilities: {drop: [ALL]}
 {{- if and .Values.networkPolicy.enabled (not .Values.qdrant.release) (not .Values.networkPolicy.qdrant) -}}
   {{- $faults = append $faults "networkPolicy.qdrant is empty although qdrant.release is; say where Qdrant runs, or nothing reaches it" -}}
 {{- end -}}
-{{- if and .Values.ingest.enabled (not .Values.ingest.existingClaim) -}}
-  {{- $faults = append $faults "ingest.existingClaim is empty although ingest.enabled; name the claim that holds the documents" -}}
+{{- range $job := list "ingest" "bulk" -}}
+  {{- $values := index $root.Values $job -}}
+  {{- if and $values.enabled (not $values.existingClaim) -}}
+    {{- $faults = append $faults (printf "%s.existingClaim is empty although %s.enabled; name the claim that holds the documents" $job $job) -}}
+  {{- end -}}
 {{- end -}}
 {{- if .Values.build.enabled -}}
   {{- range $name := list "engine" "tlsSecret" "args" -}}
