@@ -134,3 +134,13 @@ def child_environment(
 def aws_environment() -> dict[str, str]:
     """Return the variables `AWS_…` that are set, which name the keys and the server of a bucket."""
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}
+
+
+def ray_environment() -> str | None:
+    """Return the address of the Ray cluster to use, if one is named.
+
+    Ray's reports of its use are turned off, and what its processes say about themselves.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    return os.environ.get("RAY_ADDRESS") or None
