@@ -24,6 +24,7 @@ from qdrant_double import QdrantDouble
 from qdrant_kit import SERVERS, real_qdrant
 
 from rag_kit.errors import StepError
+from rag_retrieve.index.term_counts import TermCounts, weighed
 from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
 from rag_retrieve.stores import open_stores
@@ -31,6 +32,7 @@ from rag_retrieve.stores.base import CLAIMS, INDEXED, MAX_INDEXED, Hit, Point, S
 from rag_retrieve.stores.embedded import collection as edge
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
+from rag_retrieve.stores.qdrant.collection import ServerStore
 from rag_retrieve.stores.qdrant.database import ServerStores
 
 
@@ -156,7 +158,8 @@ def test_both_legs_are_searched_in_one_call(stores: Stores) -> None:
     assert ids(dense) == [5, 3, 1]
     assert [hit.score for hit in dense] == pytest.approx([1.0, 0.948683, 0.894427], abs=1e-5)
     assert dense[0].payload == SIX[4].payload
-    idf = np.log((6 - 2 + 0.5) / (2 + 0.5) + 1)  # each term is in 2 of 6 passages
+    rarity = np.log((6 - 2 + 0.5) / (2 + 0.5) + 1)  # each term is in 2 of 6 passages
+    idf = rarity if store.exclusive else 1.0  # a server is given weights that have it
     assert ids(sparse) == [1, 2, 3, 5]
     assert [hit.score for hit in sparse] == pytest.approx([idf] * 4, abs=1e-5)
 
@@ -342,7 +345,10 @@ def test_an_abandoned_generation_leaves_no_trace(stores: Stores) -> None:
 
 
 def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None:
-    """The same points and questions give the same hits, scores equal to 1e-5."""
+    """The same points and questions give the same hits, scores equal to 1e-5.
+
+    The embedded store weighs terms by how rare they are; a server is given weights that say so.
+    """
     rng = np.random.default_rng(1)
     points = [
         Point(
@@ -352,6 +358,10 @@ def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None
             _terms(rng),
         )
         for number in range(500)
+    ]
+    counts = [
+        TermCounts.of(point.sparse for point in some if point.sparse)
+        for some in (points[:100], points[100:])
     ]
     answers = []
     for stores in (EdgeStores(tmp_path), server(double.url)):
@@ -367,6 +377,11 @@ def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None
                 ("sparse", _terms(question), 20),
             )
         ]
+        if not store.exclusive:
+            legs = [
+                ("sparse", weighed(leg[1], counts), leg[2]) if leg[0] == "sparse" else leg
+                for leg in legs
+            ]
         answers.append(store.search(legs, parse_filters({"n": {"$lt": 5}})))
         stores.close()
     for left, right in zip(*answers, strict=True):
@@ -918,6 +933,42 @@ def test_a_read_is_tried_twice_and_a_write_once(double: QdrantDouble) -> None:
         store.upsert(SIX)
     assert caught.value.code == "retriever_unavailable"
     assert double.requests == ["PUT /collections/rag_docs/points"]
+    stores.close()
+
+
+def test_a_cluster_that_notices_a_lost_node_gets_the_write_again(double: QdrantDouble) -> None:
+    """It fails inside (500), or its first node is not there: the write is repeated, and is made once."""
+    stores = server(double.url)
+    store = stores.create("docs", dim=2)
+    statuses = [500, None]
+    double.faults.before = lambda _: setattr(double.faults, "status", statuses.pop(0))
+    double.requests.clear()
+    store.upsert([document(1)])
+    assert double.requests == ["PUT /collections/rag_docs/points"] * 2
+    double.faults.before = None
+    stores.close()
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        lost = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+    stores = server(f"{lost}, {double.url}")
+    ServerStore(stores._server, name="docs", remote="rag_docs", dim=2).upsert(SIX)
+    assert stores.open("docs").count("chunk") == len(SIX)
+    stores.close()
+
+
+def test_points_that_one_request_cannot_hold_are_written_by_several(double: QdrantDouble) -> None:
+    """A request stays below what the server takes at once, whatever the points hold."""
+    stores = server(double.url, qdrant_max_request_mb=1)
+    store = stores.create("docs", dim=2)
+    large = [
+        Point(uid(n), {"kind": "document", "text": "ä\n" * 100_000, "metadata": {}})
+        for n in range(7)
+    ]
+    sizes: list[int] = []
+    double.faults.sizes = sizes
+    store.upsert([*large, document(1)])
+    assert len(sizes) == 4 and max(sizes) < 2**20
+    assert store.count("document") == 8
     stores.close()
 
 

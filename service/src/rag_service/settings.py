@@ -22,6 +22,7 @@ from pydantic_settings import SettingsConfigDict, SettingsError
 from rag_kit.errors import StepError
 from rag_kit.origins import AllowedOrigins, is_loopback
 from rag_kit.settings import PacedSettings, misconfigured, read_file
+from rag_pipeline.rewriting import Rewriting
 from rag_pipeline.settings import URL
 
 from .access import MAX_GROUPS
@@ -241,6 +242,9 @@ class ServiceSettings(PacedSettings):
     llm_model: str | None = Field(None, description="Name of the model there.")
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
     llm_api_key_file: Path | None = Field(None, description="File that holds it instead.")
+    rewriting: Rewriting = Field(
+        "model", description="As for `rag`; passed to the Dagger runners, too."
+    )
 
     reranker_url: str | None = Field(
         None, description="As for `rerank`; passed to the Dagger runners, too."

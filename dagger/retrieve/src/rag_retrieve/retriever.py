@@ -415,7 +415,12 @@ class Retriever:
         """List the collections, by name, without opening them."""
         infos = []
         for name in sorted(self._stores.names()):
-            manifest = self._manifest(name)
+            try:
+                manifest = self._manifest(name)
+            except StepError as error:
+                if error.code != "collection_not_found":
+                    raise
+                continue  # another process has deleted it since
             infos.append(
                 CollectionInfo(
                     name=name,
@@ -464,7 +469,7 @@ class Retriever:
         manifest = Manifest.new(name, self._recipe, old.manifest.roots)
         generation, store = self._stores.begin_generation(name, self._recipe.dim)
         try:
-            draft = Collection(Draft(), store, manifest, self._analyzer(), on_step=self._on_step)
+            draft = self._draft_of(store, manifest)
             run = Ingest(draft, progress, pace)
             before = old.contents()
             run.documents(old.stored(list(before)))
@@ -496,6 +501,7 @@ class Retriever:
 
     def _publish(self, name: str, old: Collection, draft: Collection, generation: int) -> None:
         def publish() -> None:
+            draft.finish()
             self._stores.publish_generation(name, generation, draft.manifest.model_dump())
 
         try:
@@ -529,7 +535,8 @@ class Retriever:
         if not living:  # else counts differ for moments
             problems += examine(opened).problems()
         notes = [f"{who} writes, or died elsewhere" for who in living]
-        return Checkup(problems, [*notes, *opened.analyzer.notes_on(opened.manifest.languages)])
+        notes += [*opened.notes(), *opened.analyzer.notes_on(opened.manifest.languages)]
+        return Checkup(problems, notes)
 
     def repair(self, name: str) -> list[str]:
         """Mend a collection; return what was done, one sentence each.
@@ -641,6 +648,17 @@ class Retriever:
             collection = SharedCollection
         opened: Collection = collection(
             self._stores, store, manifest, self._analyzer(), on_step=self._on_step
+        )
+        return opened
+
+    def _draft_of(self, store: Any, manifest: Manifest) -> Collection:
+        draft: type[Any] = Collection
+        if not store.exclusive:
+            from .index.shared import SharedDraft
+
+            draft = SharedDraft
+        opened: Collection = draft(
+            Draft(), store, manifest, self._analyzer(), on_step=self._on_step
         )
         return opened
 

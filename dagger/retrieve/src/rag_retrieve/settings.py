@@ -50,6 +50,12 @@ class RetrieveSettings(BreakerSettings):
         ge=1,
         description="Copies that must take a write to a new collection; none: Qdrant's own, one.",
     )
+    qdrant_max_request_mb: int = Field(
+        32,
+        ge=1,
+        description="MiB that the server takes in one request, its service.max_request_size_mb; a document "
+        "that does not fit is refused.",
+    )
     retriever: Literal["builtin", "superlinked"] = Field(
         "builtin",
         description="builtin: dense, sparse and hybrid search in the store; superlinked: text, recency "

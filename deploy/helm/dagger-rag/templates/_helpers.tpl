@@ -86,6 +86,7 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
     {{- $_ := set $env (printf "RAG_%s_URL" (upper $step)) (include "rag.url" (list $root $step)) -}}
   {{- end -}}
   {{- $_ := set $env "RAG_STEP_DEADLINE_S" $values.deadlineSeconds -}}
+  {{- with $values.rewriting -}}{{- $_ := set $env "RAG_REWRITING" . -}}{{- end -}}
 {{- else if eq $part "rerank" -}}
   {{- $_ := set $env "RAG_RERANKER_URL" $values.reranker.url -}}
   {{- with $values.reranker.kind -}}{{- $_ := set $env "RAG_RERANKER" . -}}{{- end -}}
@@ -97,6 +98,7 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
   {{- with $values.llm.baseUrl -}}
     {{- $_ := set $env "RAG_LLM_BASE_URL" . -}}
     {{- $_ := set $env "RAG_LLM_MODEL" $values.llm.model -}}
+    {{- with $values.llm.pace -}}{{- $_ := set $env "RAG_LLM_PACE" . -}}{{- end -}}
     {{- if $values.llm.apiKey.existingSecret -}}
       {{- $_ := set $keys "RAG_LLM_API_KEY_FILE" $values.llm.apiKey -}}
     {{- end -}}
@@ -290,6 +292,9 @@ spec:
 {{- end -}}
 {{- if lt (int .Values.drainSeconds) (int .Values.deadlineSeconds) -}}
   {{- $faults = append $faults (printf "drainSeconds %d is below deadlineSeconds %d; a request under way would be given up at a rolling update" (int .Values.drainSeconds) (int .Values.deadlineSeconds)) -}}
+{{- end -}}
+{{- if and (has .Values.llm.pace (list "local" "reasoning")) (lt (int .Values.deadlineSeconds) 330) -}}
+  {{- $faults = append $faults (printf "deadlineSeconds %d is below the 330 that an answer may take with llm.pace %s" (int .Values.deadlineSeconds) .Values.llm.pace) -}}
 {{- end -}}
 {{- range $name := list "llm" "embedding" -}}
   {{- $model := index $root.Values $name -}}

@@ -159,7 +159,7 @@ class Ingest:
         allowed = document.metadata.get(ALLOWED_GROUPS, "")
         names = allowed if isinstance(allowed, list) else [allowed]
         if names and all(isinstance(name, str) for name in names):
-            return None
+            return self._collection.too_large(document)
         return (
             f"its {ALLOWED_GROUPS} is {str(allowed)[:80]!r}; write names of groups, or leave it out "
             "when everybody may read it"
