@@ -335,11 +335,14 @@ class Service:
                     reason = error.message
                     notify(f"not ready: {reason}")
             else:
-                if self.missing is not None and not self.admission.draining:
+                began = self.missing is not None and not self.admission.draining
+                if began:
                     notify("; ".join(filter(None, ("ready", self.note))))
                     self.on_ready()
                 reason = ""
                 self._set(None)
+                if began and self.library is not None:
+                    await self.library.forget_files()
             await asyncio.sleep(self.settings.probe_retry_s if reason else self.runner.poll_s)
 
     async def start_containers(self, notify: Callable[[str], None]) -> None:
