@@ -232,6 +232,7 @@ class Service:
         self.authorize(context, request.collection)
         self._require_ready(runner)
         request.filters = restricted(request.filters, context.principal.groups)
+        request.cache_scope = context.principal.name
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
@@ -299,6 +300,8 @@ class Service:
             self.metrics.truncated.inc()
         if data.get("degraded"):
             self.metrics.degraded.inc()
+        if found := data["provenance"].get("generate", {}).get("cache"):
+            self.metrics.answer_cache.labels(found).inc()
         return data
 
     # -- readiness ----------------------------------------------------------------------
