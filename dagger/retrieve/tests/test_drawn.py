@@ -26,23 +26,22 @@ RED, BLACK = (1, 0, 0), (0, 0, 0)
 Cell = tuple[float, float, str]  # left, baseline, text with the quoted words between [ and ]
 
 
-def coloured(*cells: Cell, font: str = "Helvetica", turn: float = 0) -> bytes:
-    """Return a page with these texts; what is between brackets is red, the brackets are not drawn."""
-
-    def draw(canvas: Canvas) -> None:
-        if turn:
-            canvas.translate(300, 400)
-            canvas.rotate(turn)
-            canvas.translate(-300, -400)
-        for left, baseline, marked in cells:
-            text = canvas.beginText(left, baseline)
-            text.setFont(font, SIZE)
-            for number, piece in enumerate(marked.replace("]", "[").split("[")):
-                text.setFillColorRGB(*(RED if number % 2 else BLACK))
-                text.textOut(piece)
-            canvas.drawText(text)
-
-    return drawn(draw)
+def coloured(*cells: Cell, turn: float = 0) -> bytes:
+    """Return a small page with these texts, those between brackets in red; brackets are not drawn."""
+    buffer = io.BytesIO()
+    canvas = Canvas(buffer, pagesize=(500, 450) if turn else (500, 150))
+    if turn:
+        canvas.translate(250, 225)
+    canvas.rotate(turn)
+    for left, baseline, marked in cells:
+        text = canvas.beginText(left, baseline)
+        text.setFont("Helvetica", SIZE)
+        for number, piece in enumerate(marked.replace("]", "[").split("[")):
+            text.setFillColorRGB(*(RED if number % 2 else BLACK))
+            text.textOut(piece)
+        canvas.drawText(text)
+    canvas.save()
+    return buffer.getvalue()
 
 
 def pixels(data: bytes, number: int = 1) -> NDArray[np.int16]:
@@ -80,13 +79,13 @@ def turned(degrees: int) -> Callable[[PdfWriter], Any]:
 
 
 def cropped(writer: PdfWriter) -> None:
-    writer.pages[0].cropbox = RectangleObject((60, 500, 420, 760))
+    writer.pages[0].cropbox = RectangleObject((60, 60, 420, 140))
 
 
 def shifted(writer: PdfWriter) -> None:
     """Move the origin of the page, as printers' PDFs do."""
-    writer.pages[0].mediabox = RectangleObject((-40, -30, 600, 800))
-    writer.pages[0].cropbox = RectangleObject((-20, 400, 500, 780))
+    writer.pages[0].mediabox = RectangleObject((-40, -30, 520, 160))
+    writer.pages[0].cropbox = RectangleObject((-20, 40, 480, 130))
     writer.pages[0].rotate(90)
 
 
@@ -95,19 +94,19 @@ def enlarged(writer: PdfWriter) -> None:
 
 
 LINES: tuple[Cell, ...] = (
-    (72, 700, "The lease begins in May. [The deposit is paid"),
-    (72, 686, "[before the keys are handed over, and it is re-"),
-    (72, 672, "[turned within a month.] Pets need a permit."),
+    (72, 100, "The lease begins in May. [The deposit is paid"),
+    (72, 86, "[before the keys are handed over, and it is re-"),
+    (72, 72, "[turned within a month.] Pets need a permit."),
 )
 COLUMNS: tuple[Cell, ...] = (
-    (72, 700, "The committee reviewed the yearly"), (320, 700, "Staff may park in the [north yard"),
-    (72, 686, "report of the harbour and found"), (320, 686, "[only with a permit that is valid"),
-    (72, 672, "that its fund was short by far."), (320, 672, "[on the day.] Visitors ask the gate."),
+    (72, 100, "The committee reviewed the yearly"), (320, 100, "Staff may park in the [north yard"),
+    (72, 86, "report of the harbour and found"), (320, 86, "[only with a permit that is valid"),
+    (72, 72, "that its fund was short by far."), (320, 72, "[on the day.] Visitors ask the gate."),
 )  # fmt: skip
 TABLE: tuple[Cell, ...] = (
-    (72, 700, "Article"), (200, 700, "Warehouse"), (330, 700, "Remark"),
-    (72, 686, "Anchor bolts"), (200, 686, "Rotterdam"), (330, 686, "none"),
-    (72, 672, "[Copper pipes]"), (200, 672, "[Antwerp harbour]"), (330, 672, "[sold by metre]"),
+    (72, 100, "Article"), (200, 100, "Warehouse"), (330, 100, "Remark"),
+    (72, 86, "Anchor bolts"), (200, 86, "Rotterdam"), (330, 86, "none"),
+    (72, 72, "[Copper pipes]"), (200, 72, "[Antwerp harbour]"), (330, 72, "[sold by metre]"),
 )  # fmt: skip
 
 
@@ -135,11 +134,11 @@ def test_a_quote_over_lines_is_marked_as_the_page_is_shown(
     [
         (COLUMNS, "north yard", "on the day."),
         (TABLE, "Copper pipes", "by metre"),
-        (((72, 700, "Is it safe? Yes. Is it [dry? Yes.] Is it warm? Yes."),), "dry", "Yes."),
-        (((72, 700, "Total 5 and [Total 7] and Total 5"),), "Total 7", "7"),
-        (((72, 700, "A rare [word"), (72, 686, "[and] another one")), "word", "and"),
+        (((72, 100, "Is it safe? Yes. Is it [dry? Yes.] Is it warm? Yes."),), "dry", "Yes."),
+        (((72, 100, "Total 5 and [Total 7] and Total 5"),), "Total 7", "7"),
+        (((72, 100, "A rare [word"), (72, 86, "[and] another one")), "word", "and"),
         (
-            ((72, 700, "Stra\u00dfe und [Gr\u00f6\u00dfe \u00fcber alles] gestern"),),
+            ((72, 100, "Stra\u00dfe und [Gr\u00f6\u00dfe \u00fcber alles] gestern"),),
             "Gr\u00f6",
             "alles",
         ),
@@ -159,7 +158,7 @@ def test_quotes_are_found_where_the_text_is_in_another_order(
 
 @pytest.mark.parametrize("turn", [90, -90, 180])
 def test_text_that_runs_up_or_down_is_marked(turn: float) -> None:
-    data = coloured((100, 400, "A margin note: [approved by the board] in May"), turn=turn)
+    data = coloured((-150, 0, "A margin note: [approved by the board] in May"), turn=turn)
 
     sheet = quoted(data, "approved", "board")
     red, black = shares(data, sheet)
