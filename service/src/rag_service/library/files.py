@@ -240,6 +240,11 @@ class Files:
         row = (store.id, store.name, json.dumps(store.metadata), store.created)
         return self._write("INSERT OR IGNORE INTO stores VALUES (?, ?, ?, ?)", row) == 1
 
+    def update_store(self, store: VectorStore) -> None:
+        """Remember a vector store as it is now."""
+        row = (store.id, store.name, json.dumps(store.metadata), store.created)
+        self._write("INSERT OR REPLACE INTO stores VALUES (?, ?, ?, ?)", row)
+
     def stores(self) -> dict[str, VectorStore]:
         """Return the vector stores that were created as such, by id."""
         rows = self._rows("SELECT * FROM stores")
