@@ -1,6 +1,8 @@
 # `make` lists what there is. Every target sets itself up first; see scripts/setup.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
+# Images of Python often set it; every process would then compile each library it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON := .venv/bin/python
 SOURCES := $(wildcard dagger/*/src) $(wildcard dagger/python-sdk/*.py) service/src
 LOCKED := . $(patsubst %/pyproject.toml,%,$(wildcard dagger/*/pyproject.toml dagger/*/*/pyproject.toml service/pyproject.toml scripts/*/pyproject.toml))
@@ -8,7 +10,7 @@ EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.js
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench lab
 
-.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-followups bench-service bench-overload bench-ingest scaling bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-answers bench-followups bench-service bench-overload bench-ingest scaling bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -79,6 +81,9 @@ release: setup ## check a release and tag it, one tag per module; CHECK=1: dry r
 
 bench-quality: setup-bench ## retrieval and answer quality on public data sets
 	@$(PYTHON) bench/quality.py
+
+bench-answers: setup-bench ## extractive answers and abstention on sets that no fit has seen
+	@$(PYTHON) bench/answers.py
 
 bench-followups: setup-bench ## what follow-up questions find, beside the same questions in full
 	@$(PYTHON) bench/followups.py

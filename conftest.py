@@ -34,12 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose one seed per run; workers get the seed of the run."""
+    """Choose one seed per run, which workers get, and how many examples the lane tries of each property."""
     shared = getattr(config, "workerinput", {}).get("rag_seed")
     seed = config.getoption("--seed")
     if shared is None:
         shared = random.SystemRandom().randrange(2**31) if seed is None else seed
     config.stash[SEED] = shared
+    with suppress(ImportError):
+        from hypothesis import settings
+
+        settings.register_profile("lane", max_examples=75 if lane_of(config) == "fast" else 300)
+        settings.load_profile("lane")
+
+
+def lane_of(config: pytest.Config) -> str:
+    """Return the name of the lane."""
+    return str(config.getoption("--lane"))
 
 
 def pytest_configure_node(node: object) -> None:
@@ -57,7 +67,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
     processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return None if config.getoption("--lane") == "full" else processors + processors // 2
+    return None if lane_of(config) == "full" else processors + processors // 2
 
 
 pytest_xdist_auto_num_workers = pytest.hookimpl(optionalhook=True)(pytest_xdist_auto_num_workers)
@@ -65,7 +75,6 @@ SEED = pytest.StashKey[int]()
 # Files whose servers are slow to start: one worker of pytest-xdist runs all of a file.
 ONE_PROCESS = {
     "test_lanes.py",
-    "test_newcomer.py",
     "test_page.py",
     "test_parity.py",
     "test_superlinked_real.py",
@@ -75,7 +84,7 @@ ONE_PROCESS = {
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Print the lane and the seed that repeats the run."""
-    return f"lane: {config.getoption('--lane')}, seed: {config.stash[SEED]} (--seed)"
+    return f"lane: {lane_of(config)}, seed: {config.stash[SEED]} (--seed)"
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
@@ -85,7 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.path.name in ONE_PROCESS and not item.get_closest_marker("xdist_group"):
                 item.add_marker(pytest.mark.xdist_group(item.path.name))
-    if config.getoption("--lane") == "full":
+    if lane_of(config) == "full":
         return
     left = [item for item in items if item.get_closest_marker("full")]
     items[:] = [item for item in items if not item.get_closest_marker("full")]
@@ -95,7 +104,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def lane(request: pytest.FixtureRequest) -> Lane:
     """Return the lane, with the seed of random tests."""
-    return Lane(request.config.getoption("--lane"), request.config.stash[SEED])
+    return Lane(lane_of(request.config), request.config.stash[SEED])
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -118,7 +118,7 @@ def scifact() -> RetrievalSet:
     root = data_root("scifact") / "scifact"
     with gzip.open(root / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    documents = [_document(row["_id"], row["title"], row["text"]) for row in rows]
+    documents = [document(row["_id"], row["title"], row["text"]) for row in rows]
     relevant: dict[str, set[str]] = {}
     for line in (root / "qrels.beir-v1.0.0-scifact.test.txt").read_text().splitlines():
         query_id, _, document_id, grade = line.split()
@@ -161,11 +161,11 @@ def clapnq() -> AnswerSet:
         for number, line in enumerate(text.splitlines()):
             row = json.loads(line)
             (passage,) = row["passages"]
-            document = documents.setdefault(
+            found = documents.setdefault(
                 passage["text"],
-                _document(f"p{len(documents)}", passage["title"], passage["text"]),
+                document(f"p{len(documents)}", passage["title"], passage["text"]),
             )
-            questions.append(_question(name, number, row, document))
+            questions.append(_question(name, number, row, found))
     corpus = list(documents.values())
     retrieval = RetrievalSet(
         "clapnq",
@@ -176,16 +176,16 @@ def clapnq() -> AnswerSet:
     return AnswerSet(retrieval, questions)
 
 
-def _question(name: str, number: int, row: dict, document: LoadedDocument) -> Question:
+def _question(name: str, number: int, row: dict, found: LoadedDocument) -> Question:
     references = tuple(
-        Reference(output["answer"], _spans(document.text, output["selected_sentences"]))
+        Reference(output["answer"], _spans(found.text, output["selected_sentences"]))
         for output in row["output"]
         if output["answer"]
     )
     return Question(
         query_id=f"{name}-{row['id']}",
         text=row["input"],
-        document_id=document.document_id,
+        document_id=found.document_id,
         references=references,
         held_out=number % 2 == 1,
     )
@@ -202,7 +202,7 @@ def chunking() -> ChunkingSet:
     documents = []
     for path in sorted((root / "corpora").glob("*.md")):
         with path.open(encoding="utf-8", newline="") as file:  # spans count every character
-            documents.append(_document(path.stem, path.stem, file.read()))
+            documents.append(document(path.stem, path.stem, file.read()))
     with (root / "questions_df.csv").open(encoding="utf-8", newline="") as file:
         questions = [
             Excerpts(
@@ -218,12 +218,13 @@ def chunking() -> ChunkingSet:
     return ChunkingSet(documents, questions)
 
 
-def _document(document_id: str, title: str, text: str) -> LoadedDocument:
+def document(document_id: str, title: str, text: str, set_id: str = "") -> LoadedDocument:
+    """Return a plain text; documents of one `set_id` are left out of a search together."""
     return LoadedDocument(
         document_id=document_id,
         title=title,
         source=document_id,
         text=text,
         content_type="text/plain",
-        metadata={"set_id": document_id},
+        metadata={"set_id": set_id or document_id},
     )

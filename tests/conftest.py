@@ -1,4 +1,4 @@
-"""Fixtures of the tests across steps: the steps, opened once over the example corpus."""
+"""Fixtures of the tests across steps: the steps over the example corpus, and what `make run` leaves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sample_corpus import MadeRun, make_run
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,9 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 
     with open_steps(tmp_path_factory.mktemp("home")) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    """`make run`, done once: it embeds the whole documentation."""
+    return make_run(tmp_path_factory.mktemp("made_run"))

@@ -386,6 +386,37 @@ def test_a_resident_step_is_the_same_in_the_whole_session(engine: EngineDouble) 
     assert asking._generate().variables == asking._generate().variables
 
 
+def test_the_pace_of_the_model_and_the_rewriting_are_given_to_who_needs_them(
+    engine: EngineDouble,
+) -> None:
+    """The pace sets deadlines of `generate` and of the pipeline, which alone completes follow-ups."""
+    asking = rag(llm_base_url="u", llm_pace="local", rewriting="off")
+
+    pipeline = asking._pipeline().variables
+    generate = asking._generate().variables
+
+    assert {"RAG_LLM_PACE": "local", "RAG_REWRITING": "off"}.items() <= pipeline.items()
+    assert generate["RAG_LLM_PACE"] == "local" and "RAG_REWRITING" not in generate
+    assert not {"RAG_LLM_PACE", "RAG_REWRITING"} & rag()._pipeline().variables.keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"rewriting": "magic"}, "RAG_REWRITING"), ({"llm_pace": "fast"}, "RAG_LLM_PACE")],
+)
+def test_a_way_of_rewriting_or_a_pace_that_is_none_is_an_error(
+    engine: EngineDouble, settings: dict[str, str], named: str
+) -> None:
+    """The error names the setting and the value."""
+    given = rag(**settings)
+    (value,) = settings.values()
+
+    answered = json.loads(asyncio.run(given.search(query="q")))
+
+    assert answered["error"]["code"] == "misconfigured"
+    assert named in answered["error"]["message"] and value in answered["error"]["message"]
+
+
 def test_keys_are_given_as_secret_variables_only(engine: EngineDouble) -> None:
     """A key never becomes a plain variable, an argument or part of an image."""
     key: Any = object()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_corpus import MadeRun
 
 from rag_pipeline.steps.local import open_local
 
@@ -15,15 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = [
     json.loads(line) for line in (ROOT / "tests" / "newcomer.jsonl").read_text().splitlines()
 ]
-pytestmark = pytest.mark.timeout(600)  # it embeds the documentation
+pytestmark = [
+    pytest.mark.timeout(600),  # `make run` embeds the documentation
+    pytest.mark.xdist_group("sample_corpus"),
+]
 FLOOR = 0.8  # share of the questions whose answer holds the fact asked for
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The answer to each question."""
-    with open_local(home=tmp_path_factory.mktemp("home")) as pipeline:
-        pipeline.retriever.ingest([ROOT / "docs", ROOT / "README.md"], collection="docs")
+def answers(made_run: MadeRun) -> list[dict[str, Any]]:
+    """The answer to each question, from the store that `make run` left."""
+    with open_local(home=made_run.home) as pipeline:
         return [pipeline.answer({"query": q["query"], "collection": "docs"}) for q in QUESTIONS]
 
 

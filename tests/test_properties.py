@@ -22,7 +22,6 @@ STEPS = (*projects.STEPS, projects.PIPELINE)
 REQUESTS = {step: [e.request for e in good_examples() if e.step == step] for step in STEPS}
 # the same examples in every run, so that a failure is found by everybody
 thorough = settings(
-    max_examples=150,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

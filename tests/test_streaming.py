@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from httpx_sse import EventSource
 from llm_stub import LLMStub
+from rag_doubles import app_served
 
 from rag_kit.handler import Event, Handler
 from rag_kit.server import application
@@ -51,26 +50,6 @@ def local(papers: Path, tmp_path: Path) -> Iterator[LocalPipeline]:
         yield rag
 
 
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve an application on a free port until the block ends."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            thread.join(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
-        with httpx.Client(trust_env=False, timeout=60) as client:
-            while client.get(f"{url}/readyz").status_code != 200:
-                thread.join(0.01)
-        yield url
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def opens(handler: Handler) -> Callable[[], AbstractContextManager[Handler]]:
     return lambda: contextlib.nullcontext(handler)
 
@@ -83,9 +62,11 @@ def servers(local: LocalPipeline) -> Iterator[str]:
         urls = {}
         for name in NEEDED:
             step = local.steps[name].__self__  # the handler behind the step
-            urls[f"{name}_url"] = stack.enter_context(serving(application(opens(step), step=name)))
+            urls[f"{name}_url"] = stack.enter_context(
+                app_served(application(opens(step), step=name), until="/readyz")
+            )
         app = application(lambda: open_step(RagSettings(**urls)), step="rag", verbs=VERBS)
-        yield stack.enter_context(serving(app))
+        yield stack.enter_context(app_served(app, until="/readyz"))
 
 
 async def gathered(events: AsyncIterator[Event]) -> list[Event]:

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from service_kit import QUESTION, LLMStub, free_port, running, serving, settings, wait
+from rag_doubles import wait
+from service_kit import QUESTION, LLMStub, free_port, running, serving, settings
 
 from rag_kit.errors import StepError
 from rag_kit.server import application

@@ -11,6 +11,7 @@ import pytest
 from eval_reports import report
 from service_kit import environment, settings
 
+from rag_kit.errors import StepError
 from rag_pipeline.quality.runs import save_run
 from rag_service.app import create_app
 
@@ -31,6 +32,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_run(folder, "public", report([1], request={"collection": "public"}))
     (folder / "evaluations" / "damaged.json").write_text("{")
     return folder
+
+
+def test_a_run_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """The error names the folder."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StepError, match=r"the report cannot be stored in .*file") as failed:
+        save_run(tmp_path / "file", "first", report([1]))
+    assert failed.value.code == "storage_full"
 
 
 def get(home: Path, path: str, key: int = 0) -> httpx.Response:

@@ -304,7 +304,7 @@ def test_keys_for_the_dagger_runners_can_be_files(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_key_is_refused_by_its_name(
     tmp_path: Path, content: bytes | None
 ) -> None:
-    """The error names the variable and the path, not what is in the file."""
+    """The error names the variable and the path, not what is in the file; alike for the service's keys."""
     file = tmp_path / "key"
     if content is not None:
         file.write_bytes(content)
@@ -312,3 +312,5 @@ def test_a_file_that_holds_no_key_is_refused_by_its_name(
     with pytest.raises(StepError, match=f"RAG_LLM_API_KEY_FILE={file}") as caught:
         options_of(settings(llm_api_key_file=file))
     assert caught.value.code == "misconfigured"
+    with pytest.raises(StepError, match=f"RAG_API_KEYS_FILE={file}"):
+        settings(api_keys_file=file).keys()

@@ -12,14 +12,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-from service_kit import QUESTION, Collector, LLMStub, wait
+from rag_doubles import wait
+from service_kit import QUESTION, Collector, LLMStub
 
 RAG = Path(sys.executable).with_name("rag")
 SECRET = "the zebra pays in cash"
@@ -200,7 +200,7 @@ def asked(url: str, told: list[httpx.Response], **more: Any) -> threading.Thread
 def test_fault_sigterm_a_second_signal_does_not_wait(home: Path, llm: LLMStub) -> None:
     """A model that never ends keeps nobody from ending the service."""
     llm.script = [llm.hang]
-    with serve(home, RAG_LLM_BASE_URL=llm.url, RAG_LLM_MODEL="stub") as served:
+    with serve(home, **hanging(llm), RAG_DRAIN_S="100") as served:
         wait(f"{served.url}/readyz")
         with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as raw:
             raw.sendall(question(stream=True))
@@ -209,11 +209,14 @@ def test_fault_sigterm_a_second_signal_does_not_wait(home: Path, llm: LLMStub) -
                 pause.wait(0.01)
             served.process.send_signal(signal.SIGTERM)
             draining(served.url)
-            began = time.monotonic()
             served.process.send_signal(signal.SIGTERM)
             served.ended()
-            took = time.monotonic() - began
-    assert took < 9  # of the 10 s that the model may take to its first word, and the 25 s to drain
+
+
+def hanging(llm: LLMStub) -> dict[str, str]:
+    """Settings that allow a model longer than `Served.ended` waits."""
+    limits = ("RAG_LLM_FIRST_TOKEN_S", "RAG_LLM_IDLE_S", "RAG_LLM_TOTAL_S", "RAG_DEADLINE_S")
+    return {"RAG_LLM_BASE_URL": llm.url, "RAG_LLM_MODEL": "stub", **dict.fromkeys(limits, "100")}
 
 
 def question(*, stream: bool) -> bytes:
@@ -236,8 +239,7 @@ def test_fault_sigterm_nothing_that_hangs_keeps_it(home: Path, llm: LLMStub) -> 
                 handler.send_piece(f"data: {much}\n\n".encode())
 
     llm.script = [llm.events(first_piece("The "), then=flood), llm.hang]
-    variables = {"RAG_LLM_BASE_URL": llm.url, "RAG_LLM_MODEL": "stub", "RAG_DRAIN_S": "1"}
-    with serve(home, **variables) as served, contextlib.ExitStack() as stack:
+    with serve(home, **hanging(llm), RAG_DRAIN_S="1") as served, contextlib.ExitStack() as stack:
         wait(f"{served.url}/readyz")
         port = int(served.url.rpartition(":")[2])
         unread, unsent = (stack.enter_context(socket.socket()) for _ in range(2))
@@ -252,14 +254,11 @@ def test_fault_sigterm_nothing_that_hangs_keeps_it(home: Path, llm: LLMStub) -> 
         pause = threading.Event()
         while llm.calls < 2:
             pause.wait(0.01)
-        began = time.monotonic()
         served.process.send_signal(signal.SIGTERM)
         code = served.ended()
-        took = time.monotonic() - began
         asking.join()
 
     assert code == 0, served.lines
-    assert took < 15  # one to drain, two to send what is left, and closing
     assert (told[0].status_code, told[0].json()["error"]["code"]) == (503, "draining")
 
 

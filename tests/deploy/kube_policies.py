@@ -23,7 +23,8 @@ CHAIN = {("service", "composite"), *(("composite", step) for step in NEEDED)}
 RERANKED = {("composite", "rerank")}  # where there is a server for it
 # Who may call whom besides: `anyone` is another pod of the namespace.
 WRITERS = {(part, "qdrant") for part in ("retrieve", "service", "ingest")}
-ALLOWED = CHAIN | RERANKED | WRITERS | {("anyone", "service")}
+BULK = {("bulk", "qdrant")}
+ALLOWED = CHAIN | RERANKED | WRITERS | BULK | {("anyone", "service")}
 DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 SECRET_NAME = re.compile(r"(KEYS?|TOKEN|PASSWORD|SECRET)$")
 RUNNER_HOST = "_EXPERIMENTAL_DAGGER_RUNNER_HOST"
@@ -46,6 +47,26 @@ def template(manifest: Manifest) -> Manifest | None:
     spec = manifest.get("spec", {})
     spec = spec.get("jobTemplate", {}).get("spec", spec)
     return spec.get("template")
+
+
+def as_jobs(ray_job: Manifest) -> Manifests:
+    """The pods that KubeRay makes of a RayJob, each as a Job that Kubernetes' own schemas know."""
+    spec = ray_job["spec"]
+    cluster = spec["rayClusterSpec"]
+    templates = {
+        "submitter": spec["submitterPodTemplate"],
+        "head": cluster["headGroupSpec"]["template"],
+        **{group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]},
+    }
+    return [
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {**ray_job["metadata"], "name": f"{ray_job['metadata']['name']}-{part}"},
+            "spec": {"template": {**pod, "spec": {"restartPolicy": "Never", **pod["spec"]}}},
+        }
+        for part, pod in templates.items()
+    ]
 
 
 def workloads(manifests: Manifests) -> Iterator[tuple[Manifest, Manifest]]:

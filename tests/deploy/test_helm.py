@@ -42,6 +42,7 @@ BUILT = re.search(r"^helm=(\S+)", (ROOT / "scripts/go-tools").read_text(), re.MU
 assert BUILT
 HELM = ROOT / f".tools/helm-{BUILT[1]}/helm"
 EXAMPLE, ALL = CHART / "ci/example-values.yaml", CHART / "ci/all-features-values.yaml"
+BULK = CHART / "ci/bulk-values.yaml"
 OLDEST = "1.30"  # Kubernetes; Chart.yaml names it, too
 SETTINGS = (
     AugmentSettings,
@@ -52,7 +53,13 @@ SETTINGS = (
     ServiceSettings,
 )
 DOCUMENTED = set(re.findall(r"^\| `(RAG_\w+)`", (ROOT / "docs/configuration.md").read_text(), re.M))
-OF_A_JOB = {policies.RUNNER_HOST, "HOME", "DO_NOT_TRACK", "DAGGER_NO_NAG"}
+OF_A_JOB = {
+    policies.RUNNER_HOST,
+    "HOME",
+    "DO_NOT_TRACK",
+    "DAGGER_NO_NAG",
+    "RAY_USAGE_STATS_ENABLED",
+}
 OF_A_JOB |= {"DAGGER_NO_UPDATE_CHECK", "REGISTRY_TOKEN"}
 IN_NAMESPACE = {  # what ALL has, but with Qdrant beside it
     "qdrant.release": "qdrant",
@@ -164,7 +171,13 @@ def test_values_that_nobody_gave_are_named_all_at_once() -> None:
         ({"retrieve.replicas.max": "many"}, "'/retrieve/replicas/max': got string, want integer"),
         ({"service.resources.limits.cpu": "a lot"}, "'/service/resources/limits/cpu'"),
         ({"drainSeconds": "29"}, "drainSeconds 29 is below deadlineSeconds 30"),
+        ({"llm.pace": "local"}, "deadlineSeconds 30 is below the 330"),
+        ({"llm.pace": "slow"}, "'/llm/pace'"),
+        ({"rewriting": "magic"}, "'/rewriting'"),
         ({"ingest.enabled": "true"}, "ingest.existingClaim is empty although ingest.enabled"),
+        ({"bulk.enabled": "true"}, "bulk.existingClaim is empty although bulk.enabled"),
+        ({"bulk.enabled": "true"}, "bulk.image.digest is empty; give the digest"),
+        ({"bulk.workers": "0"}, "'/bulk/workers'"),
         ({"ingest.schedule": "daily"}, "'/ingest/schedule': 'daily' does not match"),
         ({"build.enabled": "true"}, "build.engine is empty although build.enabled"),
         ({"build.engine": "tcp://engine:1234"}, "'/build/engine': 'tcp://engine:1234'"),
@@ -285,6 +298,73 @@ def test_the_notes_name_what_there_is(tmp_path: Path) -> None:
     assert "Warning" not in least + whole
     assert "networkPolicy.enabled is false" in notes(EXAMPLE, **{"networkPolicy.enabled": "false"})
     assert "requireDigest is false" in notes(EXAMPLE, requireDigest="false")
+
+
+# -- a bulk ingest on Ray --------------------------------------------------------------------
+
+
+@pytest.fixture
+def bulk() -> tuple[Manifests, Any]:
+    """The manifests with a bulk ingest: all others, and the RayJob."""
+    manifests = rendered(EXAMPLE, BULK)
+    (job,) = of_kind(manifests, "RayJob")
+    return [each for each in manifests if each is not job], job
+
+
+def test_a_bulk_ingest_is_off_unless_it_is_asked_for() -> None:
+    """Nothing of Ray is rendered without it, where the operator may be missing."""
+    assert not [each for each in rendered(ALL) if "ray" in each["apiVersion"]]
+
+
+def test_the_pods_of_a_bulk_ingest_keep_the_rules(
+    bulk: tuple[Manifests, Any], lane: Callable[[int, int], int]
+) -> None:
+    """Each of the three kinds of pods is valid for Kubernetes and keeps every rule of the chart."""
+    others, job = bulk
+    pods = policies.as_jobs(job)
+
+    assert [each["metadata"]["name"] for each in pods] == [
+        "rag-bulk-submitter",
+        "rag-bulk-head",
+        "rag-bulk-workers",
+    ]
+    for pod in pods:
+        for rule, check in RULES.items():
+            assert check([*others, pod]) == [], rule
+        for version in versions(lane):
+            assert checked(json.dumps(pod), version) == version
+
+
+def test_a_bulk_ingest_starts_what_the_image_has(bulk: tuple[Manifests, Any]) -> None:
+    """As many workers as pods, a processor each; the command is one that `rag_retrieve` takes."""
+    _, job = bulk
+    cluster = job["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    words = job["spec"]["entrypoint"].split()
+
+    assert words[:4] == ["python", "-m", "rag_retrieve", "index"]
+    assert words[4:] == ["/documents/documents", "--collection", "default", "--workers", "8"]
+    assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == 8
+    assert group["rayStartParams"] == {"num-cpus": "1"}
+    for pod in policies.as_jobs(job):
+        (container,) = pod["spec"]["template"]["spec"]["containers"]
+        assert {"name": "RAG_THREADS", "value": "1"} in container["env"]
+        assert {"name": "RAG_STORE", "value": "qdrant"} in container["env"]
+
+
+def test_only_rays_pods_and_its_operator_reach_a_bulk_ingest(
+    bulk: tuple[Manifests, Any],
+) -> None:
+    """Its pods talk among themselves, write to Qdrant, and to nobody else."""
+    others, job = bulk
+    policy = next(each for each in others if each["metadata"]["name"] == "rag-bulk"
+                  and each["kind"] == "NetworkPolicy")  # fmt: skip
+    among, operator = policy["spec"]["ingress"]
+    own = {"matchLabels": policies.labels(policies.as_jobs(job)[0])}
+
+    assert among["from"] == [{"podSelector": own}]
+    assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
+    assert policies.edges([*others, policies.as_jobs(job)[1]]) >= policies.BULK
 
 
 # -- Kubernetes takes it ---------------------------------------------------------------------

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
-import uvicorn
 from llm_stub import LLMStub
+from rag_doubles import app_served
 
 from rag_pipeline.steps.local import open_local
 from rag_service.app import create_app
@@ -120,36 +118,18 @@ def serving(
     values = {"RAG_CHUNK_TOKENS": "64", **(env or {})}
     if home is not None:
         values["RAG_HOME"] = str(home / "store")
-    with environment(values):  # the runner reads it while it starts
-        app = create_app(given or ServiceSettings(), **more)
-        config = uvicorn.Config(
-            app,
-            http=protocol_with(app.state.gate),
-            port=0,
-            log_level="warning",
-            proxy_headers=False,
-            ws="none",
-            timeout_graceful_shutdown=5,
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            while not server.started:
-                thread.join(0.01)
-                assert thread.is_alive(), "the server did not start"
-            port = server.servers[0].sockets[0].getsockname()[1]
-            url = f"http://127.0.0.1:{port}"
-            wait(f"{url}{until}")
-        except BaseException:
-            server.should_exit = True
-            thread.join()
-            raise
-    try:
+    with ExitStack() as stack:
+        with environment(values):  # the runner reads it while it starts
+            app = create_app(given or ServiceSettings(), **more)
+            served = app_served(
+                app,
+                until=until,
+                http=protocol_with(app.state.gate),
+                proxy_headers=False,
+                timeout_graceful_shutdown=5,
+            )
+            url = stack.enter_context(served)
         yield url
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def free_port() -> int:
@@ -163,34 +143,8 @@ def free_port() -> int:
 def running(app: Any, port: int, home: Path | None = None) -> Iterator[str]:
     """Serve an application on a port until the block ends."""
     values = {"RAG_HOME": str(home / "store"), "RAG_CHUNK_TOKENS": "64"} if home else {}
-    config = uvicorn.Config(app, port=port, log_level="warning", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    url = f"http://127.0.0.1:{port}"
-    with environment(values):
-        thread.start()
-        try:
-            while not server.started:
-                thread.join(0.01)
-            wait(f"{url}/readyz")
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def wait(url: str) -> None:
-    """Wait until this answers 200; fail when it reports a permanent error."""
-    pause = threading.Event()
-    with httpx.Client(trust_env=False, timeout=60) as client:
-        for _ in range(6000):
-            answer = client.get(url)
-            if answer.status_code == 200:
-                return
-            if not answer.json()["error"]["retryable"]:
-                break
-            pause.wait(0.01)
-    raise AssertionError(f"{url} answers {answer.status_code}: {answer.text}")
+    with environment(values), app_served(app, until="/readyz", port=port) as url:
+        yield url
 
 
 class Collector(ThreadingHTTPServer):

@@ -194,9 +194,10 @@ def test_the_steps_image_has_no_sdk_no_tools_and_is_not_root(session: Session) -
     assert printed["rag"]["container"]["withExec"]["stdout"] == "[] [] 10001\n"
 
 
-def test_check_runs_the_steps_own_tests_in_its_container(dagger_cli: Dagger) -> None:
+@pytest.mark.parametrize("step", ["augment", "rerank"])
+def test_check_runs_the_steps_own_tests_in_its_container(dagger_cli: Dagger, step: str) -> None:
     """`dagger check` runs pytest inside the step's image."""
-    ran = dagger_cli("-m", "dagger/augment", "call", "check")
+    ran = dagger_cli("-m", f"dagger/{step}", "call", "check")
 
     assert ran.code == 0, ran.log[-3000:]
     assert re.search(r"\d+ passed", ran.out)

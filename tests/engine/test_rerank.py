@@ -1,4 +1,4 @@
-"""A reranker of another team, by interface: passages come in its order, on a real engine."""
+"""A reranking server and a reranker of another team, by interface, on a real engine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from engine_kit import Dagger, copy_of
+from reranker_double import reranker_double, status
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERY = "How does retrieval fuse dense and sparse results?"
@@ -86,3 +87,44 @@ def test_a_reranker_of_another_team_orders_the_passages(dagger_cli: Dagger, proj
     assert turned["provenance"]["rerank"] == {"version": "turned"}
     assert list(turned["timings_ms"]) == ["retrieve", "rerank", "total"]
     assert "rerank" not in plain["provenance"]
+
+
+@pytest.mark.parametrize("kind", ["cohere", "tei"])
+def test_a_reranking_server_orders_the_passages(
+    dagger_cli: Dagger, my_docs: Path, kind: str
+) -> None:
+    """`--rerank` asks the server about the texts found; its scores are in the answer, its kind is heeded."""
+    with reranker_double() as server:
+        port = server.server_address[1]
+        ran = dagger_cli(
+            *("call", "rag", "--docs", str(my_docs)),
+            *("--rerank", f"http://reranker:{port}", "--rerank-kind", kind),
+            *("--reranker", f"tcp://127.0.0.1:{port}"),
+            *("run", "--query", "How much holds the kettle on the third floor?"),
+        )
+
+    assert ran.code == 0, ran.log[-3000:]
+    assert server.paths == [{"cohere": "/v1/rerank", "tei": "/rerank"}[kind]]
+    best = ran.json["citations"][0]
+    assert best["document_id"].endswith("kettle.md")
+    assert "rerank" in ran.json["timings_ms"]
+    assert not ran.json["degraded"]
+
+
+def test_a_reranking_server_that_fails_leaves_the_order_of_the_search(
+    dagger_cli: Dagger, my_docs: Path
+) -> None:
+    """The question is answered all the same, and the answer says what is missing."""
+    with reranker_double() as server:
+        server.behave(status(503))
+        port = server.server_address[1]
+        ran = dagger_cli(
+            *("call", "rag", "--docs", str(my_docs), "--rerank", f"http://reranker:{port}"),
+            *("--reranker", f"tcp://127.0.0.1:{port}"),
+            *("run", "--query", "How much holds the kettle on the third floor?"),
+        )
+
+    assert ran.code == 0, ran.log[-3000:]
+    assert ran.json["citations"][0]["document_id"].endswith("kettle.md")
+    assert ran.json["degraded"]
+    assert any("rerank" in warning for warning in ran.json["warnings"])

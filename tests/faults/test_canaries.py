@@ -20,7 +20,8 @@ import httpx
 import pytest
 from llm_stub import LLMStub
 from qdrant_double import Faults, QdrantDouble
-from service_kit import QUESTION, wait
+from rag_doubles import wait
+from service_kit import QUESTION
 from test_serve import Collector, Served, environment
 
 # Names of the secrets, and a text for each that is nowhere else; halves are sought, too.

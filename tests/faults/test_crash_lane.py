@@ -22,7 +22,7 @@ READY_S = 2.0  # from a dead process to the first answer
 @pytest.mark.timeout(3600)
 def test_threat_crash_in_ingestion_loses_and_tears_nothing(lane: Any) -> None:
     """Killed at named and random moments, over both stores; `make crash-soak` does it for hours."""
-    kills = lane(50, 300)
+    kills = lane(20, 300)
     with tempfile.TemporaryDirectory(dir=memory()) as folder, Lane(Path(folder)) as crashes:
         run(crashes, kills, lane.seed)
         tally = crashes.tally

@@ -239,7 +239,7 @@ def test_threat_slow_dependency_is_seen_in_the_seconds_of_its_calls(
 
     assert patient.ask().status == 504
 
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (given_up := calls())[1] - answered[1] <= 0.5 and time.monotonic() < end:
         time.sleep(0.01)  # who is told of the deadline does not wait for the call's end
     event.set()
@@ -258,7 +258,7 @@ def test_threat_slow_dependency_keeps_no_thread(patient: Rig, on: Doubles) -> No
         event = hang(on, dependency)
         with ThreadPoolExecutor(40) as pool:
             asked = [pool.submit(patient.ask) for _ in range(40)]
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while not waiting_threads() and time.monotonic() < end:
                 time.sleep(0.01)
             assert waiting_threads(), "there is something to count"
@@ -269,7 +269,7 @@ def test_threat_slow_dependency_keeps_no_thread(patient: Rig, on: Doubles) -> No
 
         assert any(patient.ask().status == 200 for _ in range(3))
 
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while waiting_threads() and time.monotonic() < end:
             time.sleep(0.01)
         assert waiting_threads() == 0

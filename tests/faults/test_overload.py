@@ -311,7 +311,7 @@ def test_fault_overloaded_or_draining_who_would_come_too_late_is_refused_at_once
                 held.pop().cancel()
                 await settle()
         assert refused.code == "overloaded"  # it would wait 0.45 s and take 0.45 s
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(10):
             for task in held:
                 task.cancel()
             await asyncio.wait(held)

@@ -16,7 +16,8 @@ import httpx
 import pytest
 from crash_kit import whole
 from disk_kit import mounted_disk
-from service_kit import QUESTION, fill, serving, wait
+from rag_doubles import wait
+from service_kit import QUESTION, fill, serving
 from test_serve import Served, serve
 
 from rag_retrieve import Retriever, RetrieveSettings

@@ -71,7 +71,7 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sent=REQUESTS)
 def test_whatever_is_sent_survives_and_is_accounted_for(handler, sent: dict[str, Any]) -> None:
     """Each result is in the prompt or left out, once; what is in the prompt is untouched."""

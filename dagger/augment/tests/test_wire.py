@@ -32,7 +32,7 @@ def is_valid(text: str) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=ANY_JSON)
 def test_any_json_gives_a_response_or_an_envelope(handler, data: Any) -> None:
     """Never a traceback."""

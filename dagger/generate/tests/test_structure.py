@@ -50,6 +50,16 @@ def ask(
             "Yes, for 20 EUR [1].",
         ),
         (
+            "Is there a dog ticket?",
+            "**Is there a dog ticket?** Dogs pay half. **Is there a cat ticket?** Cats go free.",
+            "Dogs pay half [1].",
+        ),
+        (
+            "Is there a cat ticket?",
+            "- **Is there a dog ticket?** No.\n- **Is there a cat ticket?** Yes, for one euro.",
+            "Yes, for one euro [1].",
+        ),
+        (
             "How can I mute the alarm?",
             "Manual\n\nHow can I mute the alarm?\n\nHold the knob for three seconds.\n\n"
             "How can I test the alarm?\n\nPress the knob once.",
@@ -297,6 +307,56 @@ def test_a_sentence_that_begins_with_a_pronoun_brings_the_one_before() -> None:
 
     assert response.answer == "A boat pass is needed on lake 2. It is renewed each spring [1]."
     assert response.citations[0].quote == text
+
+
+@pytest.mark.parametrize(
+    ("query", "faq", "other", "expected"),
+    [
+        (
+            "How do I index a folder?",
+            "### How do I index a folder?\n\n`tool add ./papers` reads all files in it.",
+            "The function `index` builds the store of a folder.",
+            "`tool add ./papers` reads all files in it [2].",
+        ),
+        (
+            "How do I use a proxy server?",
+            "Q: How do I use a proxy server?\nA: Set PROXY_URL and start again.",
+            "A proxy server is a server that others use.",
+            "Set PROXY_URL and start again [2].",
+        ),
+        (
+            "How do I use a proxy server?",
+            "## 4. How do I use a proxy server?\n\nSet PROXY_URL and start again.",
+            "A proxy server is a server that others use.",
+            "Set PROXY_URL and start again [2].",
+        ),
+        (
+            "How can I pay by card?",
+            "**How can I pay by card?** Hold it against the reader.",
+            "Guests can pay by card in the shop.",
+            "Hold it against the reader [2].",
+        ),
+        (
+            "Wie kann ich die Rechnung bezahlen?",
+            "## Wie kann ich die Rechnung bezahlen?\n\nPer Überweisung binnen 14 Tagen.",
+            "Sie können die Rechnung prüfen und die Rechnung später bezahlen.",
+            "Per Überweisung binnen 14 Tagen [2].",
+        ),
+    ],
+)
+def test_what_stands_below_the_same_question_answers_it(
+    query: str, faq: str, other: str, expected: str
+) -> None:
+    """A sentence that shares more words with the question does not come before it."""
+    assert ask(query, other, faq).answer == expected
+
+
+def test_a_question_above_that_asks_less_is_another_one() -> None:
+    """All the words of the question must stand in it."""
+    faq = "### How do I index a folder?\n\nType `tool add`."
+    other = "A folder on a remote server is indexed with `tool mount`."
+
+    assert "mount" in ask("How do I index a folder on a remote server?", faq, other).answer
 
 
 def test_titles_reach_down_to_the_next_of_their_kind() -> None:

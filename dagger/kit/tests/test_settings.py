@@ -66,6 +66,18 @@ def test_a_key_comes_from_its_variable_or_its_file(tmp_path: Path) -> None:
     assert caught.value.code == "retriever_misconfigured"
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfek\x00", b"k\xe9y", b"\x80"])
+def test_a_key_in_a_file_that_is_no_text_is_named_and_not_shown(
+    tmp_path: Path, content: bytes
+) -> None:
+    """UTF-16, Latin-1, and a file that is something else."""
+    file = tmp_path / "key"
+    file.write_bytes(content)
+
+    with pytest.raises(StepError, match=r"^RAG_DB_KEY_FILE=.*key cannot be read as text in UTF-8"):
+        Settings(db_key_file=file).secret("db_key", code="retriever_misconfigured")
+
+
 class Paced(PacedSettings):
     """Settings with a deadline that follows from the model."""
 

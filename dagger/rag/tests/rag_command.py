@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rag_pipeline.__main__ import main as module_main
 from rag_pipeline.cli.main import main
 
 RAG = str(Path(sys.executable).with_name("rag"))
@@ -46,18 +48,35 @@ def run(*arguments: str, home: Path, stdin: str | None = None, **variables: str)
     The libraries are imported and the model is loaded once for all tests, which in a process of its
     own takes two seconds each time; terminals are tried in one.
     """
+    return _in_process(main, [RAG, *arguments], home, stdin, variables)
+
+
+def run_module(*arguments: str, home: Path, stdin: str | None = None, **variables: str) -> Ran:
+    """Run `python -m rag_pipeline` in this process, as `run` does."""
+    return _in_process(
+        lambda: sys.exit(module_main(list(arguments))), ["rag_pipeline"], home, stdin, variables
+    )
+
+
+def _in_process(
+    command: Callable[[], object],
+    argv: list[str],
+    home: Path,
+    stdin: str | None,
+    variables: Mapping[str, str],
+) -> Ran:
     out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ.keys() - environment(home):
             patch.delenv(name)
         for name, value in environment(home, **variables).items():
             patch.setenv(name, value)
-        patch.setattr(sys, "argv", [RAG, *arguments])
+        patch.setattr(sys, "argv", argv)
         patch.setattr(sys, "stdin", TextIOWrapper(BytesIO((stdin or "").encode())))
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
         try:
-            main()
+            command()
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import uvicorn
 
 from rag_kit.handler import OpenStep
@@ -95,22 +96,43 @@ class StepDouble:
 
 
 @contextmanager
-def resident(open_step: OpenStep, name: str, verbs: tuple[str, ...] = ("run",)) -> Iterator[str]:
-    """Serve a step as its own resident server, and yield its URL."""
-    config = uvicorn.Config(
-        application(open_step, step=name, verbs=verbs),
-        port=0,
-        log_level="warning",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
+def app_served(app: Any, *, until: str | None = None, **config: Any) -> Iterator[str]:
+    """Serve an application on a free port of 127.0.0.1 until the block ends, and yield its URL.
+
+    Args:
+        app: The application.
+        until: Wait until this path answers 200; None: until the server listens.
+        config: For `uvicorn.Config`.
+    """
+    defaults = {"port": 0, "log_level": "warning", "ws": "none"}
+    server = uvicorn.Server(uvicorn.Config(app, **{**defaults, **config}))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             thread.join(0.01)
-            assert thread.is_alive()
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+            assert thread.is_alive(), "the server did not start"
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        if until:
+            wait(f"{url}{until}")
+        yield url
     finally:
         server.should_exit = True
         thread.join()
+
+
+def wait(url: str) -> None:
+    """Wait until this answers 200; fail when it reports a permanent error."""
+    pause = threading.Event()
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        while (answer := client.get(url)).status_code != 200:
+            assert answer.json()["error"]["retryable"], f"{url} answers {answer.text}"
+            pause.wait(0.01)
+
+
+@contextmanager
+def resident(open_step: OpenStep, name: str, verbs: tuple[str, ...] = ("run",)) -> Iterator[str]:
+    """Serve a step as its own resident server, and yield its URL."""
+    app = application(open_step, step=name, verbs=verbs)
+    with app_served(app, timeout_graceful_shutdown=1) as url:
+        yield url

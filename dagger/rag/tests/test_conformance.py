@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +14,7 @@ from typing import Any
 
 import pytest
 import rag_doubles as doubles
-from rag_command import environment, run, write_documents
+from rag_command import run, run_module, write_documents
 
 from rag_kit.errors import StepError, envelope
 from rag_pipeline.quality.conformance import ConformanceReport, check_step, check_url, samples
@@ -285,22 +283,12 @@ def serving(step: Step) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}"
 
 
-def module_command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rag_pipeline", "conformance", *arguments],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_checks_a_server(home: Path) -> None:
     """Exit code 0 for a step that conforms, 1 for one that does not, with field and reason."""
     with serving(step_of(augment)) as url:
         good = run("conformance", "augment", "--url", url, home=home)
         as_json = run("conformance", "augment", "--url", url, "--json", home=home)
-        module = module_command(home, "augment", "--url", url)
+        module = run_module("conformance", "augment", "--url", url, home=home)
     with serving(step_of(lambda request: dropped("context_usage")(augment(request)))) as url:
         bad = run("conformance", "augment", "--url", url, home=home)
 
@@ -308,7 +296,7 @@ def test_the_command_checks_a_server(home: Path) -> None:
     assert good.out.splitlines()[0] == "passed  answers"
     assert good.out.splitlines()[-1] == "augment: 11 checks, 0 failed"
     assert ConformanceReport.model_validate(as_json.json).passed
-    assert (module.returncode, json.loads(module.stdout)) == (0, as_json.json)
+    assert (module.code, module.json) == (0, as_json.json)
     assert bad.code == 1
     assert bad.out.startswith(
         "failed  answers\n"
@@ -324,12 +312,12 @@ def test_a_server_that_is_not_there_is_one_error(home: Path, name: str) -> None:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
         ran = run("conformance", name, "--url", url, home=home)
-        module = module_command(home, name, "--url", url)
+        module = run_module("conformance", name, "--url", url, home=home)
 
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"error: nothing answers at {url}")
-    assert module.returncode == 1
-    assert json.loads(module.stdout)["error"]["step"] == name
+    assert module.code == 1
+    assert module.json["error"]["step"] == name
 
 
 def test_what_is_no_url_is_refused() -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rag_command import environment, run, write_documents
+from rag_command import run, run_module, write_documents
 
 from rag_kit.errors import StepError
 from rag_pipeline.quality.evaluate import (
@@ -386,16 +384,10 @@ def test_the_module_command_writes_the_report_to_a_file(indexed: Path, tmp_path:
     other = tmp_path / "other.env"
     other.write_text("RAG_MIN_SUPPORT=0.99\n")
     arguments = ["--dataset", str(indexed.with_name("questions.jsonl")), "--output", str(target)]
-    done = subprocess.run(
-        [sys.executable, "-m", "rag_pipeline", "eval", *arguments, "--against", str(other)],
-        env=environment(indexed),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("eval", *arguments, "--against", str(other), home=indexed)
 
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "3/3"
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[-1] == "3/3"
     report = EvalReport.model_validate_json(target.read_text())
     assert report.metrics["ndcg@10"].value == 1.0
     assert report.comparison is not None
@@ -416,20 +408,15 @@ def test_the_module_command_holds_a_gate(
 ) -> None:
     """Exit code 1 below a minimum, the report written all the same; 2 when none can be meant."""
     target = tmp_path / "report.json"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "rag_pipeline", "eval", "--output", str(target)),
-            *("--dataset", str(indexed.with_name("questions.jsonl"))),
-            *(word for each in minimum for word in ("--min", each)),
-        ],
-        env=environment(indexed),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_module(
+        *("eval", "--output", str(target)),
+        *("--dataset", str(indexed.with_name("questions.jsonl"))),
+        *(word for each in minimum for word in ("--min", each)),
+        home=indexed,
     )
 
-    assert (done.returncode, done.stdout) == (code, "")
-    assert said in done.stderr
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
     assert target.exists() == (code != 2)
 
 
@@ -440,14 +427,8 @@ def test_the_module_command_writes_an_envelope_for_a_bad_dataset(
     (tmp_path / "bad.jsonl").write_text("{}")
     target = tmp_path / "report.json"
     arguments = ["--dataset", str(tmp_path / "bad.jsonl"), "--output", str(target)]
-    done = subprocess.run(
-        [sys.executable, "-m", "rag_pipeline", "eval", *arguments],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("eval", *arguments, home=home)
 
-    assert done.returncode == 1
+    assert done.code == 1
     assert json.loads(target.read_text())["error"]["code"] == "invalid_request"
-    assert "line 1: query: required, but missing" in done.stderr
+    assert "line 1: query: required, but missing" in done.err

@@ -1,4 +1,4 @@
-"""Four shapes of the composite, one answer: function, command, and servers over both kinds of steps."""
+"""The shapes of the composite, one answer: function, command, and servers over both kinds of steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from rag_command import environment, write_documents
+from rag_command import environment, run_module, write_documents
 
 from rag_pipeline.settings import RagSettings
 from rag_pipeline.steps.local import open_local
@@ -73,23 +73,33 @@ def post(url: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return ask
 
 
-def command(
-    folder: Path, home: Path, **variables: str
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return the command's shape as a function."""
+def command(folder: Path, home: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the command's shape as a function; it runs in this process."""
 
     def ask(request: dict[str, Any]) -> dict[str, Any]:
         source, target = folder / "in.json", folder / "out.json"
         source.write_text(json.dumps(request), encoding="utf-8")
-        files = ["--input", str(source), "--output", str(target)]
+        files = ("--input", str(source), "--output", str(target))
+        done = run_module(*files, home=home)
+        body: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+        assert done.code == (1 if "error" in body else 0), done.err
+        return body
+
+    return ask
+
+
+def process(home: Path, **variables: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the command's shape in a process of its own, from pipe to pipe."""
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
         done = subprocess.run(
-            [sys.executable, "-m", "rag_pipeline", *files],
+            [sys.executable, "-m", "rag_pipeline", "--input", "-"],
             env=environment(home, **variables),
+            input=json.dumps(request).encode(),
             capture_output=True,
-            text=True,
             check=False,
         )
-        body: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+        body: dict[str, Any] = json.loads(done.stdout)
         assert done.returncode == (1 if "error" in body else 0), done.stderr
         return body
 
@@ -104,7 +114,7 @@ def shapes(
     folder = tmp_path_factory.mktemp("parity")
     with open_local(home=folder / "home") as pipeline:
         pipeline.retriever.ingest([write_documents(folder)])
-    homes = {name: folder / name for name in ("function", "command", "server", "steps")}
+    homes = {name: folder / name for name in ("function", "command", "process", "server", "steps")}
     for home in homes.values():
         subprocess.run(["cp", "-r", "--sparse=always", str(folder / "home"), str(home)], check=True)
     with ExitStack() as stack:
@@ -117,10 +127,11 @@ def shapes(
         yield {
             "function": local.answer,
             "command": command(folder, homes["command"]),
+            "process": process(homes["process"]),
             "server": post(server),
             "function over servers": stack.enter_context(open_pipeline(settings)).answer,
             "server over servers": post(over_steps),
-            "command over servers": command(folder, folder / "none", **variables),
+            "process over servers": process(folder / "none", **variables),
         }
 
 
@@ -139,8 +150,13 @@ def test_every_shape_gives_the_same_answer(
     shapes: dict[str, Callable[[dict[str, Any]], dict[str, Any]]], name: str
 ) -> None:
     """Answers and errors are equal JSON in all shapes, but for new ids and timings."""
-    answers = {shape: comparable(ask(REQUESTS[name])) for shape, ask in shapes.items()}
+    asked = {
+        shape: ask
+        for shape, ask in shapes.items()
+        if not shape.startswith("process") or name in ("answer", "unknown collection")
+    }
+    answers = {shape: comparable(ask(REQUESTS[name])) for shape, ask in asked.items()}
     expected = answers["function"]
 
-    assert answers == dict.fromkeys(shapes, expected)
+    assert answers == dict.fromkeys(asked, expected)
     assert ("error" in expected) is (name not in ("answer", "no context", "options"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rag_doubles as doubles
-from rag_command import environment, run, write_documents
+from rag_command import run, run_module, write_documents
 from rag_doubles import BODIES, StepDouble
 
 from rag_pipeline.models import RagRequest
@@ -270,13 +268,7 @@ def test_the_module_command_writes_the_report_to_a_file(home: Path, tmp_path: Pa
     source, target = tmp_path / "found.json", tmp_path / "report.json"
     source.write_text(found.out, encoding="utf-8")
     files = ["--input", str(source), "--output", str(target)]
-    done = subprocess.run(
-        [sys.executable, "-m", "rag_pipeline", "replay", *files],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("replay", *files, home=home)
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert ReplayReport.model_validate_json(target.read_text()).identical is True

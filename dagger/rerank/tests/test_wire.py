@@ -37,7 +37,7 @@ def handler() -> Iterator[Handler]:
         yield opened
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=ANY_JSON)
 def test_any_json_gives_a_response_or_an_envelope(handler: Handler, data: Any) -> None:
     """Never a traceback."""

@@ -17,7 +17,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import qdrant_edge as q
+
+MAX_REQUEST = 32 * 2**20  # bytes of a body, as Qdrant has it unless configured otherwise
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Faults:
             one, and comes back at once with what it has saved; None: it does not.
         before: Called with "METHOD /path" before each request is answered, outside the lock.
         only: Fail only requests whose "METHOD /path" contains this.
+        sizes: Gets the bytes of each body that writes points.
     """
 
     status: int | None = None
@@ -55,6 +58,7 @@ class Faults:
     alias_saves: int | None = None
     before: Callable[[str], None] | None = None
     only: str = ""
+    sizes: list[int] = field(default_factory=list)
 
 
 class DiedError(Exception):
@@ -216,10 +220,7 @@ class Collection:
                     )
                 )
             case "POST", ["points"]:
-                payload, vectors = (
-                    _selector(body.get("with_payload")),
-                    bool(body.get("with_vector")),
-                )
+                payload, vectors = _selector(body.get("with_payload")), body.get("with_vector")
                 return [_record(one) for one in self.shard.retrieve(body["ids"], payload, vectors)]
             case "POST", ["points", "scroll"]:
                 return self._scroll(body)
@@ -264,7 +265,7 @@ class Collection:
                 limit=body["limit"],
                 filter=_filter(body.get("filter")),
                 with_payload=_selector(body.get("with_payload")),
-                with_vector=bool(body.get("with_vector")),
+                with_vector=body.get("with_vector") or False,
             )
         )
         points = [_record(record) for record in records]
@@ -422,6 +423,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if faults.before is not None:
             faults.before(asked)
+        if asked.startswith("PUT ") and path.endswith("/points"):
+            faults.sizes.append(len(raw))
         if faults.html:
             self._send(200, b"<!doctype html><title>Sign in</title>", "text/html")
             return
@@ -447,6 +450,9 @@ class _Handler(BaseHTTPRequestHandler):
             return faults.status, {"status": {"error": faults.words}, "time": 0.0}
         if double.api_key is not None and self.headers.get("api-key") != double.api_key:
             return 401, {"status": {"error": "Must provide an API key"}, "time": 0.0}
+        if len(raw) > MAX_REQUEST:
+            told = f"JSON payload ({len(raw)} bytes) is larger than allowed (limit: {MAX_REQUEST} bytes)."
+            return 400, {"status": {"error": told}, "time": 0.0}
         try:
             with double.lock:
                 result = double.answer(self.command, path, json.loads(raw) if raw else None)

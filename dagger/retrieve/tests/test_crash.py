@@ -28,6 +28,7 @@ LONG = "\n\n".join(f"Paragraph {n} of the handbook tells about topic {n}. " * 8 
 CHILD = """
     import os, signal, sys
     from pathlib import Path
+    from crash_kit import HashedWords
     from rag_retrieve import Retriever, RetrieveSettings
     home, folder, step, occurrence, action = sys.argv[1:]
     seen = 0
@@ -36,7 +37,8 @@ CHILD = """
         seen += name == step
         if name == step and seen == int(occurrence):
             os.kill(os.getpid(), signal.SIGKILL)
-    with Retriever(RetrieveSettings(home=Path(home)), on_step=strike) as retriever:
+    settings = RetrieveSettings(home=Path(home))
+    with Retriever(settings, embedder=HashedWords(), on_step=strike) as retriever:
         if action == "delete":
             retriever.delete_documents("default", ["notes/tea.txt"])
         elif action == "reindex":
@@ -50,6 +52,7 @@ def die(settings: RetrieveSettings, folder: Path, step: str, action: str) -> Non
     """Run an action in a child that is killed at the first occurrence of a step."""
     child = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CHILD), settings.home, folder, step, "1", action],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         check=False,
         timeout=60,
     )
@@ -58,10 +61,10 @@ def die(settings: RetrieveSettings, folder: Path, step: str, action: str) -> Non
 
 @pytest.mark.parametrize("step", ["embedded", "journal", *STEPS[4:7], *STEPS[8:]])
 def test_fault_ingestion_killed_at_each_step_loses_nothing_and_shows_nothing_torn(
-    settings: RetrieveSettings, minilm: Embedder, folder: Path, step: str
+    settings: RetrieveSettings, folder: Path, step: str
 ) -> None:
     """Acknowledged documents stay, each document is one whole version, and a retry converges."""
-    with Retriever(settings, embedder=minilm) as retriever:
+    with Retriever(settings, embedder=HashedWords()) as retriever:
         retriever.ingest([folder])
     before = {f"notes/{path.name}": path.read_text() for path in folder.iterdir()}
     (folder / "tea.txt").write_text(LONG)
@@ -70,7 +73,7 @@ def test_fault_ingestion_killed_at_each_step_loses_nothing_and_shows_nothing_tor
 
     die(settings, folder, step, "ingest")
 
-    with Retriever(settings, embedder=minilm) as retriever:
+    with Retriever(settings, embedder=HashedWords()) as retriever:
         found = whole(retriever)
         assert found in (before, after)
         assert (found == after) == (STEPS.index(step) >= VISIBLE_FROM)
@@ -78,35 +81,35 @@ def test_fault_ingestion_killed_at_each_step_loses_nothing_and_shows_nothing_tor
         assert whole(retriever) == after
         digest = retriever.collections()[0].corpus_digest
     fresh = settings.model_copy(update={"home": settings.home / "fresh"})
-    with Retriever(fresh, embedder=minilm) as retriever:
+    with Retriever(fresh, embedder=HashedWords()) as retriever:
         retriever.ingest([folder])
         assert retriever.collections()[0].corpus_digest == digest
 
 
 @pytest.mark.parametrize("step", ["journal", "published", "swept"])
 def test_kill_during_delete_leaves_the_document_whole_or_gone(
-    settings: RetrieveSettings, minilm: Embedder, folder: Path, step: str
+    settings: RetrieveSettings, folder: Path, step: str
 ) -> None:
     """There is no half-deleted document."""
-    with Retriever(settings, embedder=minilm) as retriever:
+    with Retriever(settings, embedder=HashedWords()) as retriever:
         retriever.ingest([folder])
 
     die(settings, folder, step, "delete")
 
-    with Retriever(settings, embedder=minilm) as retriever:
+    with Retriever(settings, embedder=HashedWords()) as retriever:
         assert ("notes/tea.txt" in whole(retriever)) == (step == "journal")
 
 
 def test_kill_during_reindex_keeps_the_old_collection(
-    settings: RetrieveSettings, minilm: Embedder, folder: Path
+    settings: RetrieveSettings, folder: Path
 ) -> None:
     """A draft that was never published leaves no trace in what is found."""
-    with Retriever(settings, embedder=minilm) as retriever:
+    with Retriever(settings, embedder=HashedWords()) as retriever:
         retriever.ingest([folder])
 
     die(settings, folder, "committed", "reindex")
 
-    with Retriever(settings, embedder=minilm) as retriever:
+    with Retriever(settings, embedder=HashedWords()) as retriever:
         assert set(whole(retriever)) == {"notes/mars.md", "notes/moon.md", "notes/tea.txt"}
         retriever.reindex("default")
         assert set(whole(retriever)) == {"notes/mars.md", "notes/moon.md", "notes/tea.txt"}

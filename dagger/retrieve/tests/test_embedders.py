@@ -15,7 +15,13 @@ import pytest
 from embedding_stub import EmbeddingServer, embedding_server
 
 from rag_retrieve import RetrieveSettings, StepError
-from rag_retrieve.index.embedders import Embedder, open_embedder, packaged, tokenizer_path
+from rag_retrieve.index.embedders import (
+    Embedder,
+    load_packaged,
+    open_embedder,
+    packaged,
+    tokenizer_path,
+)
 
 
 def test_minilm_gives_unit_vectors_with_canonical_cosines(minilm: Embedder) -> None:
@@ -224,3 +230,12 @@ def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Any) -> None:
     """RAG_EMBEDDING_PATH must hold model.onnx and tokenizer.json."""
     with pytest.raises(StepError, match=r"there is no file .*model\.onnx"):
         open_embedder(RetrieveSettings(embedding_path=tmp_path))
+
+
+def test_the_packaged_model_is_loaded_once_in_a_process(minilm: Embedder) -> None:
+    """Whoever opens it next shares what is loaded, and embeds alike."""
+    loads = load_packaged.cache_info().misses
+    again = open_embedder(RetrieveSettings())
+
+    assert load_packaged.cache_info().misses == loads == 1
+    assert np.array_equal(again.embed(["A cat."]), minilm.embed(["A cat."]))

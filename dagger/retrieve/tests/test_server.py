@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -12,25 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crash_kit import HashedWords, whole
 from qdrant_double import Faults, QdrantDouble
+from qdrant_kit import SERVERS, real_qdrant
 
-from rag_retrieve import Retriever, RetrieveRequest, RetrieveSettings, StepError
+from rag_kit.reports import CollectionInfo
+from rag_retrieve import LoadedDocument, Retriever, RetrieveRequest, RetrieveSettings, StepError
 from rag_retrieve.index.embedders import Embedder
 from rag_retrieve.stores.qdrant.database import ServerStores
 
-REAL = os.environ.get("RAG_TEST_QDRANT_URL")
 QUESTIONS = ["How many moons has Mars?", "temperature for green tea", "orbit of the Moon"]
 
 
-@pytest.fixture(params=["double", "real"])
+@pytest.fixture(params=SERVERS)
 def served(request: pytest.FixtureRequest) -> Iterator[RetrieveSettings]:
     """Settings for a server without a collection `test-notes`."""
-    if request.param == "real" and not REAL:
-        pytest.skip("RAG_TEST_QDRANT_URL names no real Qdrant server")
-    url = REAL if request.param == "real" else request.getfixturevalue("double").url
-    settings = RetrieveSettings(store="qdrant", qdrant_url=url, qdrant_timeout_s=20)
+    if request.param == "real":
+        settings = real_qdrant().settings()
+    else:
+        url = request.getfixturevalue("double").url
+        settings = RetrieveSettings(store="qdrant", qdrant_url=url, qdrant_timeout_s=20)
     yield settings
-    stores = ServerStores(str(url), settings)
+    stores = ServerStores(str(settings.qdrant_url), settings)
     if stores.exists("test-notes"):
         stores.delete("test-notes")
     stores.close()
@@ -46,6 +48,11 @@ def answers(retriever: Retriever, mode: str) -> list[list[tuple[str, str, float]
     return found
 
 
+def listed(retriever: Retriever) -> CollectionInfo:
+    """Return what the list says of the collection; a real server has others, too."""
+    return next(one for one in retriever.collections() if one.name == "test-notes")
+
+
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
 def test_both_stores_give_the_same_results_and_digest(
     served: RetrieveSettings, settings: RetrieveSettings, minilm: Embedder, folder: Path, mode: str
@@ -56,7 +63,7 @@ def test_both_stores_give_the_same_results_and_digest(
         with Retriever(chosen, embedder=minilm) as retriever:
             retriever.ingest([folder], collection="test-notes")
             found.append(answers(retriever, mode))
-            digests.append(retriever.collections()[0].corpus_digest)
+            digests.append(listed(retriever).corpus_digest)
 
     assert found[0] == found[1]
     assert digests[0] == digests[1]
@@ -65,7 +72,7 @@ def test_both_stores_give_the_same_results_and_digest(
 def test_an_update_and_a_prune_leave_both_stores_with_the_same_passages(
     served: RetrieveSettings, settings: RetrieveSettings, minilm: Embedder, folder: Path
 ) -> None:
-    """By vectors both find the same; a server's BM25 counts replaced passages until it vacuums."""
+    """Both find the same, score for score: replaced and deleted passages count no more."""
     found, digests = [], []
     for chosen in (settings, served):
         (folder / "tea.txt").write_text("Green tea is best brewed at 80 degrees Celsius.\n")
@@ -75,8 +82,8 @@ def test_an_update_and_a_prune_leave_both_stores_with_the_same_passages(
             (folder / "tea.txt").write_text("Green tea is best brewed at 70 degrees Celsius.\n")
             (folder / "gone.txt").unlink()
             report = retriever.ingest([folder], collection="test-notes", prune=True)
-            found.append(answers(retriever, "dense"))
-            digests.append(retriever.collections()[0].corpus_digest)
+            found.append(answers(retriever, "hybrid") + answers(retriever, "sparse"))
+            digests.append(listed(retriever).corpus_digest)
         assert (report.updated, report.deleted) == (["notes/tea.txt"], ["notes/gone.txt"])
 
     assert found[0] == found[1]
@@ -99,7 +106,7 @@ def test_a_second_process_reads_what_the_first_wrote(
         texts = {text for found in answers(reader, "hybrid") for _, text, _ in found}
         assert any("The Sun" in text for text in texts)
         assert answers(reader, "hybrid") == answers(writer, "hybrid")
-        assert reader.collections() == writer.collections()
+        assert listed(reader) == listed(writer)
 
 
 def test_passages_of_an_unpublished_version_are_not_found(
@@ -154,7 +161,8 @@ def test_a_search_is_a_constant_number_of_requests(
 ) -> None:
     """One question asks the server a fixed number of times, whatever is found.
 
-    "temperature" is in no passage: its neighbours are looked for, which asks twice more.
+    "temperature" is in no passage: its neighbours are looked for, which asks twice more. The counts of
+    terms are read once, by the first question after they changed.
     """
     settings = RetrieveSettings(store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20)
     with Retriever(settings, embedder=minilm) as retriever:
@@ -165,8 +173,35 @@ def test_a_search_is_a_constant_number_of_requests(
         double.requests.clear()
         answers(retriever, "dense")
 
-    assert hybrid == 5 * len(QUESTIONS) + 2
+    assert hybrid == 5 * len(QUESTIONS) + 2 + 1
     assert len(double.requests) == 4 * len(QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        LoadedDocument("large", "", "d", "word " * 300_000, "text/plain"),
+        LoadedDocument("large", "", "d", "ää\n" * 240_000, "text/plain"),
+        LoadedDocument("large", "", "d", "\x01" * 200_000, "text/plain"),
+        LoadedDocument("large", "", "d", "x", "text/plain", metadata={"notes": ["n" * 1_100_000]}),
+    ],
+    ids=["text", "umlauts", "control characters", "metadata"],
+)
+def test_a_document_that_no_request_can_hold_is_refused_before_anything_is_written(
+    double: QdrantDouble, large: LoadedDocument
+) -> None:
+    """The error names it, its size and the way out; the others are indexed."""
+    settings = RetrieveSettings(
+        store="qdrant", qdrant_url=double.url, qdrant_timeout_s=20, qdrant_max_request_mb=1
+    )
+    small = LoadedDocument("small", "", "d", "Small text.", "text/plain")
+    with Retriever(settings, embedder=HashedWords()) as retriever:
+        report = retriever.ingest_documents([large, small])
+        assert report.added == ["small"]
+        (failure,) = report.failed
+        assert (failure.document_id, failure.code) == ("large", "document_unreadable")
+        assert "MiB" in failure.message and "RAG_QDRANT_MAX_REQUEST_MB" in failure.message
+        assert set(whole(retriever)) == {"small"}
 
 
 # -- a server that fails ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,12 +24,15 @@ from qdrant_double import QdrantDouble
 from qdrant_kit import SERVERS, real_qdrant
 
 from rag_kit.errors import StepError
+from rag_retrieve.index.term_counts import TermCounts, weighed
 from rag_retrieve.search.filters import parse_filters
 from rag_retrieve.settings import RetrieveSettings
 from rag_retrieve.stores import open_stores
 from rag_retrieve.stores.base import CLAIMS, INDEXED, MAX_INDEXED, Hit, Point, Sparse, Store, Stores
+from rag_retrieve.stores.embedded import collection as edge
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
+from rag_retrieve.stores.qdrant.collection import ServerStore
 from rag_retrieve.stores.qdrant.database import ServerStores
 
 
@@ -155,7 +158,8 @@ def test_both_legs_are_searched_in_one_call(stores: Stores) -> None:
     assert ids(dense) == [5, 3, 1]
     assert [hit.score for hit in dense] == pytest.approx([1.0, 0.948683, 0.894427], abs=1e-5)
     assert dense[0].payload == SIX[4].payload
-    idf = np.log((6 - 2 + 0.5) / (2 + 0.5) + 1)  # each term is in 2 of 6 passages
+    rarity = np.log((6 - 2 + 0.5) / (2 + 0.5) + 1)  # each term is in 2 of 6 passages
+    idf = rarity if store.exclusive else 1.0  # a server is given weights that have it
     assert ids(sparse) == [1, 2, 3, 5]
     assert [hit.score for hit in sparse] == pytest.approx([idf] * 4, abs=1e-5)
 
@@ -341,7 +345,10 @@ def test_an_abandoned_generation_leaves_no_trace(stores: Stores) -> None:
 
 
 def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None:
-    """The same points and questions give the same hits, scores equal to 1e-5."""
+    """The same points and questions give the same hits, scores equal to 1e-5.
+
+    The embedded store weighs terms by how rare they are; a server is given weights that say so.
+    """
     rng = np.random.default_rng(1)
     points = [
         Point(
@@ -351,6 +358,10 @@ def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None
             _terms(rng),
         )
         for number in range(500)
+    ]
+    counts = [
+        TermCounts.of(point.sparse for point in some if point.sparse)
+        for some in (points[:100], points[100:])
     ]
     answers = []
     for stores in (EdgeStores(tmp_path), server(double.url)):
@@ -366,6 +377,11 @@ def test_both_stores_find_the_same(tmp_path: Path, double: QdrantDouble) -> None
                 ("sparse", _terms(question), 20),
             )
         ]
+        if not store.exclusive:
+            legs = [
+                ("sparse", weighed(leg[1], counts), leg[2]) if leg[0] == "sparse" else leg
+                for leg in legs
+            ]
         answers.append(store.search(legs, parse_filters({"n": {"$lt": 5}})))
         stores.close()
     for left, right in zip(*answers, strict=True):
@@ -389,6 +405,7 @@ def run(script: str, *args: object, **kwargs: Any) -> subprocess.Popen[str]:
 HOLD = """
 import sys
 from pathlib import Path
+from rag_retrieve.stores.embedded import collection as edge
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=2)
@@ -428,6 +445,7 @@ import sys
 from pathlib import Path
 from uuid import UUID
 from rag_retrieve.stores.base import Point, Sparse
+from rag_retrieve.stores.embedded import collection as edge
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 store = EdgeStores(Path(sys.argv[1])).create("docs", dim=4)
@@ -471,6 +489,7 @@ import os, signal, sys
 from pathlib import Path
 from uuid import UUID
 from rag_retrieve.stores.base import Point
+from rag_retrieve.stores.embedded import collection as edge
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 stores = EdgeStores(Path(sys.argv[1]))
@@ -525,18 +544,129 @@ def test_dying_before_any_change_of_files_leaves_all_or_nothing(
     assert outcomes == {json.dumps([old]), json.dumps(after[action])}
 
 
-def test_term_statistics_forget_deleted_passages_at_flush(tmp_path: Path) -> None:
-    """After flush, scores are those of a collection that never held what was deleted."""
+def test_term_statistics_forget_deleted_passages(tmp_path: Path) -> None:
+    """Scores are those of a collection that never held what was deleted."""
     stores = EdgeStores(tmp_path)
     store = stores.create("docs", dim=2)
     store.upsert(SIX)
     store.delete([uid(4), uid(6)])
-    store.flush()
     fresh = stores.create("fresh", dim=2)
     fresh.upsert([point for point in SIX if point.id not in (uid(4), uid(6))])
     leg: Any = ("sparse", Sparse([1, 2, 3], [1.0, 1.0, 1.0]), 10)
     assert store.search([leg]) == fresh.search([leg])
     stores.close()
+
+
+def large(numbers: Iterable[int]) -> list[Point]:
+    """Return passages of 32 numbers each, by their number always the same."""
+    found = []
+    for number in numbers:
+        made = np.random.default_rng(number)
+        terms = sorted({int(term) for term in made.zipf(1.3, 8) if term < 500})
+        found.append(chunk(number, made.normal(size=32).tolist(), terms))
+    return found
+
+
+def everything(store: Store) -> list[list[Hit]]:
+    """Return what some questions of both kinds find."""
+    dense = [point.dense for point in large(range(10_000, 10_020))]
+    legs: list[Any] = [("dense", vector, 20) for vector in dense]
+    legs += [("sparse", Sparse([term, term + 1], [1.0, 1.0]), 20) for term in range(1, 20)]
+    return store.search(legs)
+
+
+def is_quantised(store: Any) -> bool:
+    """Tell whether dense vectors have a quantised form: only then the engine counts them as indexed."""
+    return bool(store._shard.info().indexed_vectors_count > store.count("chunk"))
+
+
+def test_a_quantised_collection_finds_what_comparing_all_vectors_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Order and scores are those of the vectors themselves, also beside passages added later."""
+    monkeypatch.setattr(edge, "QUANTISED_FROM", 300)
+    stores = EdgeStores(tmp_path)
+    store = stores.create("docs", dim=32)
+    points = large(range(1200))
+    store.upsert(points[:1000])
+    store.flush()
+    assert is_quantised(store)
+    store.upsert(points[1000:])
+    matrix = np.asarray([point.dense for point in points])
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    for question in large(range(10_000, 10_030)):
+        [hits] = store.search([("dense", question.dense or [], 20)])
+        scores = matrix @ np.asarray(question.dense) / np.linalg.norm(np.asarray(question.dense))
+        assert ids(hits) == np.argsort(-scores)[:20].tolist()
+        assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-6)
+    stores.close()
+
+
+def test_scores_of_a_quantised_collection_do_not_depend_on_its_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After deleting and replacing they are those of a collection made anew, opened again, too."""
+    monkeypatch.setattr(edge, "QUANTISED_FROM", 300)
+    stores = EdgeStores(tmp_path)
+    store = stores.create("docs", dim=32)
+    store.upsert(large(range(900)))
+    store.flush()
+    store.upsert(
+        [
+            Point(uid(n), p.payload, p.dense, p.sparse)
+            for n, p in enumerate(large(range(2000, 2020)))
+        ]
+    )
+    store.delete([uid(number) for number in range(500, 560)])
+    store.flush()
+    assert is_quantised(store)
+    fresh = stores.create("fresh", dim=32)
+    fresh.upsert(
+        [
+            Point(uid(n), p.payload, p.dense, p.sparse)
+            for n, p in enumerate(large(range(2000, 2020)))
+        ]
+    )
+    fresh.upsert(large([*range(20, 500), *range(560, 900)]))
+    expected = everything(fresh)
+    assert everything(store) == expected
+    store.close()
+    assert everything(stores.open("docs")) == expected
+    stores.close()
+
+
+def test_a_collection_of_an_earlier_version_is_quantised_when_it_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened as it is, it finds the same; the next run of writes brings the quantised form."""
+    stores = EdgeStores(tmp_path)
+    store = stores.create("docs", dim=32)
+    store.upsert(large(range(600)))
+    store.flush()
+    expected = everything(store)
+    store.close()
+    monkeypatch.setattr(edge, "QUANTISED_FROM", 300)
+    again = stores.open("docs")
+    assert everything(again) == expected
+    assert not is_quantised(again)
+    again.upsert([document(1)])
+    again.flush()
+    assert is_quantised(again)
+    assert everything(again) == expected
+    stores.close()
+
+
+def test_ids_are_those_of_the_engine_whatever_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the text of a point does not begin with its id, the id itself is taken."""
+
+    class Scored:
+        id = UUID(int=7)
+        payload = None
+
+        def __repr__(self) -> str:
+            return "ScoredPoint{another form}" + "x" * 60
+
+    assert edge._ids([Scored(), Scored()]) == [uid(7), uid(7)]
 
 
 def test_searches_go_on_while_the_shard_is_flushed_and_replaced(tmp_path: Path) -> None:
@@ -623,6 +753,7 @@ loaded = []
 sys.addaudithook(lambda event, args: loaded.append(args) if event == "pickle.find_class" else None)
 from rag_kit.errors import StepError
 from rag_retrieve.stores.base import Point
+from rag_retrieve.stores.embedded import collection as edge
 from rag_retrieve.stores.embedded.collection import EdgeStore
 from rag_retrieve.stores.embedded.database import EdgeStores
 def use():
@@ -802,6 +933,42 @@ def test_a_read_is_tried_twice_and_a_write_once(double: QdrantDouble) -> None:
         store.upsert(SIX)
     assert caught.value.code == "retriever_unavailable"
     assert double.requests == ["PUT /collections/rag_docs/points"]
+    stores.close()
+
+
+def test_a_cluster_that_notices_a_lost_node_gets_the_write_again(double: QdrantDouble) -> None:
+    """It fails inside (500), or its first node is not there: the write is repeated, and is made once."""
+    stores = server(double.url)
+    store = stores.create("docs", dim=2)
+    statuses = [500, None]
+    double.faults.before = lambda _: setattr(double.faults, "status", statuses.pop(0))
+    double.requests.clear()
+    store.upsert([document(1)])
+    assert double.requests == ["PUT /collections/rag_docs/points"] * 2
+    double.faults.before = None
+    stores.close()
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        lost = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+    stores = server(f"{lost}, {double.url}")
+    ServerStore(stores._server, name="docs", remote="rag_docs", dim=2).upsert(SIX)
+    assert stores.open("docs").count("chunk") == len(SIX)
+    stores.close()
+
+
+def test_points_that_one_request_cannot_hold_are_written_by_several(double: QdrantDouble) -> None:
+    """A request stays below what the server takes at once, whatever the points hold."""
+    stores = server(double.url, qdrant_max_request_mb=1)
+    store = stores.create("docs", dim=2)
+    large = [
+        Point(uid(n), {"kind": "document", "text": "ä\n" * 100_000, "metadata": {}})
+        for n in range(7)
+    ]
+    sizes: list[int] = []
+    double.faults.sizes = sizes
+    store.upsert([*large, document(1)])
+    assert len(sizes) == 4 and max(sizes) < 2**20
+    assert store.count("document") == 8
     stores.close()
 
 

@@ -51,9 +51,13 @@ def state(retriever: Retriever, name: str) -> State:
 
 
 def untouched(retriever: Retriever, name: str) -> None:
-    """Nobody is registered, nothing is claimed, and the manifest equals a count."""
+    """Nobody is registered, nothing is claimed, and the manifest and the counts of terms equal a count."""
     collection = retriever._collection(name)
-    assert state(retriever, name).tokens() == []
+    found = state(retriever, name)
+    assert found.tokens() == []
+    assert collection.miscounted_terms() is None
+    kept = [point.id for point in collection._store.scroll({"kind": "terms"})]
+    assert sorted(kept) == sorted(id_ for id_, _ in found.terms or [])
     for kind in ("writer", "claim"):
         assert list(collection._store.scroll({"kind": kind})) == []
     assert not [p for p in collection._store.scroll({"kind": "document"}) if "claim" in p.payload]

@@ -21,7 +21,8 @@ from pydantic_settings import SettingsConfigDict, SettingsError
 
 from rag_kit.errors import StepError
 from rag_kit.origins import AllowedOrigins, is_loopback
-from rag_kit.settings import PacedSettings, misconfigured
+from rag_kit.settings import PacedSettings, misconfigured, read_file
+from rag_pipeline.rewriting import Rewriting
 from rag_pipeline.settings import URL
 
 from .access import MAX_GROUPS
@@ -247,6 +248,9 @@ class ServiceSettings(PacedSettings):
     llm_model: str | None = Field(None, description="Name of the model there.")
     llm_api_key: SecretStr | None = Field(None, description="Its key.")
     llm_api_key_file: Path | None = Field(None, description="File that holds it instead.")
+    rewriting: Rewriting = Field(
+        "model", description="As for `rag`; passed to the Dagger runners, too."
+    )
 
     reranker_url: str | None = Field(
         None, description="As for `rerank`; passed to the Dagger runners, too."
@@ -285,18 +289,8 @@ class ServiceSettings(PacedSettings):
         Raises:
             StepError: `misconfigured`, the file cannot be read.
         """
-        value: SecretStr | None = getattr(self, name)
-        path: Path | None = getattr(self, f"{name}_file")
-        if value is not None or path is None:
-            return value
-        try:
-            return SecretStr(path.read_text(encoding="utf-8").strip())
-        except (OSError, UnicodeDecodeError):
-            raise StepError(
-                "misconfigured",
-                f"RAG_{name.upper()}_FILE={path} cannot be read as text; check its path and who "
-                "may read it",
-            ) from None
+        value = self.secret(name, code="misconfigured")
+        return None if value is None else SecretStr(value)
 
     def keys(self) -> tuple[ApiKey, ...]:
         """Return the configured keys.
@@ -308,12 +302,7 @@ class ServiceSettings(PacedSettings):
         name = "RAG_API_KEYS"
         if self.api_keys_file is not None:
             name = "RAG_API_KEYS_FILE"
-            try:
-                text = self.api_keys_file.read_text(encoding="utf-8")
-            except OSError as error:
-                raise StepError(
-                    "misconfigured", f"{name}: cannot read {self.api_keys_file}: {error.strerror}"
-                ) from None
+            text = read_file(name, self.api_keys_file, code="misconfigured")
         if text is None:
             return ()
         try:

@@ -23,6 +23,7 @@ class Generate:
 
     llm_base_url: image.LlmBaseUrl = ""
     llm_model: image.LlmModel = ""
+    llm_pace: image.LlmPace = ""
     llm_api_key: image.LlmApiKey = None
     llm: image.Llm = None
 
@@ -53,6 +54,8 @@ class Generate:
             container = container.with_env_variable("RAG_LLM_BASE_URL", self.llm_base_url)
         if self.llm_model:
             container = container.with_env_variable("RAG_LLM_MODEL", self.llm_model)
+        if self.llm_pace:
+            container = container.with_env_variable("RAG_LLM_PACE", self.llm_pace)
         if self.llm_api_key is not None:
             container = container.with_secret_variable("RAG_LLM_API_KEY", self.llm_api_key)
         return container

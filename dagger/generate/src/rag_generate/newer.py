@@ -12,13 +12,23 @@ from .terms import content_terms
 
 YEAR = re.compile(r"(?<![\d.,-])(?:19|20)\d\d(?![\d,])")
 QUOTED_LINE = re.compile(r"^[ \t]*>", re.MULTILINE)
-# What stands above the mail that is answered: everything below it is that mail.
-OLD_MAIL = re.compile(
-    r"^(?:-{2,}\s*(?:Original Message|Forwarded message|Ursprüngliche Nachricht|Message d'origine)\s*-{2,}"
-    r"|(?:On|Am|Le)\b.{6,200}(?:wrote|schrieb|a écrit)[^\n]{0,80}:[ \t]*$"
-    r"|(?:From|Von|De): [^\n]+\n(?:Sent|Gesendet|Date|Datum|Envoyé): )",
-    re.MULTILINE,
+CALLOUTS = (".md", ".markdown", ".mdx", ".rst", ".adoc")  # there `>` marks a note or a quotation
+# What mail programs write above the mail that is answered, or passed on: everything below it is that mail.
+_OLD = (
+    "Original Message|Forwarded message|Ursprüngliche Nachricht|Weitergeleitete Nachricht"
+    "|Message d['’]origine|Message transféré|Mensaje original|Mensaje reenviado|Messaggio originale"
+    "|Messaggio inoltrato"
+    "|Mensagem original|Mensagem encaminhada|Oorspronkelijk bericht|Doorgestuurd bericht"
 )
+_WROTE = "wrote|schrieb|a écrit|escribió|ha scritto|escreveu|schreef"
+_SENT = "Sent|Date|Gesendet|Datum|Envoyé|Enviado(?: el| em)?|Fecha|Inviato|Data|Verzonden"
+OLD_MAIL = re.compile(
+    rf"^(?:-{{2,}} *(?:{_OLD}) *-{{2,}}|Begin forwarded message:"
+    rf"|(?:On|Am|Le|El|Il|Em|Op)\b.{{6,200}}(?:{_WROTE})[^\n]{{0,80}}:[ \t]*$"
+    rf"|\*?(?:From|Von|De|Da|Van) ?:\*? [^\n]+\n(?:[^\n]+\n){{0,2}}?\*?(?:{_SENT}) ?:\*? )",
+    re.MULTILINE | re.IGNORECASE,
+)
+HEAD = re.compile(r"(?:[\w-]+ ?: [^\n]*\n)+")  # of the mail itself
 # What an old document says of itself.
 SUPERSEDED = re.compile(
     r"\b(?:superseded|replaced) by\b|\bno longer (?:valid|in force|applies|applicable)\b"
@@ -82,10 +92,23 @@ def newer_first(
         and _is_newer(one, best, contexts)
         and _about_the_same(_text(one, contexts), _text(best, contexts), asked)
     ]
-    if not rivals:
-        return list(chosen)
-    newest = max(rivals, key=lambda one: (contexts[one.context].date or "", one.score))
-    return [newest, *(one for one in chosen if one != newest)][:most]
+    found = list(chosen)
+    if rivals:
+        newest = max(rivals, key=lambda one: (contexts[one.context].date or "", one.score))
+        found = [newest, *(one for one in chosen if one != newest)][:most]
+    return [one for one in found if not _is_answered(one, found, contexts, asked)]
+
+
+def _is_answered(
+    old: Candidate, found: Sequence[Candidate], contexts: Sequence[Context], asked: set[str]
+) -> bool:
+    """Whether a sentence stands in an old mail, and the new text above it says the same thing anew."""
+    return any(
+        contexts[one.context].document_id == contexts[old.context].document_id
+        and _is_newer(one, old, contexts)
+        and _about_the_same(_text(one, contexts), _text(old, contexts), asked, least=1)
+        for one in found
+    )
 
 
 def _text(candidate: Candidate, contexts: Sequence[Context]) -> str:
@@ -94,7 +117,7 @@ def _text(candidate: Candidate, contexts: Sequence[Context]) -> str:
 
 def _is_newer(one: Candidate, other: Candidate, contexts: Sequence[Context]) -> bool:
     mine, theirs = contexts[one.context], contexts[other.context]
-    quoted = [is_quoted(c.text, at.start) for c, at in ((mine, one), (theirs, other))]
+    quoted = [is_quoted(c.text, at.end - 1, c.source) for c, at in ((mine, one), (theirs, other))]
     if mine.document_id == theirs.document_id:
         return quoted == [False, True]
     if is_superseded(mine) or quoted[0]:
@@ -126,18 +149,28 @@ def _version(match: re.Match[str]) -> list[int]:
     return [int(part) for part in re.split("[._]", match[1])]
 
 
-def is_quoted(text: str, offset: int) -> bool:
-    """Tell whether an offset stands in the old mail that a mail quotes."""
+def is_quoted(text: str, offset: int, source: str = "") -> bool:
+    """Tell whether an offset stands in the old mail that a mail quotes.
+
+    Args:
+        text: The mail, or a text file with one.
+        offset: In characters.
+        source: Name of the file; in Markdown and its kin `>` quotes no mail.
+    """
     line = text.rfind("\n", 0, offset) + 1
-    if QUOTED_LINE.match(text, line):
+    if QUOTED_LINE.match(text, line) and not source.lower().endswith(CALLOUTS):
         return True
-    return any(match.end() <= offset for match in OLD_MAIL.finditer(text))
+    own = HEAD.match(text)
+    start = own.end() if own else 0
+    return any(start <= m.start() and m.end() <= offset for m in OLD_MAIL.finditer(text))
 
 
-def _about_the_same(one: str, other: str, asked: set[str]) -> bool:
+def _about_the_same(
+    one: str, other: str, asked: set[str], least: int = SHARED_WITH_QUESTION
+) -> bool:
     """Whether two sentences share most of their words, or most of what the question is about."""
     mine, theirs = set(content_terms(one)), set(content_terms(other))
-    if one == other or len(mine & theirs & asked) < SHARED_WITH_QUESTION:
+    if one == other or len(mine & theirs & asked) < least:
         return False
     shared = len(mine & theirs)
     return shared >= SHARED * min(len(mine), len(theirs)) or (

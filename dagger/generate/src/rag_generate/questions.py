@@ -9,40 +9,9 @@ from typing import NamedTuple
 from rag_kit.languages import ENGLISH
 from rag_kit.text import comparable
 
+from .kinds import Kind, kinds_asked
 from .terms import question_language, question_words, stem
 
-_DATE = re.compile(
-    r"\b(?:1[0-9]{3}|20[0-9]{2}|january|february|march|april|may|june|july|august|september|october"
-    r"|november|december|century|today|monday|tuesday|wednesday|thursday|friday|saturday|sunday)\b",
-    re.IGNORECASE,
-)
-NUMBER = re.compile(
-    r"[0-9]|\b(?:(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
-    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
-    r"|hundred|thousand|million|billion|dozen)s?|half|third|quarter|single|both|pair|couple|several|none"
-    r"|once|twice|no limit|unlimited)\b",
-    re.IGNORECASE,
-)
-_OFTEN = re.compile(
-    r"\b(?:every|each|once|twice|times|daily|weekly|monthly|yearly|annual(?:ly)?|quarterly|hourly"
-    r"|per|an? (?:day|week|month|year))\b",
-    re.IGNORECASE,
-)
-_NAME = re.compile(r"(?<=[\w,;(] )[A-Z][a-z]+")
-_PLACE = re.compile(r"\b(?:in|at|near|on|under|from|to|of) (?:the )?[A-Z`$/~]")
-ASKED_KINDS = (  # what the question says, what the answer then holds
-    (re.compile(r"\b(?:when|what (?:year|date|day|month)|how old)\b", re.IGNORECASE), _DATE),
-    (re.compile(r"\bhow (?:often|frequently)\b", re.IGNORECASE), _OFTEN),
-    (
-        re.compile(
-            r"\bhow (?:many|much|long|far|tall|big|high|old|fast|deep|wide|large|heavy)\b",
-            re.IGNORECASE,
-        ),
-        NUMBER,
-    ),
-    (re.compile(r"\bwho(?:se|m)?\b", re.IGNORECASE), _NAME),
-    (re.compile(r"\bwhere\b", re.IGNORECASE), _PLACE),
-)
 NEGATION = re.compile(
     r"\b(?:not|no|never|none|nobody|nothing|neither|nor|without|except|excluding|excludes?|excluded"
     r"|exclusions?|exempt\w*|cannot|forbidden|prohibited|banned|unless|uncovered|uninsured|refus\w+"
@@ -129,7 +98,7 @@ class Question(NamedTuple):
     prefixes: frozenset[str]  # first letters of the terms; words without them are not stemmed
     size: int  # how many terms they are
     language: str = ENGLISH
-    asked: tuple[re.Pattern[str], ...] = ()  # what a sentence that answers holds
+    asked: tuple[Kind, ...] = ()  # what a sentence that answers holds
     text: str = ""  # the question as asked
     anchors: tuple[re.Pattern[str], ...] = ()  # numbers, years, versions, part numbers asked for
     negated: bool = False  # it asks for what is not
@@ -163,7 +132,7 @@ def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question
         frozenset(term[:2] for term in terms),
         len(numbers),
         language,
-        tuple(kind for question, kind in ASKED_KINDS if question.search(query)),
+        kinds_asked(query, language),
         query,
         tuple(map(_exactly, dict.fromkeys(_ANCHOR.findall(comparable(query))))),
         is_negated(query) and not _REASON.match(query),

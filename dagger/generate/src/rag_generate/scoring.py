@@ -20,7 +20,7 @@ from rag_kit.words import compound_parts
 
 from .extremes import Measure, extreme_rows, measure
 from .json_values import json_key_value
-from .questions import EXTREME, NUMBER, Question, is_negated
+from .questions import EXTREME, Question, is_negated
 from .structure import FIELD, REFERENCE, REFERENCES, Part, passage_parts
 from .table_rows import WORD_BREAKS, TableRow, column_words, named, table_rows
 from .terms import is_function_word, stem, words
@@ -29,6 +29,8 @@ DENSE_GAP_PER_RANK = 0.08  # cosine; stands in for the gap of a passage that has
 COVERAGE_IN_COSINE = 0.5  # cosine; what full coverage counts when passages are compared
 PATH_MARKS = re.compile(r"[/\\_.-]+")
 STRUCTURED = frozenset({"table", "value", "list", "code"})  # kinds of sentences that are no prose
+# what stands before a question in a list of them: `Q:`, `3.`, `Question 2:`
+QUESTION_MARK = re.compile(r"^\W*(?:(?:Q|Question|F|Frage)? ?[0-9]*[:.)]\s+)+", re.IGNORECASE)
 LONG_WORDS = 60  # words; a longer list is not likelier for it
 QUOTED = re.compile(r"\"[^\"\n]{12,}\"|'[^'\n]{12,}'")  # a text in a command
 LONG_PART = 6  # letters; so long a part that two compound words share is a word of its own
@@ -57,6 +59,7 @@ class Features(NamedTuple):
     reference: float  # 1 for a reference to a source, unless one is asked for
     listing: float  # 1 for a list where one is asked for
     plain_list: float  # 1 for a list where none is asked for
+    asked_above: float  # 1 right below a question that asks the same
     extreme: float  # 1 for the row with the highest or lowest value asked for, -1 for the others
 
 
@@ -84,6 +87,7 @@ SENTENCE_WEIGHTS = Features(
     reference=-3.0,
     listing=1.0,
     plain_list=-0.5,
+    asked_above=3.0,
     extreme=3.0,
 )
 
@@ -151,6 +155,7 @@ class _Row(NamedTuple):
     similarity: float  # cosine with the question
     lacking: float  # share of the numbers asked for that neither it nor its titles hold
     negated: bool
+    asked_above: bool = False  # a question right above asks the same
     is_named: bool = False  # a row of a table, one of whose cells stands in the question
     table: TableRow | None = None
 
@@ -197,6 +202,11 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
         stems = {stem(word, language) for word in own}
         return bool(own) and len(_shared(question, own, language)) == len(stems)
 
+    def asks_the_same(title: str) -> bool:
+        text = QUESTION_MARK.sub("", title)
+        asks = text.endswith(("?", "？"))
+        return asks and echoes(text) and len(shared(text)) == question.size
+
     headed: frozenset[int] = frozenset()
     for part in passage_parts(context, table, echoes):
         own = context.text[part.sentence.start : part.sentence.end]
@@ -220,6 +230,7 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
             _similarity(context, part) if question.by_cosine else 0.0,
             _lacking(question, whole),
             is_negated(" ".join([own, *part.near])),
+            not part.is_title and any(map(asks_the_same, part.near)),
             row is not None and part.sentence.kind == "table" and bool(named(question.text, row)),
             row,
         )  # fmt: skip
@@ -352,11 +363,13 @@ def _features(
         first=float(first),
         log_length=math.log(1 + min(row.length, LONG_WORDS)),
         short=float(row.length < SHORT_WORDS and not is_value),
-        asked_kind=float(any(kind.search(row.text) for kind in question.asked)),
+        asked_kind=float(any(kind.answer.search(row.text) for kind in question.asked)),
         title=float(row.part.is_title),
         code=float(kind == "code" and not row.handed),
         table=float(kind == "table" and not row.is_named),
-        lacks_number=float(NUMBER in question.asked and not NUMBER.search(row.text)),
+        lacks_number=float(
+            any(k.is_number and not k.answer.search(row.text) for k in question.asked)
+        ),
         lacks_counted=float(question.counted is not None and not _counts(question.counted, row)),
         lacks_anchor=row.lacking,
         affirms=float(question.negated and not row.negated),
@@ -364,6 +377,7 @@ def _features(
         reference=float(_is_reference(row) and not question.wants_source),
         listing=float(kind == "list" and question.wants_items),
         plain_list=float(kind == "list" and not question.wants_items),
+        asked_above=float(row.asked_above),
         extreme=0.0,
     )
 

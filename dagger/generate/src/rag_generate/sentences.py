@@ -42,8 +42,10 @@ ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 ENDING_ABBREVIATIONS = frozenset({"etc", "inc", "co", "jr", "sr", "no"})
 STARTERS = frozenset(_STARTERS.split())
 
-# a full stop, closing quotes and footnote marks like [3]
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?:\[[0-9a-z]{1,3}\])*(?=\s)|[。！？]+[」』”’]*")
+# a full stop, closing quotes and footnote marks like [3]; a question in bold type
+_END = re.compile(
+    r"[.!?…]+[\"'”’)\]]*(?:\[[0-9a-z]{1,3}\])*(?=\s)|\?(?:\*\*|__)(?=\s)|[。！？]+[」』”’]*"
+)
 # a space between phrases of which the first is long; numbers and other scripts stand between spaces, too
 _SPACE_OF_THAI = re.compile(r"(?<=[\u0e01-\u0ecd]{20})[ \t\n]+(?=[\u0e01-\u0ecd]{8})")
 _INITIALS = re.compile(r"[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]")

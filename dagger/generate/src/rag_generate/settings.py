@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, SecretStr
 
 from rag_kit.errors import StepError
-from rag_kit.settings import BreakerSettings, PacedSettings
+from rag_kit.settings import BreakerSettings, PacedSettings, read_file
 
 from .step import FILTERED_TEXT
 
@@ -116,14 +116,10 @@ class Settings(BreakerSettings, PacedSettings):
         """
         key = self.llm_api_key
         if self.llm_api_key_file is not None:
-            try:
-                key = SecretStr(self.llm_api_key_file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError):
-                raise StepError(
-                    "llm_misconfigured",
-                    "the file RAG_LLM_API_KEY_FILE names cannot be read as text; "
-                    "check its path and who may read it",
-                ) from None
+            text = read_file(
+                "RAG_LLM_API_KEY_FILE", self.llm_api_key_file, code="llm_misconfigured"
+            )
+            key = SecretStr(text)
         if key is None:
             return None
         value = key.get_secret_value().strip()

@@ -20,6 +20,7 @@ LABEL_WORDS = 8  # a longer line without a full stop is text
 ENDS = ".!?…。！？"
 ITEM = re.compile(r"[\s>]*(?:[-*+•–·]|\(?[0-9]{1,3}[.)]|\(?[a-zA-Z][.)]|\[[ xX]\])\s")
 HASHES = re.compile(r"\s*(#{1,6})\s")
+IN_BOLD = re.compile(r"(\*\*|__)(?!\s).*\1", re.DOTALL)
 FIELD = re.compile(r"[^\W\d_][\w /()&-]{0,30}: +\S")
 COMMENT = re.compile(r"\s*(?:#(?!!)|//|--\s|;|/\*)\s*\S")
 MARKUP = "*_\"'`“”„‚‘’ >"
@@ -201,7 +202,7 @@ class _Outline:
         if kind == "prose" and text.endswith((":", "：")):
             return LEAD
         if kind == "prose" and text.endswith(("?", "？")):
-            return QUESTION if line.ends else 0
+            return QUESTION if line.ends or IN_BOLD.fullmatch(self._raw(line)) else 0
         if following is None:
             return 0
         if kind == "code":

@@ -52,6 +52,9 @@ LlmBaseUrl = Annotated[
     str, Doc("OpenAI-compatible server, e.g. http://llm:8000/v1; none: extractive answers.")
 ]
 LlmModel = Annotated[str, Doc("Name of the model on that server.")]
+LlmPace = Annotated[
+    str, Doc("How fast it is, which sets the deadlines: hosted, local or reasoning; none: hosted.")
+]
 LlmApiKey = Annotated[
     dagger.Secret | None, Doc("Its key, where it wants one, e.g. env:OPENAI_API_KEY.")
 ]

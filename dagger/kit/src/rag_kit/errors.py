@@ -104,6 +104,10 @@ class StepError(Exception):
         self.step = step
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {"param": self.param, "step": self.step, "retry_after": self.retry_after}
+        return type(self), (self.code, self.message), state
+
     @property
     def status(self) -> int:
         """HTTP status of this error."""

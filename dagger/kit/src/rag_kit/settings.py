@@ -37,18 +37,28 @@ class StepSettings(BaseSettings):
         """Return a key from its variable `RAG_<NAME>` or from the file `RAG_<NAME>_FILE`, or None.
 
         Raises:
-            StepError: With this code: the file cannot be read.
+            StepError: With this code: the file cannot be read as text.
         """
         value: SecretStr | None = getattr(self, name)
         path: Path | None = getattr(self, f"{name}_file")
         if value is not None or path is None:
             return value.get_secret_value() if value is not None else None
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise StepError(
-                code, f"RAG_{name.upper()}_FILE={path} cannot be read: {error.strerror}"
-            ) from None
+        return read_file(f"RAG_{name.upper()}_FILE", path, code=code).strip()
+
+
+def read_file(variable: str, path: Path, *, code: str) -> str:
+    """Return the text of a file that a variable names.
+
+    Raises:
+        StepError: With this code: the file cannot be read, or is no text; its content is not shown.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        reason = "cannot be read as text in UTF-8"
+    raise StepError(code, f"{variable}={path} {reason}; check its path and who may read it")
 
 
 class BreakerSettings(StepSettings):

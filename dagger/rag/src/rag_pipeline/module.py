@@ -146,6 +146,7 @@ class Rag:
     qdrant_api_key: image.QdrantApiKey = None
     llm_base_url: image.LlmBaseUrl = ""
     llm_model: image.LlmModel = ""
+    llm_pace: image.LlmPace = ""
     llm_api_key: image.LlmApiKey = None
     llm: image.Llm = None
     rerank: image.RerankerUrl = ""
@@ -153,6 +154,10 @@ class Rag:
     rerank_model: image.RerankerModel = ""
     rerank_api_key: image.RerankerApiKey = None
     reranker: image.Reranker = None
+    rewriting: Annotated[
+        str,
+        Doc("Who completes a follow-up question for the search: model, terms or off; none: model."),
+    ] = ""
 
     @function(cache=image.FRESH)
     async def run(
@@ -172,7 +177,7 @@ class Rag:
 
         request = self._request(query, top_k, filters, input_json)
         steps = self._steps(retrieve_with, rerank_with, augment_with, generate_with)
-        return image.checked(await answer_with(steps, request), strict)
+        return image.checked(await answer_with(steps, request, self._settings()), strict)
 
     @function(cache=image.FRESH)
     async def search(
@@ -190,7 +195,7 @@ class Rag:
 
         request = self._request(query, top_k, filters, input_json)
         steps = self._searching(retrieve_with, rerank_with)
-        return image.checked(await search_with(steps, request), strict)
+        return image.checked(await search_with(steps, request, self._settings()), strict)
 
     @function(cache=image.PURE)
     def index(
@@ -375,6 +380,11 @@ class Rag:
             overrides["filters"] = _json_or_text(filters)
         return request_of(input_json, defaults={"collection": self.collection}, overrides=overrides)
 
+    def _settings(self) -> dict[str, str]:
+        """Return the pipeline's own settings that are given."""
+        given = {"llm_pace": self.llm_pace, "rewriting": self.rewriting}
+        return {name: value for name, value in given.items() if value}
+
     def _steps(self, retrieve: Any, rerank: Any, augment: Any, generate: Any) -> dict[str, Any]:
         """Return what runs each step: the argument, else our own service."""
         return {
@@ -423,6 +433,7 @@ class Rag:
         container: dagger.Container = dag.generate(
             llm_base_url=self.llm_base_url,
             llm_model=self.llm_model,
+            llm_pace=self.llm_pace,
             llm_api_key=self.llm_api_key,
             llm=self.llm,
         ).container()
@@ -436,6 +447,8 @@ class Rag:
         generate: dagger.Service | None = None,
     ) -> dagger.Container:
         pipeline: dagger.Container = self.container()
+        for name, value in self._settings().items():
+            pipeline = pipeline.with_env_variable(f"RAG_{name.upper()}", value)
         for step, service in self._steps(retrieve, rerank, augment, generate).items():
             pipeline = pipeline.with_service_binding(step, service)
             pipeline = pipeline.with_env_variable(

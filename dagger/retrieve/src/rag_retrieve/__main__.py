@@ -22,6 +22,14 @@ def index(arguments: list[str]) -> int:
     parser.add_argument(
         "--prune", action="store_true", help="delete documents whose file is gone from the folder"
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that embed and write, on Ray (RAY_ADDRESS: a cluster); needs Qdrant and the "
+        "extra bulk; default: %(default)s",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report there, too")
     options = parser.parse_args(arguments)
     from .retriever import Retriever
@@ -32,6 +40,7 @@ def index(arguments: list[str]) -> int:
                 options.paths,
                 collection=options.collection,
                 prune=options.prune,
+                workers=options.workers,
                 progress=lambda at: print(
                     f"{at.done}/{at.total} {at.document_id}", file=sys.stderr
                 ),

@@ -56,6 +56,10 @@ class Retrieve:
         bool,
         Doc("Read scanned pages and images too: recognise their text, offline; a larger image."),
     ] = False
+    bulk: Annotated[
+        bool,
+        Doc("Have Ray and Parquet in the image, to ingest by several pods; a larger image."),
+    ] = False
 
     @function(cache=image.FRESH)
     async def run(
@@ -209,7 +213,7 @@ class Retrieve:
         )
 
     def _image(self) -> dagger.Container:
-        extras = ["ocr"] if self.ocr else []
+        extras = [*(["ocr"] if self.ocr else []), *(["bulk", "parquet"] if self.bulk else [])]
         return image.build(PACKAGE, image.sources(STEP), folder=STEP, extras=extras)
 
     def _over_qdrant(self, container: dagger.Container) -> dagger.Container:

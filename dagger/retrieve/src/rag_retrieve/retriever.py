@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -20,6 +21,7 @@ from rag_kit.reports import (
     IngestReport,
     SourceInfo,
     StoredDocument,
+    SyncPlan,
     SyncReport,
 )
 
@@ -31,7 +33,7 @@ from .index.collection import Collection, Draft, Pace
 from .index.embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
 from .index.ingest import Ingest, OnProgress, StopIngest
 from .index.manifest import Manifest, Recipe, check_recipe, read_manifest
-from .index.places import find_files, path_of
+from .index.places import File, Places, covers, file_of, find_files, path_of
 from .index.turns import Turns
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
@@ -40,6 +42,7 @@ from .stores import open_stores
 from .stores.base import Store, Stores
 
 if TYPE_CHECKING:
+    from .bulk import Run
     from .sources.source import Source
     from .sources.sync import Sync, SyncOptions
     from .superlinked import Superlinked
@@ -193,6 +196,7 @@ class Retriever:
         collection: str = "default",
         prune: bool = False,
         progress: OnProgress | None = None,
+        workers: int = 1,
     ) -> IngestReport:
         """Bring files and folders into a collection; unchanged documents cost no embedding.
 
@@ -201,19 +205,69 @@ class Retriever:
             collection: Its name; it is created when it does not exist.
             prune: Delete documents of these folders that are no longer in them.
             progress: Called after each commit.
+            workers: More than one: processes on Ray that read, embed and write, see `bulk`.
 
         Returns:
             What happened to each document; all of it is durable.
         """
+        self._check_workers(workers)
         with self._naming:
-            opened = self._existing(collection)
-            roots, stored = (opened.manifest.roots, opened.document_ids()) if opened else ({}, [])
-            found = find_files(paths, roots, stored)
+            opened, found = self._find_files(paths, collection)
             opened = opened or self._collection(collection, create=True)
             opened.keep_roots(found.roots)
         run = Ingest(opened, progress, self._pace())
-        run.places(found, prune=prune)
+        run.places(found, prune=prune, read=self._file_workers(run, workers))
         return run.report
+
+    def plan_ingest(self, paths: Sequence[Path], *, collection: str = "default") -> SyncPlan:
+        """Say which files an ingest of paths would read; nothing is read or changed."""
+        opened, found = self._find_files(paths, collection)
+        synced = opened.synced() if opened else {}
+        stored = [one for one in opened.document_ids() if one not in synced] if opened else []
+        names, there = {file.name for file in found.files}, {file_of(one) for one in stored}
+        return SyncPlan(
+            collection=collection,
+            source=", ".join(map(str, paths)),
+            added=sorted(names - there),
+            changed=sorted(names & there),
+            removed=[
+                one
+                for one in stored
+                if file_of(one) not in names and any(covers(key, one) for key in found.prefixes)
+            ],
+            skipped=found.skipped,
+        )
+
+    def _find_files(
+        self, paths: Sequence[Path], collection: str
+    ) -> tuple[Collection | None, Places]:
+        """Return the collection, if there is one, and the files with the ids they have there."""
+        opened = self._existing(collection)
+        roots, stored = (opened.manifest.roots, opened.document_ids()) if opened else ({}, [])
+        return opened, find_files(paths, roots, stored)
+
+    def _check_workers(self, workers: int) -> None:
+        if workers > 1:
+            from .bulk import check_workers
+
+            check_workers(self.settings)
+
+    def _on_ray(self, collection: str, workers: int) -> Run:
+        """Return what sends work to workers on Ray, each with an embedder and a connection of its own."""
+        from . import bulk
+
+        threads = self.settings.threads or 1
+        own = self.settings.model_copy(update={"threads": threads})
+        return bulk.on_ray(partial(Retriever, own), collection, workers=workers, threads=threads)
+
+    def _file_workers(self, run: Ingest, workers: int) -> Callable[[Sequence[File]], object] | None:
+        """Return what reads files by several workers; None for one."""
+        if workers == 1:
+            return None
+        from .bulk import file_parts, spread
+
+        start = self._on_ray(run.report.collection, workers)
+        return lambda files: spread(file_parts(files, workers), run, start, files=len(files))
 
     def ingest_documents(
         self,
@@ -235,9 +289,8 @@ class Retriever:
                 the collection when it was made for it; another exception leaves what is committed.
         """
         with self._run_of(collection) as created:
-            run = Ingest(
-                self._collection(collection, create=True), progress, self._pace(tenant, check)
-            )
+            opened = self._collection(collection, create=True)
+            run = Ingest(opened, progress, self._pace(tenant, check), undoable=True)
             try:
                 run.documents(documents)
             except StopIngest as stop:
@@ -269,15 +322,35 @@ class Retriever:
         sync.make_plan(progress)
         return sync
 
-    def sync(self, sync: Sync, *, progress: OnProgress | None = None) -> SyncReport:
+    def sync(
+        self, sync: Sync, *, progress: OnProgress | None = None, workers: int = 1
+    ) -> SyncReport:
         """Bring a collection in step with a source as planned; what came from elsewhere stays.
 
         Args:
             sync: From `plan_sync`. The collection is created when it does not exist.
             progress: Called after each batch of passages and each commit.
+            workers: More than one: processes on Ray that read, embed and write, see `bulk`.
         """
+        self._check_workers(workers)
         opened = self._collection(sync.plan.collection, create=True)
-        return sync.run(Ingest(opened, progress, self._pace()), opened)
+        run = Ingest(opened, progress, self._pace())
+        return sync.run(run, opened, self._sync_workers(sync, run, workers))
+
+    def _sync_workers(self, sync: Sync, run: Ingest, workers: int) -> Callable[[], object] | None:
+        """Return what reads a source by several workers; None for one."""
+        if workers == 1:
+            return None
+        from .bulk import part_size, spread
+
+        start = self._on_ray(run.report.collection, workers)
+
+        def read() -> None:
+            parts = sync.parts(part_size(sync.items, workers))
+            for learned in spread(parts, run, start, files=sync.items):
+                sync.learn(learned)
+
+        return read
 
     def sources(self, collection: str) -> list[SourceInfo]:
         """List the sources that a collection has documents of."""
@@ -346,7 +419,12 @@ class Retriever:
         """List the collections, by name, without opening them."""
         infos = []
         for name in sorted(self._stores.names()):
-            manifest = self._manifest(name)
+            try:
+                manifest = self._manifest(name)
+            except StepError as error:
+                if error.code != "collection_not_found":
+                    raise
+                continue  # another process has deleted it since
             infos.append(
                 CollectionInfo(
                     name=name,
@@ -395,7 +473,7 @@ class Retriever:
         manifest = Manifest.new(name, self._recipe, old.manifest.roots)
         generation, store = self._stores.begin_generation(name, self._recipe.dim)
         try:
-            draft = Collection(Draft(), store, manifest, self._analyzer(), on_step=self._on_step)
+            draft = self._draft_of(store, manifest)
             run = Ingest(draft, progress, pace)
             before = old.contents()
             run.documents(old.stored(list(before)))
@@ -427,6 +505,7 @@ class Retriever:
 
     def _publish(self, name: str, old: Collection, draft: Collection, generation: int) -> None:
         def publish() -> None:
+            draft.finish()
             self._stores.publish_generation(name, generation, draft.manifest.model_dump())
 
         try:
@@ -460,7 +539,8 @@ class Retriever:
         if not living:  # else counts differ for moments
             problems += examine(opened).problems()
         notes = [f"{who} writes, or died elsewhere" for who in living]
-        return Checkup(problems, [*notes, *opened.analyzer.notes_on(opened.manifest.languages)])
+        notes += [*opened.notes(), *opened.analyzer.notes_on(opened.manifest.languages)]
+        return Checkup(problems, notes)
 
     def repair(self, name: str) -> list[str]:
         """Mend a collection; return what was done, one sentence each.
@@ -572,6 +652,17 @@ class Retriever:
             collection = SharedCollection
         opened: Collection = collection(
             self._stores, store, manifest, self._analyzer(), on_step=self._on_step
+        )
+        return opened
+
+    def _draft_of(self, store: Any, manifest: Manifest) -> Collection:
+        draft: type[Any] = Collection
+        if not store.exclusive:
+            from .index.shared import SharedDraft
+
+            draft = SharedDraft
+        opened: Collection = draft(
+            Draft(), store, manifest, self._analyzer(), on_step=self._on_step
         )
         return opened
 

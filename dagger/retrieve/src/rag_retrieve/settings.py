@@ -50,6 +50,12 @@ class RetrieveSettings(BreakerSettings):
         ge=1,
         description="Copies that must take a write to a new collection; none: Qdrant's own, one.",
     )
+    qdrant_max_request_mb: int = Field(
+        32,
+        ge=1,
+        description="MiB that the server takes in one request, its service.max_request_size_mb; a document "
+        "that does not fit is refused.",
+    )
     retriever: Literal["builtin", "superlinked"] = Field(
         "builtin",
         description="builtin: dense, sparse and hybrid search in the store; superlinked: text, recency "
@@ -128,3 +134,13 @@ def child_environment(
 def aws_environment() -> dict[str, str]:
     """Return the variables `AWS_…` that are set, which name the keys and the server of a bucket."""
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and value}
+
+
+def ray_environment() -> str | None:
+    """Return the address of the Ray cluster to use, if one is named.
+
+    Ray's reports of its use are turned off, and what its processes say about themselves.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    return os.environ.get("RAY_ADDRESS") or None

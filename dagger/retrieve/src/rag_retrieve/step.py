@@ -210,9 +210,8 @@ def _rank(
     dense = scores.get("dense")
 
     def ranked() -> Iterator[tuple[str, bool]]:
-        page = 2 * request.top_k
-        for at in range(0, len(order), page):
-            ids = order[at : at + page]
+        for at in range(0, len(order), request.top_k):
+            ids = order[at : at + request.top_k]
             for point_id, document in zip(ids, documents_of(ids), strict=True):
                 yield document, dense is None or dense[point_id] >= CLOSE
 

@@ -86,6 +86,7 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
     {{- $_ := set $env (printf "RAG_%s_URL" (upper $step)) (include "rag.url" (list $root $step)) -}}
   {{- end -}}
   {{- $_ := set $env "RAG_STEP_DEADLINE_S" $values.deadlineSeconds -}}
+  {{- with $values.rewriting -}}{{- $_ := set $env "RAG_REWRITING" . -}}{{- end -}}
 {{- else if eq $part "rerank" -}}
   {{- $_ := set $env "RAG_RERANKER_URL" $values.reranker.url -}}
   {{- with $values.reranker.kind -}}{{- $_ := set $env "RAG_RERANKER" . -}}{{- end -}}
@@ -97,12 +98,13 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
   {{- with $values.llm.baseUrl -}}
     {{- $_ := set $env "RAG_LLM_BASE_URL" . -}}
     {{- $_ := set $env "RAG_LLM_MODEL" $values.llm.model -}}
+    {{- with $values.llm.pace -}}{{- $_ := set $env "RAG_LLM_PACE" . -}}{{- end -}}
     {{- if $values.llm.apiKey.existingSecret -}}
       {{- $_ := set $keys "RAG_LLM_API_KEY_FILE" $values.llm.apiKey -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- if or $writes (has $part (list "retrieve" "ingest")) -}}
+{{- if or $writes (has $part (list "retrieve" "ingest" "bulk")) -}}
   {{- $_ := set $env "RAG_STORE" "qdrant" -}}
   {{- $_ := set $env "RAG_QDRANT_URL" $values.qdrant.url -}}
   {{- if $values.qdrant.apiKey.existingSecret -}}
@@ -155,7 +157,9 @@ http://{{ include "rag.name" . }}:{{ include "rag.port" (index . 1) }}
 - name: {{ $name }}
   value: {{ include "rag.keyFolder" $name }}/{{ $from.key }}
 {{- end }}
-{{- if hasKey $config.env "RAG_QDRANT_URL" }}
+{{- if eq (index . 1) "bulk" }}
+- {name: RAG_THREADS, value: "1"} # of a worker; Ray gives it as many processors
+{{- else if hasKey $config.env "RAG_QDRANT_URL" }}
 - name: RAG_THREADS
   valueFrom:
     resourceFieldRef: {resource: limits.cpu}
@@ -214,13 +218,48 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* A pod of the RayJob. Call with (list $ "container" resources). */}}
+{{- define "rag.bulkPod" -}}
+{{- $root := index . 0 -}}
+{{- $at := list $root "bulk" -}}
+{{- $documents := printf "/documents/%s" $root.Values.bulk.folder -}}
+metadata:
+  labels: {{- include "rag.selector" $at | nindent 4 }}
+  {{- with $root.Values.podAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "rag.pod" $at | nindent 2 }}
+  {{- if eq (index . 1) "submitter" }}
+  restartPolicy: Never
+  {{- end }}
+  containers:
+    - name: {{ index . 1 }}
+      image: {{ include "rag.image" $root.Values.bulk.image }}
+      env:
+        - {name: HOME, value: /tmp}
+        - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+        {{- include "rag.env" $at | trim | nindent 8 }}
+      resources: {{- toYaml (index . 2) | nindent 8 }}
+      securityContext: {{- include "rag.securityContext" $root | nindent 8 }}
+      volumeMounts:
+        {{- include "rag.mounts" $at | nindent 8 }}
+        - {name: documents, mountPath: {{ $documents }}, readOnly: true}
+  volumes:
+    {{- include "rag.volumes" $at | nindent 4 }}
+    - name: documents
+      persistentVolumeClaim: {claimName: {{ $root.Values.bulk.existingClaim }}, readOnly: true}
+{{- end }}
+
 {{/* Says everything that is missing at once. */}}
 {{- define "rag.check" -}}
 {{- $root := . -}}
 {{- $faults := list -}}
 {{- $parts := include "rag.parts" . | fromJsonArray -}}
 {{- $images := $parts -}}
-{{- if .Values.build.enabled -}}{{- $images = append $parts "build" -}}{{- end -}}
+{{- range $job := list "bulk" "build" -}}
+  {{- if (index $root.Values $job).enabled -}}{{- $images = append $images $job -}}{{- end -}}
+{{- end -}}
 {{- range $part := $images -}}
   {{- $image := (index $root.Values $part).image -}}
   {{- if not $image.repository -}}
@@ -254,6 +293,9 @@ capabilities: {drop: [ALL]}
 {{- if lt (int .Values.drainSeconds) (int .Values.deadlineSeconds) -}}
   {{- $faults = append $faults (printf "drainSeconds %d is below deadlineSeconds %d; a request under way would be given up at a rolling update" (int .Values.drainSeconds) (int .Values.deadlineSeconds)) -}}
 {{- end -}}
+{{- if and (has .Values.llm.pace (list "local" "reasoning")) (lt (int .Values.deadlineSeconds) 330) -}}
+  {{- $faults = append $faults (printf "deadlineSeconds %d is below the 330 that an answer may take with llm.pace %s" (int .Values.deadlineSeconds) .Values.llm.pace) -}}
+{{- end -}}
 {{- range $name := list "llm" "embedding" -}}
   {{- $model := index $root.Values $name -}}
   {{- if and $model.baseUrl (not $model.model) -}}
@@ -269,8 +311,11 @@ capabilities: {drop: [ALL]}
 {{- if and .Values.networkPolicy.enabled (not .Values.qdrant.release) (not .Values.networkPolicy.qdrant) -}}
   {{- $faults = append $faults "networkPolicy.qdrant is empty although qdrant.release is; say where Qdrant runs, or nothing reaches it" -}}
 {{- end -}}
-{{- if and .Values.ingest.enabled (not .Values.ingest.existingClaim) -}}
-  {{- $faults = append $faults "ingest.existingClaim is empty although ingest.enabled; name the claim that holds the documents" -}}
+{{- range $job := list "ingest" "bulk" -}}
+  {{- $values := index $root.Values $job -}}
+  {{- if and $values.enabled (not $values.existingClaim) -}}
+    {{- $faults = append $faults (printf "%s.existingClaim is empty although %s.enabled; name the claim that holds the documents" $job $job) -}}
+  {{- end -}}
 {{- end -}}
 {{- if .Values.build.enabled -}}
   {{- range $name := list "engine" "tlsSecret" "args" -}}

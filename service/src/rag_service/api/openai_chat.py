@@ -14,7 +14,8 @@ the pieces, but not in it.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pydantic_core
@@ -26,24 +27,23 @@ from rag_kit.handler import Event
 from ..http.errors import JSON
 from ..http.openapi import EVENT_STREAM, FAILURES
 from ..http.requests import otherwise, takes
-from ..service import Service
 from .dependencies import Caller, ServiceDep, json_body
 from .openai_input import (
     MARKER,
     MAX_ANSWER_TOKENS,
     MODEL,
     MODEL_NAMES,
-    NO_PASSAGES,
     SIDE_TASK,
     ChatMessage,
     SearchFields,
     extras_of,
     ignored,
     is_refusal,
-    is_side_task,
     long_note,
     model_names,
+    one_event,
     read_conversation,
+    side_task,
     structure_of,
     to_collection,
     to_question,
@@ -169,35 +169,15 @@ async def chat_completions(
     conversation = read_conversation(body.messages, places)
     options = _options(body)
     writer = Completions(body, caller.request_id)
-    if is_side_task(conversation, service):
-        reply = await service.complete(request, collection, conversation.messages, options)
-        response = await _said(service, request, writer, {**NO_PASSAGES, **reply}, body)
-        return warned(response, names, SIDE_TASK)
-    question = to_question(conversation, body, collection, options)
+    done = await side_task(request, service, conversation, collection, options)
+    question = partial(to_question, conversation, body, collection, options)
     if body.stream:
-        events = service.events(request, question)
-        response = await streamed(service, request, events, write=writer.write)
+        events = one_event(done) if done else service.events(request, question())
+        response: Response = await streamed(service, request, events, write=writer.write)
     else:
-        answer = pydantic_core.from_json(await service.answer(request, question))
+        answer = done or pydantic_core.from_json(await service.answer(request, question()))
         response = Response(writer.whole(answer), media_type=JSON)
-    return warned(response, names, *long_note(conversation))
-
-
-async def _said(
-    service: Service,
-    request: Request,
-    writer: Completions,
-    answer: dict[str, Any],
-    body: ChatRequest,
-) -> Response:
-    """Return a complete answer as the client wants it."""
-    if not body.stream:
-        return Response(writer.whole(answer), media_type=JSON)
-
-    async def events() -> AsyncGenerator[Event, None]:
-        yield Event("final_answer", pydantic_core.to_json(answer).decode())
-
-    return await streamed(service, request, events(), write=writer.write)
+    return warned(response, names, *([SIDE_TASK] if done else long_note(conversation)))
 
 
 def _options(body: ChatRequest) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from starlette.requests import Request
 from starlette.responses import Response
 
 from rag_kit.errors import StepError
+from rag_kit.handler import Event
 from rag_kit.passages import COLLECTION
 from rag_kit.request import MAX_QUERY_BYTES, explain
 from rag_pipeline.models import RagRequest
@@ -217,6 +220,25 @@ def long_note(conversation: Conversation) -> list[str]:
 def is_side_task(conversation: Conversation, service: Service) -> bool:
     """Whether a client asks for something about the conversation: a title, tags, follow-ups."""
     return conversation.question.lstrip().startswith(service.settings.side_tasks)
+
+
+async def side_task(
+    request: Request,
+    service: Service,
+    conversation: Conversation,
+    collection: str,
+    options: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Return a model's answer to a side task, made without documents; None for a question."""
+    if not is_side_task(conversation, service):
+        return None
+    reply = await service.complete(request, collection, conversation.messages, options)
+    return {**NO_PASSAGES, **reply}
+
+
+async def one_event(answer: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
+    """Yield a complete answer as the only event of a stream."""
+    yield Event("final_answer", pydantic_core.to_json(answer).decode())
 
 
 def read_conversation(messages: Sequence[ChatMessage], places: Sequence[str]) -> Conversation:

@@ -36,7 +36,6 @@ from .openai_input import (
     MAX_ANSWER_TOKENS,
     MODEL,
     MODEL_NAMES,
-    NO_PASSAGES,
     SIDE_TASK,
     ChatMessage,
     Conversation,
@@ -45,9 +44,10 @@ from .openai_input import (
     extras_of,
     ignored,
     is_refusal,
-    is_side_task,
     long_note,
+    one_event,
     read_conversation,
+    side_task,
     structure_of,
     to_collection,
     to_question,
@@ -286,9 +286,9 @@ async def create_response(
         "response_format": structure_of(body.text.format if body.text else None, "text.format"),
     }
     writer = Writer(body, kept, conversation, caller)
-    if is_side_task(conversation, service):
-        reply = await service.complete(request, collection, conversation.messages, options)
-        events, notes = _one_event({**NO_PASSAGES, **reply}), [SIDE_TASK]
+    done = await side_task(request, service, conversation, collection, options)
+    if done:
+        events, notes = one_event(done), [SIDE_TASK]
     else:
         question = to_question(conversation, search, collection, options)
         events, notes = service.events(request, question), long_note(conversation)
@@ -409,10 +409,6 @@ def _input_message(item_id: str, said: Message) -> InputMessage:
     if said["role"] == "assistant":
         text = {**_part(said["content"])}
     return InputMessage(id=item_id, role=said["role"], content=[text])
-
-
-async def _one_event(answer: dict[str, Any]) -> AsyncGenerator[Event, None]:
-    yield Event("final_answer", pydantic_core.to_json(answer).decode())
 
 
 def file_citations(text: str, citations: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

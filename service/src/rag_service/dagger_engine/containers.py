@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,14 @@ from pydantic import SecretStr, ValidationError
 from rag_kit.errors import StepError
 from rag_kit.request import explain, parse
 from rag_pipeline.models import RagRequest
+from rag_pipeline.rewriting import Rewriting
 from rag_pipeline.stages import NEEDED, PIPELINE, STEPS, search_stages
 from rag_pipeline.step import answer, running, search
 
 from ..runners.base import Notify
 from .base import EngineRunner, probed
 from .errors import KILLED, out_of_memory
+from .options import EngineOptions
 from .queries import configured, dependencies, load_module, secret
 from .session import Session
 
@@ -60,7 +62,7 @@ LEAVE = {  # what is a step's alone
 }
 VARIABLES = {
     "rerank": "  $rerankUrl: String!, $rerankKind: String!, $rerankModel: String!, $rerankApiKey: ID!",
-    "generate": "  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID!",
+    "generate": "  $llmBaseUrl: String!, $llmModel: String!, $llmPace: String!,\n  $llmApiKey: ID!",
 }
 SETTINGS = {
     "rerank": """  withEnvVariable(name: "RAG_RERANKER_URL", value: $rerankUrl) {
@@ -69,6 +71,7 @@ SETTINGS = {
   withSecretVariable(name: "RAG_RERANKER_API_KEY", secret: $rerankApiKey) {""",
     "generate": """  withEnvVariable(name: "RAG_LLM_BASE_URL", value: $llmBaseUrl) {
   withEnvVariable(name: "RAG_LLM_MODEL", value: $llmModel) {
+  withEnvVariable(name: "RAG_LLM_PACE", value: $llmPace) {
   withSecretVariable(name: "RAG_LLM_API_KEY", secret: $llmApiKey) {""",
 }
 
@@ -143,14 +146,14 @@ class ContainersRunner(EngineRunner[Images]):
         """Answer a request."""
         request = _validated(text)
         async with self._supervisor.lease() as live:
-            run = _Run(live.session, live.started, self._options.deadline_s)
+            run = _Run(live.session, live.started, self._options)
             return await run.answer(request)
 
     async def search(self, text: str) -> str:
         """Find passages for a request."""
         request = _validated(text)
         async with self._supervisor.lease() as live:
-            run = _Run(live.session, live.started, self._options.deadline_s)
+            run = _Run(live.session, live.started, self._options)
             return await run.search(request)
 
     async def _start(self, session: Session, notify: Notify) -> Images:
@@ -180,7 +183,7 @@ class ContainersRunner(EngineRunner[Images]):
             if arguments[name]:
                 await extend(WITH_SERVICE, name=name, value=arguments[name])
         no_key = await secret(session, options, "no-api-key", SecretStr(""))
-        given = {name: arguments[name] for name in ("llmBaseUrl", "llmModel")}
+        given = {name: arguments[name] for name in ("llmBaseUrl", "llmModel", "llmPace")}
         given |= {name: arguments[name] for name in ("rerankKind", "rerankModel")}
         given |= {name: arguments[name] or no_key for name in ("llmApiKey", "rerankApiKey")}
         images_of = {step: built[step]["container"]["rootfs"]["id"] for step in steps[1:]}
@@ -189,7 +192,7 @@ class ContainersRunner(EngineRunner[Images]):
             {**given, **images_of, "rerankUrl": arguments["rerank"]}
             | {"retrieve": retrieve, "folder": built["directory"]["id"]},
         )
-        run = _Run(session, started, limit)
+        run = _Run(session, started, replace(options, deadline_s=limit))
         await probed(run.answer(_validated(options.probe_request)), notify)
         return started
 
@@ -205,8 +208,10 @@ def _validated(text: str) -> RagRequest:
 class _Run:
     """One run of the chain: the query is sent when `retrieve` is called, and has all outputs."""
 
-    def __init__(self, session: Session, images: Images, deadline_s: float) -> None:
-        self._session, self._images, self._deadline_s = session, images, deadline_s
+    def __init__(self, session: Session, images: Images, options: EngineOptions) -> None:
+        self._session, self._images, self._deadline_s = session, images, options.deadline_s
+        # `generate` runs only after `retrieve`: no model can complete a question before the search
+        self._rewriting: Rewriting = "off" if options.rewriting == "off" else "terms"
         self._query = ""
         self._outputs: dict[str, Any] = {}
 
@@ -214,14 +219,14 @@ class _Run:
         """Return the response made of the outputs of all steps."""
         began = time.perf_counter()
         self._query = RUN_RERANKED if self._reranks(request) else RUN
-        response = await answer(request, self._steps())
+        response = await answer(request, self._steps(), rewriting=self._rewriting)
         total = round((time.perf_counter() - began) * 1000, 3)  # no times by step
         return response.model_copy(update={"timings_ms": {"total": total}}).model_dump_json()
 
     async def search(self, request: RagRequest) -> str:
         """Return the passages found."""
         self._query = SEARCH_RERANKED if self._reranks(request) else SEARCH
-        found = await search(request, self._steps())
+        found = await search(request, self._steps(), rewriting=self._rewriting)
         return found.model_dump_json()
 
     def _reranks(self, request: RagRequest) -> bool:

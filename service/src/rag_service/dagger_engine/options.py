@@ -35,6 +35,8 @@ class EngineOptions:
         llm_base_url: OpenAI-compatible server; one on this machine is forwarded.
         llm_model: Name of the model there.
         llm_api_key: Its key.
+        llm_pace: How fast it is; sets the deadlines of its calls.
+        rewriting: Who completes a follow-up question for the search; None: model.
         reranker_url: Reranking server; one on this machine is forwarded; None: no reranking.
         reranker: What it speaks.
         reranker_model: Name of the model there.
@@ -70,6 +72,8 @@ class EngineOptions:
     llm_base_url: str | None = None
     llm_model: str | None = None
     llm_api_key: SecretStr | None = None
+    llm_pace: str | None = None
+    rewriting: str | None = None
     reranker_url: str | None = None
     reranker: str | None = None
     reranker_model: str | None = None
@@ -154,6 +158,8 @@ def options_of(settings: ServiceSettings) -> EngineOptions:
         llm_base_url=settings.llm_base_url,
         llm_model=settings.llm_model,
         llm_api_key=settings.runner_secret("llm_api_key"),
+        llm_pace=settings.llm_pace,
+        rewriting=settings.rewriting,
         reranker_url=settings.reranker_url,
         reranker=settings.reranker,
         reranker_model=settings.reranker_model,

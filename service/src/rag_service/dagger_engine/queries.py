@@ -33,25 +33,29 @@ FORWARD = """query ($host: String!, $ports: [PortForward!]!) {
 RAG = """query (
   $docs: ID!, $docsName: String!, $collection: String!, $qdrantUrl: String!, $qdrant: ID,
   $qdrantApiKey: ID, $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID, $llm: ID,
-  $rerank: String!, $rerankKind: String!, $rerankModel: String!, $rerankApiKey: ID, $reranker: ID
+  $llmPace: String!, $rewriting: String!, $rerank: String!, $rerankKind: String!,
+  $rerankModel: String!, $rerankApiKey: ID, $reranker: ID
 ) {
   rag(
     docs: $docs, docsName: $docsName, collection: $collection, qdrantUrl: $qdrantUrl,
     qdrant: $qdrant, qdrantApiKey: $qdrantApiKey, llmBaseUrl: $llmBaseUrl, llmModel: $llmModel,
-    llmApiKey: $llmApiKey, llm: $llm, rerank: $rerank, rerankKind: $rerankKind,
-    rerankModel: $rerankModel, rerankApiKey: $rerankApiKey, reranker: $reranker
+    llmApiKey: $llmApiKey, llm: $llm, llmPace: $llmPace, rewriting: $rewriting,
+    rerank: $rerank, rerankKind: $rerankKind, rerankModel: $rerankModel,
+    rerankApiKey: $rerankApiKey, reranker: $reranker
   ) { id }
 }"""
 RAG_OWN_DOCS = """query (
   $collection: String!, $qdrantUrl: String!, $qdrant: ID, $qdrantApiKey: ID,
-  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID, $llm: ID,
-  $rerank: String!, $rerankKind: String!, $rerankModel: String!, $rerankApiKey: ID, $reranker: ID
+  $llmBaseUrl: String!, $llmModel: String!, $llmApiKey: ID, $llm: ID, $llmPace: String!,
+  $rewriting: String!, $rerank: String!, $rerankKind: String!, $rerankModel: String!,
+  $rerankApiKey: ID, $reranker: ID
 ) {
   rag(
     collection: $collection, qdrantUrl: $qdrantUrl, qdrant: $qdrant,
     qdrantApiKey: $qdrantApiKey, llmBaseUrl: $llmBaseUrl, llmModel: $llmModel,
-    llmApiKey: $llmApiKey, llm: $llm, rerank: $rerank, rerankKind: $rerankKind,
-    rerankModel: $rerankModel, rerankApiKey: $rerankApiKey, reranker: $reranker
+    llmApiKey: $llmApiKey, llm: $llm, llmPace: $llmPace, rewriting: $rewriting,
+    rerank: $rerank, rerankKind: $rerankKind, rerankModel: $rerankModel,
+    rerankApiKey: $rerankApiKey, reranker: $reranker
   ) { id }
 }"""
 
@@ -89,6 +93,8 @@ async def dependencies(session: Session, options: EngineOptions) -> dict[str, An
     """Return Qdrant, the model and the reranker as arguments of `rag`: URLs, services, secrets."""
     arguments: dict[str, Any] = {
         "llmModel": options.llm_model or "",
+        "llmPace": options.llm_pace or "",
+        "rewriting": options.rewriting or "",
         "rerankKind": options.reranker or "",
         "rerankModel": options.reranker_model or "",
     }

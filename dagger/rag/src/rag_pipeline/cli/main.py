@@ -24,6 +24,7 @@ from rag_kit.formats import FORMATS
 from ..step import __version__
 from . import output as screen
 from . import quality
+from .bulk import bulk_index
 from .documents import collections, documents
 from .models import models
 from .options import (
@@ -136,6 +137,10 @@ def index(
         finish_report(report, as_json)
 
 
+app.command(
+    "bulk-index",
+    epilog="Example: [bold]rag bulk-index /data/papers --collection papers --workers 8[/bold]",
+)(bulk_index)
 app.command(
     epilog="Example: [bold]rag sync https://git.example.com/team/handbook.git#main:docs --plan[/bold]"
 )(sync)

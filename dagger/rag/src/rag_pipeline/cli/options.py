@@ -30,6 +30,17 @@ Filter = Annotated[
 ]
 
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="S3-compatible server.", show_default="AWS_ENDPOINT_URL, or Amazon's"
+    ),
+]
+Region = Annotated[
+    str | None, typer.Option(help="Of the bucket.", show_default="AWS_REGION, or us-east-1")
+]
+
+
 class Mode(StrEnum):
     """How to search."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..quality.evaluate import Progress as QuestionProgress
     from ..steps.local import Progress
 
+TOLD_S = 10.0  # between two lines of progress where there is no terminal
 PLAIN_WIDTH = 200  # columns when there is no terminal to ask
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 HINTS = {
@@ -332,8 +334,15 @@ def write_conformance(report: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[Progress | QuestionProgress], None]]:
-    """Yield a function that moves a progress bar on stderr; nothing is shown without a terminal."""
+def progress(
+    what: str, *, told: bool = False
+) -> Iterator[Callable[[Progress | QuestionProgress], None]]:
+    """Yield a function that moves a progress bar on stderr.
+
+    Args:
+        what: What is going on.
+        told: Without a terminal, write a line every ten seconds; else nothing is shown there.
+    """
     from rich import progress as rich_progress
 
     columns = (
@@ -345,9 +354,16 @@ def progress(what: str) -> Iterator[Callable[[Progress | QuestionProgress], None
     console = err()
     with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
+        said = time.monotonic()
 
         def tick(state: Progress | QuestionProgress) -> None:
-            bar.update(task, completed=state.done, total=state.total)
+            nonlocal said
+            passages = getattr(state, "passages", 0)
+            text = f"{what}, {passages} passages" if passages else what
+            bar.update(task, description=text, completed=state.done, total=state.total)
+            if told and not console.is_terminal and time.monotonic() - said >= TOLD_S:
+                said = time.monotonic()
+                console.print(f"{text}: {state.done} of {state.total}")
 
         yield tick
 

@@ -11,7 +11,7 @@ import typer
 
 from . import output as screen
 from .documents import Yes, confirm
-from .options import AsJson, Collection, failures, finish_report, loaded
+from .options import AsJson, Collection, Endpoint, Region, failures, finish_report, loaded
 
 sources = typer.Typer(
     name="sources", help="See and forget what `rag sync` reads from.", no_args_is_help=True
@@ -62,17 +62,8 @@ def sync(
             show_default="that of the source",
         ),
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="S3-compatible server.",
-            show_default="AWS_ENDPOINT_URL, or Amazon's",
-        ),
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option(help="Of the bucket.", show_default="AWS_REGION, or us-east-1")
-    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
     private: Annotated[
         bool, typer.Option("--private", help="A web site may be in your own network.")
     ] = False,

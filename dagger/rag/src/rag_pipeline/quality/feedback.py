@@ -21,6 +21,7 @@ from rag_kit.passages import COLLECTION, Message
 from rag_kit.request import check_query
 
 from .evaluate import Question
+from .kept import keeping
 
 MAX_BYTES = 16 * 2**20  # of a file; the one before it is kept, too
 MAX_TEXT = 32_768  # characters of an answer
@@ -106,13 +107,8 @@ def append(folder: Path, tenant: str, feedback: Feedback) -> Rated:
     """
     rated = Rated(**feedback.model_dump(), at=datetime.now(UTC), tenant=tenant)
     line = f"{rated.model_dump_json(exclude_defaults=True)}\n".encode()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with keeping("the rating", folder):
         _write(path_of(folder, tenant), line)
-    except OSError as error:
-        raise StepError(
-            "storage_full", f"the rating cannot be stored in {folder}: {error.strerror}"
-        ) from None
     return rated
 
 

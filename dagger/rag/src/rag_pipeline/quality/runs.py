@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rag_kit.errors import StepError
 
 from .evaluate import Comparison, EvalReport, with_comparison
+from .kept import keeping
 
 FOLDER = "evaluations"  # in RAG_HOME
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
@@ -49,15 +50,10 @@ def save_run(home: Path, name: str, report: EvalReport) -> Path:
     check_name(name)
     path = home / FOLDER / f"{name}.json"
     run = Run(name=name, at=datetime.now(UTC), report=report)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with keeping("the report", path.parent):
         fresh = path.with_suffix(".new")
         fresh.write_text(run.model_dump_json(), encoding="utf-8")
         fresh.replace(path)
-    except OSError as error:
-        raise StepError(
-            "storage_full", f"the report cannot be kept at {path}: {error.strerror}"
-        ) from None
     return path
 
 

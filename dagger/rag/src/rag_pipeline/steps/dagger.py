@@ -11,23 +11,27 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import dagger
 import httpx
+from pydantic import ValidationError
 
 from rag_kit import container as image
 from rag_kit.client import StepClient, new_client
 from rag_kit.errors import StepError
 from rag_kit.handler import Handler
+from rag_kit.settings import misconfigured
 
 from ..models import RagRequest, RagResponse, SearchResponse
-from ..rewriting import Rewriting
+from ..settings import RagSettings
 from ..stages import PIPELINE, STEPS
 from ..step import Step, answer, running, search
 from .remote import step_client
 
-CALL_S = 120.0  # seconds one call of a step may take
+CALL_S = 120.0  # seconds one call of a step may take, unless the model's pace gives it more
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class ForeignStep(Protocol):
@@ -41,26 +45,29 @@ Source = dagger.Service | ForeignStep
 
 
 @asynccontextmanager
-async def open_steps(sources: Mapping[str, Source]) -> AsyncIterator[dict[str, Step]]:
+async def open_steps(
+    sources: Mapping[str, Source], call_s: float = CALL_S
+) -> AsyncIterator[dict[str, Step]]:
     """Start what is a service, wait until it is ready, and yield the steps as functions.
 
     Args:
         sources: By step: its service, or an object of another module.
+        call_s: Seconds one call of a step may take.
 
     Raises:
         StepError: `module_error` or `not_ready`, a step does not start; it says why.
     """
-    async with new_client(CALL_S) as client:
-        opened = [_open(name, source, client) for name, source in sources.items()]
+    async with new_client(call_s) as client:
+        opened = [_open(name, source, client, call_s) for name, source in sources.items()]
         yield dict(zip(sources, await asyncio.gather(*opened), strict=True))
 
 
-async def _open(name: str, source: Source, client: httpx.AsyncClient) -> Step:
+async def _open(name: str, source: Source, client: httpx.AsyncClient, call_s: float) -> Step:
     if not isinstance(source, dagger.Service):
         return _module_step(name, source)
     try:
         url = await source.endpoint(port=image.PORT, scheme="http")
-        step = step_client(name, url, lambda: client, CALL_S)
+        step = step_client(name, url, lambda: client, call_s)
         await _ready(source, step)
     except dagger.QueryError as error:
         raise StepError(
@@ -111,34 +118,54 @@ def _message(error: dagger.QueryError) -> str:
     return str(error).partition(" [traceparent:")[0]
 
 
-async def answer_with(sources: Mapping[str, Source], text: str) -> str:
+async def answer_with(
+    sources: Mapping[str, Source], text: str, settings: Mapping[str, str] = NONE
+) -> str:
     """Answer one request, as JSON; a step that does not start is an envelope, too.
 
     Args:
         sources: What runs each step, by its name; none is started for a bad request.
         text: The request.
+        settings: Fields of `RagSettings`; the environment is not read.
     """
     # a function of another module costs seconds a call, and most have no model
     own = isinstance(sources[STEPS[-1]], dagger.Service)
-    rewriting: Rewriting = "model" if own else "terms"
 
     async def run(request: RagRequest) -> RagResponse:
         running(request, PIPELINE, sources)
-        async with open_steps(sources) as steps:
-            return await answer(request, steps, rewriting=rewriting)
+        read = _read(settings, model=own)
+        async with open_steps(sources, max(CALL_S, read.step_deadline_s)) as steps:
+            return await answer(request, steps, rewriting=read.rewriting)
 
     return await Handler("rag", RagRequest, run).serve(text)
 
 
-async def search_with(sources: Mapping[str, Source], text: str) -> str:
+async def search_with(
+    sources: Mapping[str, Source], text: str, settings: Mapping[str, str] = NONE
+) -> str:
     """Find passages for one request, as JSON; `sources` holds the steps of a search."""
 
     async def run(request: RagRequest) -> SearchResponse:
         running(request, PIPELINE, sources)
+        read = _read(settings, model=False)
         async with open_steps(sources) as steps:
-            return await search(request, steps, rewriting="terms")
+            return await search(request, steps, rewriting=read.rewriting)
 
     return await Handler("rag", RagRequest, run).serve(text)
+
+
+def _read(settings: Mapping[str, str], *, model: bool) -> RagSettings:
+    """Return the settings; a follow-up is completed by the terms where no model can be asked.
+
+    Raises:
+        StepError: `misconfigured`, a value cannot be used.
+    """
+    try:
+        read = RagSettings.model_validate(settings)
+    except ValidationError as error:
+        raise misconfigured(error) from None
+    by_terms = read.rewriting == "model" and not model
+    return read.model_copy(update={"rewriting": "terms"}) if by_terms else read
 
 
 async def replay_with(sources: Mapping[str, Source], text: str) -> str:

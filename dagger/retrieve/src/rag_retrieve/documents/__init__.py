@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from rag_kit.errors import StepError
 
 from .budget import Budget
 from .document import (
@@ -20,6 +22,7 @@ from .document import (
     stem,
     unreadable,
 )
+from .streams import Reading
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
@@ -28,8 +31,10 @@ __all__ = [
     "LineBox",
     "LoadedDocument",
     "Origin",
+    "Reading",
     "Table",
     "load",
+    "load_file",
     "page_of",
     "stem",
 ]
@@ -70,9 +75,10 @@ SOURCE_SUFFIXES = (
 )
 
 
-def _images_read() -> frozenset[str]:
-    """Return the endings of images where text is recognised in them, else none."""
-    return frozenset(IMAGES) if find_spec("rapidocr") else frozenset()
+def _extras_read() -> frozenset[str]:
+    """Return the endings of what is read by an extra that is installed."""
+    images = frozenset(IMAGES) if find_spec("rapidocr") else frozenset()
+    return images | (frozenset(PARQUET) if find_spec("pyarrow") else frozenset())
 
 
 Reader = Callable[[str, bytes], list[LoadedDocument]]
@@ -140,7 +146,23 @@ CONTAINERS = {
 IMAGES = dict.fromkeys(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"), "image:read_image"
 )
-SUPPORTED_SUFFIXES = frozenset(READERS) | frozenset(CONTAINERS) | _images_read()
+# Read where the extra `parquet` is installed.
+PARQUET = {".parquet": "parquet:read_parquet"}
+OPTIONAL = IMAGES | PARQUET
+SUPPORTED_SUFFIXES = frozenset(READERS) | frozenset(CONTAINERS) | _extras_read()
+# What is read piece by piece: always, or where a file is too large for one document.
+RECORD_STREAMS = {
+    ".jsonl": "records:stream_jsonl",
+    ".ndjson": "records:stream_jsonl",
+    ".parquet": "parquet:stream_parquet",
+}
+PART_STREAMS = {
+    ".txt": "text:stream_plain",
+    ".text": "text:stream_plain",
+    ".log": "text:stream_plain",
+    ".csv": "tabular:stream_csv",
+    ".tsv": "tabular:stream_tsv",
+}
 
 
 def load(name: str, data: bytes, budget: Budget | None = None) -> list[LoadedDocument]:
@@ -158,7 +180,7 @@ def load(name: str, data: bytes, budget: Budget | None = None) -> list[LoadedDoc
         StepError: `document_unreadable`, with what is wrong with the file and what to do.
     """
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in SUPPORTED_SUFFIXES and suffix not in IMAGES:
+    if suffix not in SUPPORTED_SUFFIXES and suffix not in OPTIONAL:
         known = " ".join(sorted(SUPPORTED_SUFFIXES))
         unreadable(name, f"its extension {suffix!r} is not known; known are {known}")
     if len(data) > MAX_DOCUMENT_BYTES:
@@ -170,8 +192,38 @@ def load(name: str, data: bytes, budget: Budget | None = None) -> list[LoadedDoc
     if suffix in CONTAINERS:
         read: ContainerReader = _function(CONTAINERS[suffix])
         return read(name, data, budget or Budget())
-    reader: Reader = _function((READERS | IMAGES)[suffix])
+    reader: Reader = _function((READERS | OPTIONAL)[suffix])
     return reader(name, data)
+
+
+def load_file(name: str, path: Path) -> Reading:
+    """Read a file from disk, by its extension; what can be is read piece by piece.
+
+    Files of records are read so at any size, with the same documents as `load` gives. Plain text
+    and tables of more than `MAX_DOCUMENT_BYTES` become a document for each part, `name#part-1` and on.
+
+    Args:
+        name: Id of the document, see `load`.
+        path: The file.
+
+    Raises:
+        StepError: `document_unreadable`, as `load`; also while the documents are read.
+        OSError: It cannot be read.
+    """
+    if not path.is_file():
+        raise StepError("document_unreadable", "it is no regular file; give a file")
+    suffix = PurePosixPath(name).suffix.lower()
+    size = path.stat().st_size
+    streams = RECORD_STREAMS if size <= MAX_DOCUMENT_BYTES else RECORD_STREAMS | PART_STREAMS
+    if suffix in streams and size:
+        reading: Reading = _function(streams[suffix])(name, path)
+        return reading
+    if size > MAX_DOCUMENT_BYTES:
+        raise StepError(
+            "document_unreadable",
+            f"{size} bytes is over the limit of {MAX_DOCUMENT_BYTES}; split the file",
+        )
+    return Reading.whole(load(name, path.read_bytes()))
 
 
 def _function(path: str) -> Any:

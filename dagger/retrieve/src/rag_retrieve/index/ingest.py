@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from rag_kit.errors import StepError
 from rag_kit.passages import ALLOWED_GROUPS
 from rag_kit.reports import Failure, FileWarning, IngestReport, Progress
 
-from ..documents import MAX_DOCUMENT_BYTES, LoadedDocument, load
+from ..documents import LoadedDocument, load_file
 from .collection import ALONE, Collection, Pace
 from .places import File, Places, covers, file_of
 from .points import Change, Version
@@ -30,6 +31,48 @@ class StopIngest(Exception):  # noqa: N818, a request and no failure
     report: IngestReport | None = None
 
 
+class Reader(Protocol):
+    """Who reads files and is told about them; the documents of a file go on to a run of ingest."""
+
+    def expect(self, documents: int, left: int) -> None:
+        """Count documents that a file may have, for the progress; `left` files are not read yet."""
+
+    def fail(self, document_id: str, error: StepError) -> None:
+        """Report a document or file that could not be read."""
+
+
+def read_files(files: Sequence[File], reader: Reader) -> Iterator[LoadedDocument]:
+    """Yield the documents of files; an unreadable file is reported."""
+    for left, file in zip(range(len(files) - 1, -1, -1), files, strict=True):
+        expected = done = 0
+        try:
+            expected, documents = load_file(file.name, file.path)
+            reader.expect(expected, left)
+            for document in documents:
+                done += 1
+                yield document
+        except OSError as error:
+            why = f"cannot read it: {error.strerror}"
+            reader.fail(file.name, StepError("document_unreadable", why))
+        except StepError as error:
+            reader.fail(file.name, error)
+        reader.expect(done - expected, left)
+
+
+def commits(documents: Iterable[LoadedDocument]) -> Iterator[list[LoadedDocument]]:
+    """Yield documents in commits of at most 32 documents or 64,000 characters."""
+    batch: list[LoadedDocument] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if len(batch) >= COMMIT_DOCUMENTS or size >= COMMIT_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 class Ingest:
     """One run of ingest into a collection; gathers the report as commits succeed.
 
@@ -37,6 +80,7 @@ class Ingest:
         collection: Where to.
         on_progress: Called after each batch of passages and each commit.
         pace: Its turns at the embedder, and its end before all is done.
+        undoable: Remember what was added, for `take_back`.
     """
 
     def __init__(
@@ -44,7 +88,10 @@ class Ingest:
         collection: Collection,
         on_progress: OnProgress | None = None,
         pace: Pace = ALONE,
+        *,
+        undoable: bool = False,
     ) -> None:
+        self._undoable = undoable
         self._collection = collection
         self._pace = replace(pace, embedded=self._embedded)
         self._on_progress = on_progress or (lambda progress: None)
@@ -58,38 +105,42 @@ class Ingest:
         self._last = ""
         self._added: dict[str, Version] = {}
 
-    def places(self, found: Places, *, prune: bool) -> None:
-        """Ingest what paths hold, then report or delete what is gone from them."""
+    def places(
+        self,
+        found: Places,
+        *,
+        prune: bool,
+        read: Callable[[Sequence[File]], object] | None = None,
+    ) -> None:
+        """Ingest what paths hold, then report or delete what is gone from them.
+
+        Args:
+            found: The files.
+            prune: Delete what is gone.
+            read: Ingests the files, in place of `files`.
+        """
         self.report.skipped = found.skipped
-        self.files(found.files)
+        (read or self.files)(found.files)
         sure = [prefix for prefix in found.prefixes if prefix not in found.adopted]
         self.missing(found.adopted, prune=False)
         self.missing(sure, prune=prune)
 
     def files(self, files: Sequence[File]) -> None:
         """Ingest files; an unreadable one is reported, and its stored version stays."""
-
-        def documents() -> Iterator[LoadedDocument]:
-            for left, file in zip(range(len(files) - 1, -1, -1), files, strict=True):
-                loaded = self._load(file)
-                self.expect(len(loaded), left)
-                yield from loaded
-
-        self.documents(documents())
+        self.documents(read_files(files, self))
 
     def expect(self, documents: int, left: int) -> None:
-        """Count documents that were read from a file, for the progress; `left` files are not read yet."""
+        """Count documents that a file may have, for the progress; `left` files are not read yet."""
         self._total += documents
         self._left = left
 
     def documents(self, documents: Iterable[LoadedDocument]) -> None:
-        """Ingest documents in commits of at most 32 documents or 64,000 characters."""
+        """Ingest documents, a few in one commit."""
         with self._collection.checkpointed():
-            self._documents(documents)
+            for batch in commits(self._accepted(documents)):
+                self._commit(batch)
 
-    def _documents(self, documents: Iterable[LoadedDocument]) -> None:
-        batch: list[LoadedDocument] = []
-        size = 0
+    def _accepted(self, documents: Iterable[LoadedDocument]) -> Iterator[LoadedDocument]:
         for document in documents:
             self._pace.check()
             self.report.warnings += [
@@ -100,13 +151,7 @@ class Ingest:
                 self.fail(document.document_id, StepError("document_unreadable", fault))
                 continue
             self._seen.add(document.document_id)
-            batch.append(document)
-            size += len(document.text)
-            if len(batch) >= COMMIT_DOCUMENTS or size >= COMMIT_CHARACTERS:
-                self._commit(batch)
-                batch, size = [], 0
-        if batch:
-            self._commit(batch)
+            yield document
 
     def _fault(self, document: LoadedDocument) -> str | None:
         if document.document_id in self._seen:
@@ -114,11 +159,30 @@ class Ingest:
         allowed = document.metadata.get(ALLOWED_GROUPS, "")
         names = allowed if isinstance(allowed, list) else [allowed]
         if names and all(isinstance(name, str) for name in names):
-            return None
+            return self._collection.too_large(document)
         return (
             f"its {ALLOWED_GROUPS} is {str(allowed)[:80]!r}; write names of groups, or leave it out "
             "when everybody may read it"
         )
+
+    def absorb(self, report: IngestReport) -> None:
+        """Take over what another process has done of this run; each document is reported once."""
+        for document_id in (*report.added, *report.updated, *report.unchanged):
+            if document_id in self._seen:
+                why = f"a second document has the id '{document_id}'; one of them is stored"
+                self.fail(document_id, StepError("document_unreadable", why))
+            self._seen.add(document_id)
+            self._last = document_id
+        self.report.added += report.added
+        self.report.updated += report.updated
+        self.report.unchanged += report.unchanged
+        self.report.failed += report.failed
+        self.report.warnings += report.warnings
+        self.report.chunks += report.chunks
+        self.report.embeddings += report.embeddings
+        self._done = len(self._seen)
+        self._passages += report.chunks
+        self._advance(0, 0)
 
     def take_back(self) -> None:
         """Delete the documents that this run has added and nobody has replaced since."""
@@ -168,25 +232,6 @@ class Ingest:
                 self._collection.commit(self._collection.removals(batch))
                 self.report.deleted += batch
 
-    def _load(self, file: File) -> list[LoadedDocument]:
-        try:
-            if not file.path.is_file():
-                raise StepError("document_unreadable", "it is no regular file; give a file")
-            size = file.path.stat().st_size
-            if size > MAX_DOCUMENT_BYTES:
-                raise StepError(
-                    "document_unreadable",
-                    f"{size} bytes is over the limit of {MAX_DOCUMENT_BYTES}; split the file",
-                )
-            return load(file.name, file.path.read_bytes())
-        except OSError as error:
-            self.fail(
-                file.name, StepError("document_unreadable", f"cannot read it: {error.strerror}")
-            )
-        except StepError as error:
-            self.fail(file.name, error)
-        return []
-
     def fail(self, document_id: str, error: StepError) -> None:
         """Report a document or file that could not be read."""
         self.report.failed.append(
@@ -215,7 +260,8 @@ class Ingest:
         self.report.chunks += len(change.points)
         if change.old is None:
             self.report.added.append(document_id)
-            self._added[document_id] = change.new
+            if self._undoable:
+                self._added[document_id] = change.new
         else:
             self.report.updated.append(document_id)
 

@@ -10,7 +10,10 @@ and a document that is not there yet, or no more, has a stub of kind "claim" whi
 commit of a few documents is:
 
     journal the new versions -> claim the documents -> upsert passages -> publish where the claim
-    still holds -> sweep what was replaced -> count in the manifest -> release
+    still holds -> count in the manifest -> sweep what was replaced -> release
+
+The counts of terms that the documents change (`term_counts`) are written with the passages, and the
+state names them in the same step as the manifest counts the documents.
 
 A writer that dies leaves its registration, its journal and its claims. Whoever needs one of its
 documents, or the collection alone, settles them: the claims are taken first, so that nothing can be
@@ -24,12 +27,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
 from rag_kit.errors import StepError
 
-from ..documents import Origin
-from ..stores.base import Point, batches
+from ..documents import LoadedDocument, Origin
+from ..stores.base import Leg, Point, batches, json_bytes
 from ..stores.qdrant.database import ServerStores
 from ..stores.shared import (
     WAIT_S,
@@ -43,13 +47,16 @@ from ..stores.shared import (
     retire,
 )
 from .analyzer import Analyzer
-from .collection import Collection, Draft
+from .collection import READ_ATTEMPTS, Collection, Draft
 from .manifest import Manifest, check_recipe, read_manifest
-from .points import Change, Version, document_point_id, is_document
+from .points import Change, Version, document_point, document_point_id, is_document
+from .term_counts import KIND, Named, TermCounts, named, part_id, small_parts, weighed
 
 CLAIM_FIELDS = [
     "document_id", "kind", "claim", "content_hash", "chunks", "write", "replaced", "commit", "fenced",
 ]  # fmt: skip
+COUNTED_AT_ONCE = 10_000  # passages whose terms are in memory while they are counted
+SUMMED_AT_ONCE = 64  # commits of a draft whose counts of terms are summed up together
 TURNS = 3  # times a writer that was given up for dead starts again
 
 Result = TypeVar("Result")
@@ -75,6 +82,8 @@ class SharedCollection(Collection):
         super().__init__(Draft(), store, manifest, analyzer, on_step=on_step)
         self._stores = stores
         self._rebuilder: Writer | None = None
+        self._terms: list[Named] | None = None  # of the state that `manifest` is of
+        self._parts: dict[str, TermCounts] = {}  # those read of the parts it names
 
     @property
     def _name(self) -> str:
@@ -82,7 +91,109 @@ class SharedCollection(Collection):
 
     def refresh(self) -> None:
         """Read the manifest again: other processes change it."""
-        self.manifest = read_manifest(self._stores.read_manifest(self._name) or {}, self._name)
+        self._follow(self._stores.state(self._name))
+
+    def _follow(self, state: State) -> None:
+        """Take over what a state says that was just read."""
+        self.manifest = read_manifest(state.value or {}, self._name)
+        self._terms = _named_in(state)
+
+    # -- terms ----------------------------------------------------------------------------
+
+    def _weighed(self, legs: Sequence[Leg]) -> list[Leg]:
+        """Weigh the terms of sparse legs, unless the server does; reads what it has not read yet."""
+        if self._terms is None or all(leg[0] == "dense" for leg in legs):
+            return list(legs)
+        parts = self._counts()
+        return [
+            leg if leg[0] == "dense" else ("sparse", weighed(leg[1], parts), leg[2]) for leg in legs
+        ]
+
+    def _counts(self) -> list[TermCounts]:
+        """Return the parts of the counts of terms, in one round trip for those not read before.
+
+        Raises:
+            StepError: `store_corrupt`, one is not there.
+        """
+        for _ in range(READ_ATTEMPTS):
+            ids = [id_ for id_, _ in self._terms or ()]
+            known = {id_: part for id_, part in self._parts.items() if id_ in ids}
+            if lacking := [id_ for id_ in ids if id_ not in known]:
+                found = self._store.get(lacking)
+                known |= {id_: TermCounts.read(point.payload) for id_, point in found.items()}
+            self._parts = known
+            if known.keys() == set(ids):
+                return [known[id_] for id_ in ids]
+            self.refresh()  # somebody summed up parts, or replaced the collection
+        raise StepError(
+            "store_corrupt",
+            f"counts of the terms of collection '{self._name}' are gone; `rag doctor --repair` counts anew",
+        )
+
+    def miscounted_terms(self) -> str | None:
+        """Return what is wrong with the counts of terms."""
+        if self._shared.counts_terms():
+            return None
+        try:
+            if self._terms is not None and _same(TermCounts.sum(self._counts()), self._recounted()):
+                return None
+        except StepError as error:
+            if error.code != "store_corrupt":
+                raise
+        return "the counts of terms are not those of the passages, so scores of words are off"
+
+    def _recounted(self) -> TermCounts:
+        """Count the terms of all published passages."""
+        live = self.contents()
+        points = self._shared.scroll(
+            {"kind": "chunk"}, ["document_id", "version"], with_vectors=["sparse"]
+        )
+        vectors = (
+            point.sparse
+            for point in points
+            if point.sparse and live.get(point.payload["document_id"]) == point.payload["version"]
+        )
+        pages = iter(lambda: list(islice(vectors, COUNTED_AT_ONCE)), [])
+        return TermCounts.sum(map(TermCounts.of, pages))
+
+    def recount_terms(self) -> None:
+        """Count the terms of all published passages anew, unless the server does; call it alone."""
+        if self._shared.counts_terms():
+            return
+        points = [part.point() for part in self._recounted().split()]
+        for point in points:
+            self._store.upsert([point])
+        terms = [list(named(point)) for point in points]
+        state = self._open_generation().change(
+            lambda state: None if state.terms == terms else replace(state, terms=terms)
+        )
+        there = [point.id for point in self._store.scroll({"kind": KIND}, ["kind"])]
+        _discard(self._shared, there, state)
+        self._follow(state)
+
+    def notes(self) -> list[str]:
+        """Return what a reindex would bring, where the server counts terms."""
+        if self._terms is not None:
+            return []
+        return [
+            "scores of words depend on how passages are spread over shards and on what was deleted; "
+            f"`rag reindex --collection {self._name}` ends that"
+        ]
+
+    @property
+    def _shared(self) -> SharedStore:
+        store: Any = self._store
+        shared: SharedStore = store
+        return shared
+
+    def replace(self, draft: Collection, publish: Callable[[], None]) -> None:
+        """Replace this collection's content by a draft's, between two searches."""
+
+        def published() -> None:
+            publish()
+            self._follow(self._stores.state(self._name))
+
+        super().replace(draft, published)
 
     def recount(self) -> None:
         """Write the manifest anew, as the stored documents say; call it alone."""
@@ -107,8 +218,19 @@ class SharedCollection(Collection):
             wanted = manifest.model_copy(update=merged(manifest))
             return None if wanted == manifest else replace(state, value=wanted.model_dump())
 
-        state = self._followed(lambda: self._open_generation().change(keep))
-        self.manifest = read_manifest(state.value or {}, self._name)
+        self._follow(self._followed(lambda: self._open_generation().change(keep)))
+
+    def too_large(self, document: LoadedDocument) -> str | None:
+        """Return why a document does not fit into a request to the server; None when it does."""
+        version = Version(document.document_id, "0" * 64, 0)  # a hash is as long as this
+        size, most = json_bytes(document_point(document, version).payload), self._shared.most_bytes
+        if size <= most:
+            return None
+        return (
+            f"it takes {size / 2**20:.1f} MiB as it is stored, and the Qdrant server takes "
+            f"{most / 2**20:.1f} at once; split the document, or raise service.max_request_size_mb there "
+            "and RAG_QDRANT_MAX_REQUEST_MB here"
+        )
 
     def note_origins(self, noted: Mapping[str, tuple[str, Origin | None]]) -> None:
         """Keep where documents came from; of one that others have changed meanwhile, nothing."""
@@ -252,8 +374,9 @@ class SharedCollection(Collection):
         for _ in patience(WAIT_S):
             writer, state = self._followed(lambda: self._entered("indexing", enter))
             if writer.token in state.writers:
+                self._follow(state)
                 try:
-                    check_recipe(read_manifest(state.value or {}, self._name), self.analyzer.recipe)
+                    check_recipe(self.manifest, self.analyzer.recipe)
                 except StepError:
                     self._leave(writer)
                     raise
@@ -324,7 +447,12 @@ class SharedCollection(Collection):
         store = writer.generation.store
         new = [change for change in changes if change.new != change.old]
         points = [_marked(point, writer.write) for change in new for point in change.points]
-        for part in batches(points):
+        terms = (
+            _changed_terms(store, new).point(part_id(writer.write))
+            if self._terms is not None
+            else None
+        )
+        for part in batches([*points, *([terms] if terms else [])]):
             self._on_step("upserting")
             store.upsert(part)
             self._on_step("upserted")
@@ -332,19 +460,20 @@ class SharedCollection(Collection):
             self._on_step("publishing")
             self._publish(writer, new)
             self._on_step("published")
+            steps = [(change.old, change.new) for change in new]
+            state = _count(writer.generation, writer.token, writer.commit, steps, terms)
+            if writer.token not in state.writers:
+                raise GivenUpError
+            self._follow(state)
+            self._on_step("manifest")
             swept = [(change.old, change.old_write) for change in new if change.old]
             for _ in _sweep(store, swept):
                 self._on_step("sweeping")
             self._on_step("swept")
-            state = _count(
-                writer.generation, writer.token, writer.commit, [(c.old, c.new) for c in new]
-            )
-            if writer.token not in state.writers:
-                raise GivenUpError
-            self.manifest = read_manifest(state.value or {}, self._name)
-        self._on_step("manifest")
         _release(store, [document_point_id(c.document_id) for c in changes], writer.token)
         self._on_step("committed")
+        with suppress(StepError):  # the documents are committed; the next commit sums up
+            self._follow(_sum_up(writer.generation, state))
 
     def _publish(self, writer: Writer, changes: Sequence[Change]) -> None:
         """Write the document points, where the claims still hold.
@@ -369,6 +498,7 @@ class SharedCollection(Collection):
                 ours = [(change.new, writer.write) for change in changes if change.new]
                 for _ in _sweep(store, ours):  # passages written after others had cleaned up
                     pass
+                store.delete([part_id(writer.write)])
                 raise GivenUpError
 
     # -- for `rag doctor` -----------------------------------------------------------------
@@ -562,25 +692,128 @@ def settle(generation: Generation, token: str, document_ids: Sequence[str] = ())
     old = {one: Version(*entry[:3]) for one, entry in replaced.items() if entry}
     swept = [(old[one], replaced[one][3]) for one in old]
     torn = [(version, write) for one in found.keys() - set(published) if (version := new.get(one))]
+    steps = [(old.get(one), new.get(one)) for one in published]
+    terms = _terms_between(generation, token, commit, steps)
+    state = _count(generation, token, commit, steps, terms)
+    _discard(store, [part_id(write), *([terms.id] if terms else [])], state)
     for _ in _sweep(store, [*swept, *torn]):
         pass
-    _count(generation, token, commit, [(old.get(one), new.get(one)) for one in published])
     _release(store, list(ids), fenced)
     retire(generation, token)
 
 
-def _count(generation: Generation, token: str, commit: int, steps: Iterable[Step]) -> State:
-    """Count a commit of a writer in the manifest, once, whoever does it."""
+def _count(
+    generation: Generation, token: str, commit: int, steps: Iterable[Step], terms: Point | None
+) -> State:
+    """Count a commit of a writer in the manifest, once, whoever does it; `terms` is its part."""
     steps = list(steps)
 
     def counted(state: State) -> State | None:
-        if state.writers.get(token, commit) >= commit:  # by somebody else, or it was taken out
+        if _is_counted(state, token, commit):
             return None
         writers = {**state.writers, token: commit}
         manifest = read_manifest(state.value or {}, generation.store.name).after(steps)
-        return replace(state, value=manifest.model_dump(), writers=writers)
+        parts = state.terms
+        if parts is not None and terms is not None:
+            parts = [*parts, list(named(terms))]
+        return replace(state, value=manifest.model_dump(), writers=writers, terms=parts)
 
     return generation.change(counted)
+
+
+def _is_counted(state: State, token: str, commit: int) -> bool:
+    """Tell whether a commit was counted, by whomever, or its writer was taken out."""
+    return state.writers.get(token, commit) >= commit
+
+
+def _named_in(state: State) -> list[Named] | None:
+    return None if state.terms is None else [(str(id_), int(size)) for id_, size in state.terms]
+
+
+def _changed_terms(store: SharedStore, changes: Iterable[Change]) -> TermCounts:
+    """Return what changes add to the counts of terms; reads the passages that they replace."""
+    changes = list(changes)
+    new = TermCounts.of(
+        point.sparse for change in changes for point in change.points if point.sparse
+    )
+    old = [change.old for change in changes if change.old]
+    return TermCounts.sum([new, -_terms_of(store, old)])
+
+
+def _terms_of(store: SharedStore, versions: Iterable[Version]) -> TermCounts:
+    """Count the terms of stored passages."""
+    ids = [id_ for version in versions for id_ in version.chunk_ids()]
+    points = store.get(ids, ["kind"], with_vectors=["sparse"]).values()
+    return TermCounts.of(point.sparse for point in points if point.sparse)
+
+
+def _terms_between(
+    generation: Generation, token: str, commit: int, steps: Sequence[Step]
+) -> Point | None:
+    """Write the part of a dead writer's commit, from the passages; None when there is nothing to count.
+
+    Nothing is swept before it is counted, so all the passages are there.
+    """
+    state, store = generation.state(), generation.store
+    if not steps or state is None or state.terms is None or _is_counted(state, token, commit):
+        return None
+    new = _terms_of(store, [version for _, version in steps if version])
+    old = _terms_of(store, [version for version, _ in steps if version])
+    point = TermCounts.sum([new, -old]).point()
+    store.upsert([point])
+    return point
+
+
+def _discard(store: SharedStore, ids: Iterable[str], state: State) -> None:
+    """Delete parts that a state does not name; no later one will."""
+    kept = {id_ for id_, _ in _named_in(state) or ()}
+    store.delete([id_ for id_ in ids if id_ not in kept])
+
+
+def _sum_up(generation: Generation, state: State) -> State:
+    """Replace small parts of the counts of terms by their sum, when there are many; return the state."""
+    store, ids = generation.store, small_parts(_named_in(state) or [])
+    found = store.get(ids) if ids else {}
+    if not ids or len(found) < len(ids):  # somebody else is summing up
+        return state
+    point = TermCounts.sum(TermCounts.read(one.payload) for one in found.values()).point()
+    store.upsert([point])
+
+    def summed(state: State) -> State | None:
+        parts = _named_in(state) or []
+        if not set(ids) <= {id_ for id_, _ in parts}:
+            return None
+        kept = [list(part) for part in parts if part[0] not in ids]
+        return replace(state, terms=[*kept, list(named(point))])
+
+    state = generation.change(summed)
+    _discard(store, [*ids, point.id], state)
+    return state
+
+
+def _same(one: TermCounts, other: TermCounts) -> bool:
+    difference = TermCounts.sum([one, -other])
+    return not difference.passages and not len(difference.ids)
+
+
+class SharedDraft(Collection):
+    """A collection on a server that is built before it is published: it counts terms as it goes."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._terms: list[TermCounts] = []
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        store: Any = self._store
+        self._terms.append(_changed_terms(store, changes))
+        if len(self._terms) > SUMMED_AT_ONCE:
+            self._terms = [TermCounts.sum(self._terms)]
+        super()._apply(changes)
+
+    def finish(self) -> None:
+        """Write the counts of terms, before the collection is published."""
+        for part in TermCounts.sum(self._terms).split():
+            self._store.upsert([part.point()])
 
 
 def _sweep(store: SharedStore, versions: Iterable[tuple[Version, str | None]]) -> Iterator[None]:

@@ -90,9 +90,13 @@ class TermEncoder:
     def any_of(self, found: Iterable[str], languages: Iterable[str]) -> Sparse:
         """Return the vector of all these words at once, as terms of these languages."""
         found = list(found)
-        ids = {
-            id_ for language in languages for word in found for id_ in self.ids_of(word, language)
-        }
+        spaced = " ".join(word for word in found if not is_unspaced(word))
+        ids: set[int] = set()
+        for language in languages:
+            if language == ENGLISH:
+                ids.update(self._english.embed_query(spaced).indices)
+            rest = [word for word in found if is_unspaced(word)] if language == ENGLISH else found
+            ids |= self._ids(rest, language)
         return Sparse(sorted(ids), [1.0] * len(ids))
 
     def ids_of(self, word: str, language: str) -> frozenset[int]:

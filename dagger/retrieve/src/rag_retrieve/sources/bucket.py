@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -55,6 +56,14 @@ class S3Access:
     credentials: Credentials | None = None
 
 
+def _client() -> httpx.Client:
+    return httpx.Client(
+        timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+        headers={"accept-encoding": "identity"},
+        trust_env=False,
+    )
+
+
 class BucketSource:
     """The objects below a prefix; one counts as changed when its ETag is another."""
 
@@ -76,11 +85,7 @@ class BucketSource:
         if access.endpoint is not None:
             self.address += f"@{urlsplit(access.endpoint).netloc}"
         self._etags: dict[str, str] = {}
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
-            headers={"accept-encoding": "identity"},
-            trust_env=False,
-        )
+        self._client = _client()
 
     def list_items(self, known: Mapping[str, Origin], progress: OnProgress) -> Listing:
         """List the objects of formats that are read; keys with hidden parts or `..` are not."""
@@ -221,6 +226,19 @@ class BucketSource:
         if "." in self._bucket:  # the certificate does not cover it as a part of the host
             return f"https://{host}/{self._bucket}/{path}"
         return f"https://{self._bucket}.{host}/{path}"
+
+    def only(self, items: Sequence[Item]) -> BucketSource:
+        """Return the bucket to read these objects elsewhere."""
+        part = copy(self)
+        part._etags = {one.key: self._etags[one.key] for one in items if one.key in self._etags}
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._client = _client()
 
     def close(self) -> None:
         """Close the connections."""

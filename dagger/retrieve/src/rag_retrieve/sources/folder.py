@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +53,12 @@ class FolderSource:
         """Yield the content of files."""
         for item in items:
             yield item, _content(self._paths[item.key])
+
+    def only(self, items: Sequence[Item]) -> FolderSource:
+        """Return the folder to read these files elsewhere, where it has the same path."""
+        part = copy(self)
+        part._paths = {item.key: self._paths[item.key] for item in items}
+        return part
 
     def close(self) -> None:
         """Nothing is kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from rag_kit.errors import StepError
@@ -85,6 +85,23 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Remove what was kept."""
+
+
+@runtime_checkable
+class Divisible(Source, Protocol):
+    """A source whose items other processes can read, too."""
+
+    def only(self, items: Sequence[Item]) -> Source:
+        """Return the source to read these items elsewhere; it can be pickled."""
+
+
+def only_here(address: str) -> StepError:
+    """Return the error for a source that several workers cannot read."""
+    return StepError(
+        "not_supported",
+        f"{address} is read by one process; leave --workers out, or run `rag sync`",
+        param="source",
+    )
 
 
 def is_readable(path: str) -> bool:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from rag_kit.reports import Failure, SyncPlan, SyncReport
 
 from ..documents import LoadedDocument, Origin, load
 from ..index.collection import Collection, Synced
-from ..index.ingest import Ingest
+from ..index.ingest import Ingest, Reader
 from ..index.places import covers, file_of
 from ..index.points import content_hash
 from ..stores.base import batches
 from .groups import GroupRules, read_rules
-from .source import Item, Listing, OnProgress, Source, quoted
+from .source import Divisible, Item, Listing, OnProgress, Source, only_here, quoted
 
 NAME = re.compile(r"[^\s/#][^/#]{0,99}")
 PLACES = ("{path}", "{revision}")  # what an address of a document may hold
@@ -83,6 +84,19 @@ def known_of(collection: Collection | None, address: str) -> Known:
             owner = brought.origin.source if brought else ""
             known.owners |= {document_id: owner, file_of(document_id): owner}
     return known
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What reading items has shown besides their documents.
+
+    Attributes:
+        noted: By id, the content hash and the new origin of documents whose content is the same.
+        stale: Documents that the items no longer have.
+    """
+
+    noted: dict[str, tuple[str, Origin | None]]
+    stale: set[str]
 
 
 class Sync:
@@ -206,9 +220,61 @@ class Sync:
             Failure(document_id=document_id, code="document_unreadable", message=why)
         )
 
-    def run(self, ingest: Ingest, collection: Collection) -> SyncReport:
-        """Bring what the plan says into the collection."""
-        ingest.documents(self._documents(ingest))
+    def parts(self, size: int) -> list[Sync]:
+        """Return what is to be read in parts of so many items; each can be pickled and read elsewhere.
+
+        Raises:
+            StepError: `not_supported`: only this process can read the source.
+        """
+        if not isinstance(self._source, Divisible):
+            raise only_here(self._source.address)
+        starts = range(0, len(self._read), size)
+        return [self._part(self._source, self._read[at : at + size]) for at in starts]
+
+    def _part(self, source: Divisible, items: list[Item]) -> Sync:
+        part = copy(self)
+        ids = {item.key: self._known.items.get(item.key, []) for item in items}
+        mine = {one: self._known.mine[one] for found in ids.values() for one in found}
+        part._known = Known(mine, ids)
+        part._source = source.only(items)
+        part._read, part._listing, part._unchanged = items, Listing(), []
+        part._noted, part._stale = {}, set()
+        part._accepted, part._leftovers = {}, {}
+        part.plan = SyncPlan(collection=self.plan.collection, source=self.plan.source)
+        return part
+
+    @property
+    def items(self) -> int:
+        """How many items are to be read."""
+        return len(self._read)
+
+    def learned(self) -> Learned:
+        """Return what reading the items has shown besides their documents."""
+        return Learned(self._noted, self._stale)
+
+    def close(self) -> None:
+        """Close the source of a part."""
+        self._source.close()
+
+    def learn(self, learned: Learned) -> None:
+        """Take over what reading a part has shown."""
+        self._noted |= learned.noted
+        self._stale |= learned.stale
+
+    def run(
+        self, ingest: Ingest, collection: Collection, read: Callable[[], object] | None = None
+    ) -> SyncReport:
+        """Bring what the plan says into the collection.
+
+        Args:
+            ingest: The run.
+            collection: Where to.
+            read: Reads and ingests the parts elsewhere, and lets this sync learn from them.
+        """
+        if read is None:
+            ingest.documents(self.documents(ingest))
+        else:
+            read()
         collection.note_origins(self._noted)
         ingest.gone(sorted(self._stale), prune=self._options.prune)
         report = SyncReport(**ingest.report.model_dump(), source=self._source.address)
@@ -219,7 +285,8 @@ class Sync:
         report.notes = self.plan.warnings
         return report
 
-    def _documents(self, ingest: Ingest) -> Iterator[LoadedDocument]:
+    def documents(self, reader: Reader) -> Iterator[LoadedDocument]:
+        """Yield the documents of the items that are to be read; an unreadable one is reported."""
         left = len(self._read)
         for item, data in self._source.read(self._read):
             left -= 1
@@ -229,10 +296,10 @@ class Sync:
                     raise data
                 loaded = load(base, data)
             except StepError as error:
-                ingest.expect(0, left)
-                ingest.fail(base, error)
+                reader.expect(0, left)
+                reader.fail(base, error)
                 continue
-            ingest.expect(len(loaded), left)
+            reader.expect(len(loaded), left)
             before = self._known.items.get(item.key, ())
             self._stale |= set(before) - {one.document_id for one in loaded}
             for document in loaded:

@@ -1,9 +1,10 @@
 """The interface of a store of passages, and what its implementations share.
 
 All hold a collection the same way, so all find the same: points with a uuid, a JSON payload
-and, for passages, the named vectors `dense` (cosine) and `sparse` (times the term's inverse
-document frequency, which the store keeps). Payload-only points (documents) have no vectors and
-change no score. A filter applies to the payload's `metadata` object.
+and, for passages, the named vectors `dense` (cosine) and `sparse` (BM25). The embedded store weighs
+a question's terms by how rare they are; a server is given weights that do, from counts that do not
+depend on its shards (`index.term_counts`). Payload-only points (documents) have no vectors and change
+no score. A filter applies to the payload's `metadata` object.
 
 `Stores` opens collections by name; `Store` is one collection opened. A collection's points live
 in a *generation*; `begin_generation` makes a new, empty one beside the live one and
@@ -12,12 +13,13 @@ in a *generation*; `begin_generation` makes a new, empty one beside the live one
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +61,7 @@ class Point:
     sparse: Sparse | None = None
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """A point found by one leg: `score` is a cosine (dense) or BM25 (sparse); higher is better."""
 
     id: str
@@ -303,6 +304,12 @@ def with_limit(leg: Leg, limit: int) -> Leg:
     if leg[0] == "dense":
         return ("dense", leg[1], limit)
     return ("sparse", leg[1], limit)
+
+
+def json_bytes(payload: Mapping[str, Any]) -> int:
+    """Return how many bytes a payload takes as JSON."""
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -40,6 +40,31 @@ BEATS = 5  # heartbeats in a lease
 class SharedStore(Store, Protocol):
     """A store that other processes write to, too: it can also write only where a field has a value."""
 
+    def get(
+        self,
+        ids: Sequence[str],
+        fields: Sequence[str] | None = None,
+        *,
+        with_vectors: bool | list[str] = False,
+    ) -> dict[str, Point]:
+        """Return the points that exist, by id; `with_vectors` may name those to load."""
+
+    def scroll(
+        self,
+        where: Mapping[str, str],
+        fields: Sequence[str] | None = None,
+        *,
+        with_vectors: bool | list[str] = False,
+    ) -> Iterator[Point]:
+        """Yield the points whose payload has these values; `with_vectors` may name those to load."""
+
+    @property
+    def most_bytes(self) -> int:
+        """The JSON that the payload of a point may take."""
+
+    def counts_terms(self) -> bool:
+        """Tell whether the server counts terms itself, as it does for collections of earlier versions."""
+
     def insert(self, points: Sequence[Point]) -> None:
         """Write the points whose ids are free; the others stay as they are."""
 
@@ -68,6 +93,8 @@ class State:
         alone: The writer that must be the only one, as for the end of a rebuild.
         successor: The generation that replaces this one; once set, that is decided.
         deleted: The collection is being deleted.
+        terms: The points with the counts of terms, each with its number of terms; None: the server
+            counts the terms itself, as in collections of earlier versions.
     """
 
     value: dict[str, Any] | None
@@ -77,6 +104,7 @@ class State:
     alone: str | None = None
     successor: int | None = None
     deleted: bool = False
+    terms: list[list[Any]] | None = None
 
     @property
     def open(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ CONNECT_SHARE = (
     0.5  # of the time of a read: tells a server that accepts no connection from a slow one
 )
 WRITE_TIMEOUT_S = 60.0
+PAUSES_S = (0.1, 0.5, 1.0, 3.0, 5.0)  # before a write is repeated
 MOST_WORDS = 400  # characters of Qdrant's own that an error repeats
 FAILING = ("retriever_unavailable", "deadline_exceeded")  # counted by the breaker
 
@@ -54,6 +56,7 @@ class Server:
         settings: RetrieveSettings,
     ) -> None:
         self._read_s = settings.qdrant_timeout_s
+        self.most_bytes = settings.qdrant_max_request_mb * 2**20  # in one request
         key = settings.qdrant_key()
         if key is not None and not key.isascii():
             raise StepError(
@@ -105,8 +108,22 @@ class Server:
                 raise
         return self._call(call, name, self._read_s)
 
-    def write(self, call: Call[Answer], name: str = "") -> Answer:
-        """Call the server once; raises as `read`, and `storage_full`."""
+    def write(self, call: Call[Answer], name: str = "", *, repeatable: bool = False) -> Answer:
+        """Call the server once; raises as `read`, and `storage_full`.
+
+        What may be repeated is sent again after a pause, to the next node if there is one, when a node
+        says that it failed inside: a cluster notices that a node is lost by the first write that needs
+        it, refuses that one, and goes on without it.
+        """
+        for pause in PAUSES_S if repeatable else ():
+            try:
+                return self._call(call, name, WRITE_TIMEOUT_S)
+            except StepError as error:
+                unreachable = error.code == "retriever_unavailable" and error.retry_after is None
+                other_nodes = len(self._nodes) > 1
+                if not isinstance(error, InternalError) and not (unreachable and other_nodes):
+                    raise
+            time.sleep(pause)
         return self._call(call, name, WRITE_TIMEOUT_S)
 
     def close(self) -> None:
@@ -139,6 +156,10 @@ class Server:
     async def _within(self, call: Call[Answer], seconds: float) -> Answer:
         async with asyncio.timeout(seconds):
             return await call(self._nodes[self._node])
+
+
+class InternalError(StepError):
+    """Qdrant itself says that it failed inside (HTTP 500)."""
 
 
 @contextmanager
@@ -230,6 +251,8 @@ def _refused(error: UnexpectedResponse, name: str) -> StepError:
         return _late()
     if status == 429:
         return _busy(1.0)
+    if status == 500 and words:
+        return InternalError("retriever_unavailable", _unavailable("HTTP 500").message)
     if status >= 500:
         return _unavailable(f"HTTP {status}")
     if words and status >= 400:

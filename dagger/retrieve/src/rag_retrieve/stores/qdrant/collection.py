@@ -20,6 +20,7 @@ from ..base import (
     batches,
     check_sparse,
     check_vector,
+    json_bytes,
     lacking_indexes,
     metadata_indexes,
     payload_key,
@@ -36,6 +37,9 @@ DURABLE = {"wait": True, "ordering": models.WriteOrdering.MEDIUM}
 _upsert, _delete = AsyncQdrantClient.upsert, AsyncQdrantClient.delete
 _create_index = AsyncQdrantClient.create_payload_index
 _set, _unset = AsyncQdrantClient.set_payload, AsyncQdrantClient.delete_payload
+SPARE_BYTES = 64 * 1024  # of a request, beside its points: filters, marks of the writer
+NUMBER_BYTES = 25  # of a number with its comma, at most
+POINT_BYTES = 200  # of a point beside its vectors and payload
 HNSW_EF = 512  # candidates while searching a graph, where the server has built one
 
 
@@ -55,8 +59,13 @@ class ServerStore:
         """Be the collection of this alias from now on, whatever it names."""
         self._remote, self._indexed = remote, None
 
+    @property
+    def most_bytes(self) -> int:
+        """The JSON that the payload of a point may take, so that the point fits into a request."""
+        return self._server.most_bytes - SPARE_BYTES - NUMBER_BYTES * self.dim
+
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; up to 256 are one operation."""
+        """Write points; up to 256 are one operation, fewer where they do not fit into a request."""
         self._upsert(points)
 
     def insert(self, points: Sequence[Point]) -> None:
@@ -69,10 +78,22 @@ class ServerStore:
         self._upsert(points, update_mode=mode, update_filter=_where(when))
 
     def _upsert(self, points: Sequence[Point], **options: Any) -> None:
-        for batch in batches(points):
+        for batch in self._portions(points):
             natives = [self._native(point) for point in batch]
             self._change(partial(_upsert, points=natives, **options))
             self._index(batch)
+
+    def _portions(self, points: Sequence[Point]) -> Iterator[Sequence[Point]]:
+        """Yield the points in slices that fit into a request; a point that does not is alone."""
+        room = self._server.most_bytes - SPARE_BYTES
+        for batch in batches(points):
+            start, size = 0, 0
+            for at, more in enumerate(map(_size, batch)):
+                if size + more > room and at > start:
+                    yield batch[start:at]
+                    start, size = at, 0
+                size += more
+            yield batch[start:]
 
     def _index(self, points: Sequence[Point]) -> None:
         """Index the metadata fields that are new; making an index again changes nothing."""
@@ -110,8 +131,11 @@ class ServerStore:
             self._change(partial(_unset, keys=list(names), points=_which(ids, when)))
 
     def _change(self, call: Callable[..., Awaitable[Any]]) -> None:
+        """Change points; a change that is made twice is the same as once, so it may be repeated."""
         self._server.write(
-            lambda server: call(server, collection_name=self._remote, **DURABLE), self.name
+            lambda server: call(server, collection_name=self._remote, **DURABLE),
+            self.name,
+            repeatable=True,
         )
 
     def _native(self, point: Point) -> models.PointStruct:
@@ -127,9 +151,9 @@ class ServerStore:
         ids: Sequence[str],
         fields: Sequence[str] | None = None,
         *,
-        with_vectors: bool = False,
+        with_vectors: bool | list[str] = False,
     ) -> dict[str, Point]:
-        """Return the points that exist, by id."""
+        """Return the points that exist, by id; `with_vectors` may name those to load."""
         found: dict[str, Point] = {}
         for batch in batches(ids):
             for record in self._retrieve(batch, fields, with_vectors):
@@ -140,7 +164,7 @@ class ServerStore:
         return found
 
     def _retrieve(
-        self, ids: Sequence[str], fields: Sequence[str] | None, with_vectors: bool
+        self, ids: Sequence[str], fields: Sequence[str] | None, with_vectors: bool | list[str]
     ) -> list[models.Record]:
         return self._server.read(
             lambda server: server.retrieve(
@@ -212,12 +236,16 @@ class ServerStore:
         )
 
     def scroll(
-        self, where: Mapping[str, str], fields: Sequence[str] | None = None
+        self,
+        where: Mapping[str, str],
+        fields: Sequence[str] | None = None,
+        *,
+        with_vectors: bool | list[str] = False,
     ) -> Iterator[Point]:
-        """Yield points by id, a page at a time."""
+        """Yield points by id, a page at a time; `with_vectors` may name those to load."""
         offset: Any = None
         while True:
-            records, offset = self._page(where, fields, offset)
+            records, offset = self._page(where, fields, offset, with_vectors)
             for record in records:
                 yield self._point(record, fields)
             if offset is None:
@@ -239,7 +267,11 @@ class ServerStore:
         )
 
     def _page(
-        self, where: Mapping[str, str], fields: Sequence[str] | None, offset: Any
+        self,
+        where: Mapping[str, str],
+        fields: Sequence[str] | None,
+        offset: Any,
+        with_vectors: bool | list[str],
     ) -> tuple[list[models.Record], Any]:
         return self._server.read(
             lambda server: server.scroll(
@@ -248,10 +280,16 @@ class ServerStore:
                 limit=PAGE,
                 offset=offset,
                 with_payload=_selector(fields),
-                with_vectors=False,
+                with_vectors=with_vectors,
             ),
             self.name,
         )
+
+    def counts_terms(self) -> bool:
+        """Tell whether the server counts terms itself, as it does for collections of earlier versions."""
+        info = self._server.read(lambda server: server.get_collection(self._remote), self.name)
+        vectors = info.config.params.sparse_vectors or {}
+        return "sparse" in vectors and vectors["sparse"].modifier == models.Modifier.IDF
 
     def count(self, kind: str) -> int:
         """Count the points of a kind."""
@@ -266,6 +304,13 @@ class ServerStore:
 
     def close(self) -> None:
         """Do nothing: the connection belongs to `ServerStores`."""
+
+
+def _size(point: Point) -> int:
+    """Return the bytes of a point in a request, at most."""
+    dense = 0 if point.dense is None else len(point.dense)
+    sparse = 0 if point.sparse is None else 2 * len(point.sparse.indices)
+    return json_bytes(point.payload) + NUMBER_BYTES * (dense + sparse) + POINT_BYTES
 
 
 def to_client(condition: Condition) -> models.Filter:

@@ -113,7 +113,7 @@ class ServerStores:
                 self._remove(name, number)  # without a manifest, or deleted: else it were restored
             number = lock.next_generation(max(found, default=0))
             self._make(name, number, dim)
-            self._write_state(name, number, manifest)
+            self._write_state(name, number, manifest, [])
             self._point_alias(name, number)
         return self._store(name, f"rag_{name}", dim)
 
@@ -210,11 +210,14 @@ class ServerStores:
 
     def read_manifest(self, name: str) -> dict[str, Any] | None:
         """Return the manifest."""
+        return self.state(name).value
+
+    def state(self, name: str) -> State:
+        """Return the state of the live generation, found by the alias; an empty one if it has none."""
         state = Generation(self._store(name, f"rag_{name}", 0), 0).state()
         if state is None:
             self._refuse_foreign(name)
-            return None
-        return state.value
+        return state or State(None)
 
     def write_manifest(self, name: str, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest in one step."""
@@ -239,7 +242,9 @@ class ServerStores:
     def publish_generation(self, name: str, generation: int, manifest: Mapping[str, Any]) -> None:
         """Decide for the generation, move the alias to it, then remove the old one."""
         store, alone = self._drafts.pop((name, generation)), self.alone.get(name)
-        self._write_state(name, generation, manifest)
+        counted = self._generation(name, generation).store.scroll({"kind": "terms"}, ["terms"])
+        terms = [[point.id, point.payload["terms"]] for point in counted]
+        self._write_state(name, generation, manifest, terms)
         live = self.generation(name)
 
         def decide(state: State) -> State | None:
@@ -275,9 +280,15 @@ class ServerStores:
     def _store(self, name: str, remote: str, dim: int) -> ServerStore:
         return ServerStore(self._server, name=name, remote=remote, dim=dim)
 
-    def _write_state(self, name: str, number: int, manifest: Mapping[str, Any] | None) -> None:
+    def _write_state(
+        self,
+        name: str,
+        number: int,
+        manifest: Mapping[str, Any] | None,
+        terms: list[list[Any]] | None = None,
+    ) -> None:
         value = None if manifest is None else dict(manifest)
-        self._generation(name, number).store.upsert([State(value).point()])
+        self._generation(name, number).store.upsert([State(value, terms=terms).point()])
 
     def _make(self, name: str, number: int, dim: int) -> ServerStore:
         remote = f"rag_{name}~g{number}"
@@ -311,8 +322,8 @@ def _layout(dim: int) -> dict[str, Any]:
     return {
         "vectors_config": {"dense": models.VectorParams(size=dim, distance=models.Distance.COSINE)},
         "sparse_vectors_config": {
-            "sparse": models.SparseVectorParams(modifier=models.Modifier.IDF)
-        },
+            "sparse": models.SparseVectorParams()
+        },  # weighed by `term_counts`
         "hnsw_config": models.HnswConfigDiff(
             m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=threshold_kb
         ),
