@@ -158,7 +158,20 @@ def test_threat_prompt_injection_markup_of_a_document_stays_text(text: str) -> N
 
     assert page.text == text
     assert {tag for tag, _ in page.tags} <= {
-        *("html", "head", "meta", "title", "style", "body", "header", "h1", "p", "pre", "mark"),
+        *(
+            "html",
+            "head",
+            "meta",
+            "title",
+            "style",
+            "body",
+            "main",
+            "header",
+            "h1",
+            "p",
+            "pre",
+            "mark",
+        ),
     }
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src" not in policy

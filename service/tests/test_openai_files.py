@@ -174,6 +174,34 @@ def test_collections_that_were_indexed_are_vector_stores(client: openai.OpenAI) 
     assert "finance director" in (content[0].text or "")
 
 
+def test_a_vector_store_is_renamed_and_described_anew(client: openai.OpenAI, url: str) -> None:
+    """One that was created, and a collection that was indexed; what is not named stays as it is."""
+    store = client.vector_stores.create(name="Drafts", metadata={"team": "office", "state": "new"})
+
+    renamed = client.vector_stores.update(store.id, name="Plans")
+    described = client.vector_stores.update(store.id, metadata={"team": "board"})
+    emptied = client.vector_stores.update(store.id, metadata={})
+    indexed = client.vector_stores.update("hr", name="People", metadata={"a": "b"})
+
+    assert (renamed.id, renamed.name, renamed.metadata) == (store.id, "Plans", store.metadata)
+    assert (described.name, described.metadata) == ("Plans", {"team": "board"})
+    assert emptied.metadata == {} and emptied.created_at == store.created_at
+    assert (indexed.id, indexed.file_counts.completed) == ("hr", 1)
+    shown = client.vector_stores.retrieve("hr")
+    assert (shown.name, shown.metadata) == ("People", {"a": "b"})
+
+    with pytest.raises(openai.NotFoundError):
+        client.vector_stores.update("nowhere", name="x")
+    with pytest.raises(openai.APIStatusError, match="do not expire here") as refused:
+        client.vector_stores.update(
+            store.id, expires_after={"anchor": "last_active_at", "days": 7}, name="Gone"
+        )
+    assert refused.value.param == "expires_after"
+    assert client.vector_stores.retrieve(store.id).name == "Plans"
+    with client_of(url, "readers") as reader, pytest.raises(openai.PermissionDeniedError):
+        reader.vector_stores.update(store.id, name="Mine")
+
+
 def test_one_key_knows_nothing_of_anothers_files(client: openai.OpenAI, url: str) -> None:
     file = uploaded(client, "secret.md", POLICY)
     with client_of(url, "others") as other:

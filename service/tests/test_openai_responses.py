@@ -209,6 +209,38 @@ def test_it_goes_on_from_a_response(client: openai.OpenAI) -> None:
         client.responses.retrieve(kept_not.id)
 
 
+def test_what_a_response_answers_is_listed(client: openai.OpenAI) -> None:
+    """In pages, newest first, with the messages of earlier responses; an item can be referred to."""
+    first = client.responses.create(model="rag", input=LEAVE, instructions="Be brief.", tools=[HR])
+    second = client.responses.create(
+        model="rag",
+        previous_response_id=first.id,
+        tools=[HR],
+        input=[
+            {"role": "developer", "content": "Use full sentences."},
+            {"role": "user", "content": "And when is it carried over?"},
+        ],
+    )
+
+    items = client.responses.input_items.list(second.id, order="asc").data
+    texts = [(item.role, item.content[0].text) for item in items]  # type: ignore[union-attr]
+    newest = list(client.responses.input_items.list(second.id, limit=1))
+    again = client.responses.create(
+        model="rag", tools=[HR], input=[{"type": "item_reference", "id": str(items[0].id)}]
+    )
+
+    assert texts == [
+        ("user", LEAVE),
+        ("assistant", first.output_text),
+        ("system", "Use full sentences."),
+        ("user", "And when is it carried over?"),
+    ]
+    assert [item.id for item in newest] == [item.id for item in reversed(items)]
+    assert again.output_text == first.output_text
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_items.list("resp_none")
+
+
 def test_of_many_responses_the_last_are_kept(client: openai.OpenAI) -> None:
     """Of each key; one key's do not push out another's."""
     from rag_service.api.openai_responses import Kept
@@ -349,3 +381,45 @@ def test_a_key_sees_its_own(answering: str, everyone: openai.OpenAI, model: LLMS
             with pytest.raises(openai.NotFoundError):
                 call()
     assert everyone.responses.retrieve(other.id).id == other.id
+
+
+SCHEMA: Any = {
+    "format": {
+        "type": "json_schema",
+        "name": "days",
+        "schema": {"type": "object", "properties": {"days": {"type": "integer"}}},
+    }
+}
+
+
+def test_what_is_not_known_is_a_refusal_where_json_was_asked_for(everyone: openai.OpenAI) -> None:
+    """Whole and as a stream, in responses and in chats; a plain text would be no JSON."""
+    unknown: Any = {"model": "rag", "extra_body": {"filters": {"year": 1}}}
+    question = "Who won the world cup?"
+
+    whole = everyone.responses.create(**unknown, input=question, text=SCHEMA)
+    part: Any = whole.output[1].content[0]  # type: ignore[union-attr]
+    assert (part.type, whole.status) == ("refusal", "completed")
+
+    with everyone.responses.stream(**unknown, input=question, text=SCHEMA) as events:
+        kinds = [(event.type, getattr(event, "delta", None)) for event in events]
+        final: Any = events.get_final_response().output[1]
+    assert ("response.refusal.delta", part.refusal) in kinds
+    assert "response.refusal.done" in [kind for kind, _ in kinds]
+    assert not [kind for kind, _ in kinds if kind.startswith("response.output_text")]
+    assert final.content[0].refusal == part.refusal
+
+    chat: Any = {
+        "messages": [{"role": "user", "content": question}],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "days", "schema": SCHEMA["format"]["schema"]},
+        },
+    }
+    deltas = [
+        chunk.choices[0].delta
+        for chunk in everyone.chat.completions.create(**unknown, **chat, stream=True)
+    ]
+    assert "".join(delta.refusal or "" for delta in deltas) == part.refusal
+    assert not any(delta.content for delta in deltas)
+    assert everyone.chat.completions.create(**unknown, **chat).choices[0].message.refusal

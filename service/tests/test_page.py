@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from eval_reports import report
 from page_kit import CONTRAST, SMALL, ask, launched, opened, overflow, unnamed
 from playwright.sync_api import Browser, Locator, Page, Route, expect
@@ -128,6 +129,17 @@ def upload(page: Page, **files: str | bytes) -> Locator:
     expect(page.locator("#ingest")).to_be_hidden()
     expect(report).to_be_visible()
     return report
+
+
+def pdf_of(*pages: str) -> bytes:
+    """Return a PDF with one line on each page."""
+    file = io.BytesIO()
+    pdf = canvas.Canvas(file)
+    for text in pages:
+        pdf.drawString(72, 720, text)
+        pdf.showPage()
+    pdf.save()
+    return file.getvalue()
 
 
 def choose_new(page: Page, name: str) -> None:
@@ -446,14 +458,9 @@ def test_a_citation_is_shown_where_documents_are_kept_elsewhere(
 
 
 def test_a_page_of_a_pdf_is_named(page: Page) -> None:
-    file = io.BytesIO()
-    pdf = canvas.Canvas(file)
-    for text in ("The harbour has four quays.", "The ferry terminal has room for 400 passengers."):
-        pdf.drawString(72, 720, text)
-        pdf.showPage()
-    pdf.save()
+    pages_of_it = ("The harbour has four quays.", "The ferry terminal has room for 400 passengers.")
     choose_new(page, "harbour")
-    upload(page, harbour_pdf=file.getvalue())
+    upload(page, harbour_pdf=pdf_of(*pages_of_it))
     turn = ask(page, "How many passengers has the ferry terminal room for?")
     turn.locator(".cite").first.click()
     expect(page.locator("#passage-title")).to_have_text("harbour.pdf")
@@ -461,6 +468,7 @@ def test_a_page_of_a_pdf_is_named(page: Page) -> None:
     address = page.get_by_role("link", name="Open by itself").get_attribute("href")
     shown = httpx.get(str(address), trust_env=False).text
     assert re.search("<h2[^>]*>Page 2", shown) and "400 passengers" in shown.split("<mark")[1]
+    assert "<img" in shown and '<rect id="cited"' in shown
     expect(page.locator("#passage mark")).to_contain_text("400 passengers")
     pages = page.locator("#passage-text .page-break")
     assert pages.evaluate_all("all => all.map((one) => one.dataset.page)") == ["Page 1", "Page 2"]
@@ -750,6 +758,69 @@ def test_runs_are_shown_side_by_side(visit: Open) -> None:
         assert unnamed(page) == [] and page.evaluate(SMALL) == [] and overflow(page) <= 0
         page.get_by_label("Show before").uncheck()
         expect(page.locator("#compared")).to_be_hidden()
+
+
+# -- accessibility rules --------------------------------------------------------------------------
+
+SCREENS = (
+    {"color_scheme": "light"},
+    {"color_scheme": "dark"},
+    {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2},  # 1280 × 800 at 200 %
+)
+
+
+def violations(page: Page) -> list[tuple[str, str]]:
+    """Return the rules of axe-core that a page breaks, each with the first element that does."""
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"][:120]) for one in found]
+
+
+def visited(visit: Open, site: str, screen: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield states of all pages with the rules they break."""
+    with visit(**screen) as page:
+        yield "first screen", violations(page)
+        turn = ask(page, MEALS)
+        turn.locator("summary").first.click()
+        turn.locator(".cite").first.click()
+        expect(page.locator("#passage mark")).to_be_in_viewport()
+        yield "answer and source", violations(page)
+        page.keyboard.press("Escape")
+        page.locator("#show-documents").click()
+        expect(page.locator(".file").first).to_be_visible()
+        yield "documents", violations(page)
+    with visit("/eval", **screen) as page:
+        expect(page.locator("#metrics .point")).to_have_count(2)
+        yield "runs", violations(page)
+    quote = cited(site, MEALS)
+    start, end = quote["spans"][0]
+    for view in (
+        f"{quote['document_id']}/view?start={start}&end={end}#cited",
+        "gate.pdf/view?collection=gates&start=0&end=8#cited",
+        "gate.pdf/view?collection=gates&page=2&as=text",
+    ):
+        with visit(f"/v1/documents/{view}", **screen) as page:
+            yield view, violations(page)
+
+
+@pytest.mark.parametrize(
+    "screen",
+    [
+        SCREENS[0],
+        *(pytest.param(one, marks=pytest.mark.full) for one in SCREENS[1:]),
+    ],
+    ids=["light", "dark", "200 %"],
+)
+def test_no_page_breaks_a_rule_of_accessibility(
+    visit: Open, site: str, screen: dict[str, Any]
+) -> None:
+    """axe-core finds nothing on the page, on `/eval` and on views of documents, in any state."""
+    with httpx.Client(base_url=site, trust_env=False, timeout=30) as client:
+        files = {"files": ("gate.pdf", pdf_of("The gate", "It opens at six."), "application/pdf")}
+        assert client.post("/v1/documents?collection=gates", files=files).status_code == 200
+
+    broken = {state: found for state, found in visited(visit, site, screen) if found}
+
+    assert broken == {}
 
 
 # -- Markdown -------------------------------------------------------------------------------------

@@ -7,38 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from parrot import NONE, Parrot
 
 import rag_generate
 from rag_generate import StepError, generate, stream
 from rag_generate.extractive import Extractive
 from rag_generate.generator import RESTART, Draft, Restart
-from rag_generate.models import GenerateRequest, GenerateResponse, Usage
+from rag_generate.models import GenerateRequest, GenerateResponse
 from rag_kit.errors import CODES
 
 Build = Callable[..., GenerateRequest]
-NONE = "I could not find an answer to this in the documents."
-
-
-class Parrot:
-    """A toy model: says what it was given, two characters at a time, and counts its calls."""
-
-    name = "parrot"
-
-    def __init__(self, text: str, *, model: str | None = "toy", **draft: Any) -> None:
-        self.model = model
-        self.calls = 0
-        self.closed = False
-        self._draft = Draft(**{"text": text, "finish_reason": "stop", "usage": Usage(llm_calls=1),
-                               **draft})  # fmt: skip
-
-    def stream(self, request: GenerateRequest) -> abc.Generator[str | Draft, None, None]:
-        self.calls += 1
-        try:
-            for start in range(0, len(self._draft.text), 2):
-                yield self._draft.text[start : start + 2]
-            yield self._draft
-        finally:
-            self.closed = True
 
 
 def answer(request: GenerateRequest, parrot: Parrot, **more: Any) -> GenerateResponse:

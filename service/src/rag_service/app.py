@@ -112,9 +112,10 @@ def create_app(
     service = Service(settings, bool(keyring), metrics, admission, runner or open_runner(settings))
     service.signer = _signer(settings)
     service.containers = _containers(settings, service.runner)
-    service.library = open_library(settings, service.runner, metrics)
+    files = Files(rag_settings().home, settings.max_files_bytes)
+    service.library = open_library(settings, service.runner, metrics, files)
     if service.library is not None:
-        service.files = Files(rag_settings().home, settings.max_files_bytes)
+        service.files = files
     traces = open_traces(settings.otlp_endpoint)
 
     @asynccontextmanager

@@ -232,6 +232,7 @@ class Service:
         self.authorize(context, request.collection)
         self._require_ready(runner)
         request.filters = restricted(request.filters, context.principal.groups)
+        request.cache_scope = context.principal.name
         if request.request_id is None:
             request.request_id = context.request_id
         left = context.remaining_s()
@@ -299,6 +300,8 @@ class Service:
             self.metrics.truncated.inc()
         if data.get("degraded"):
             self.metrics.degraded.inc()
+        if found := data["provenance"].get("generate", {}).get("cache"):
+            self.metrics.answer_cache.labels(found).inc()
         return data
 
     # -- readiness ----------------------------------------------------------------------
@@ -335,11 +338,14 @@ class Service:
                     reason = error.message
                     notify(f"not ready: {reason}")
             else:
-                if self.missing is not None and not self.admission.draining:
+                began = self.missing is not None and not self.admission.draining
+                if began:
                     notify("; ".join(filter(None, ("ready", self.note))))
                     self.on_ready()
                 reason = ""
                 self._set(None)
+                if began and self.library is not None:
+                    await self.library.forget_files()
             await asyncio.sleep(self.settings.probe_retry_s if reason else self.runner.poll_s)
 
     async def start_containers(self, notify: Callable[[str], None]) -> None:

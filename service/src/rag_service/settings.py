@@ -176,6 +176,12 @@ class ServiceSettings(PacedSettings):
     max_files_bytes: int = Field(
         10 * 2**30, ge=1024, description="Bytes that the files of one key at /v1/files may have."
     )
+    max_originals_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="Bytes of uploaded PDFs that are kept to show their pages; those that were shown longest "
+        "ago make room, and are shown as text. 0: none are kept.",
+    )
     rate_per_minute: int = Field(
         0, ge=0, description="Requests a minute of one key, or address without keys; 0: any number."
     )

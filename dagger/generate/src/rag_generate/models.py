@@ -61,6 +61,11 @@ class GenerateOptions(BaseModel):
         description="The form of a model's answer, as OpenAI's API has it: json_schema or json_object; "
         "the answer is then JSON, numbers in its texts cite passages, and it need not cite.",
     )
+    cache: bool = Field(
+        True,
+        description="false: ask the model even where an answer is kept (RAG_ANSWER_CACHE); its new answer "
+        "replaces that one.",
+    )
     allow_degraded: bool = Field(
         False,
         description="When the model fails before its first word: answer with the passages' own "
@@ -152,5 +157,6 @@ class GenerateResponse(BaseModel):
     usage: Usage
     warnings: list[str] = Field(default_factory=list, description="What the caller should know.")
     provenance: dict[str, dict[str, JsonValue]] = Field(
-        description="By step; `generate` holds version, generator and model."
+        description="By step; `generate` holds version, generator and model, and `cache` (hit or miss) "
+        "where answers are kept."
     )

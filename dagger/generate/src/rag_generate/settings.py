@@ -49,6 +49,13 @@ class Settings(BreakerSettings, PacedSettings):
         description="Texts no answer of a model may hold, as JSON: what you planted in documents or "
         'in RAG_TEMPLATE to notice a leak, e.g. `["canary-7f3a91"]`.',
     )
+    answer_cache: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Answers of the model that are kept in memory, and given again when everything they "
+        "follow from is the same; 0: none.",
+    )
     llm_base_url: str | None = Field(
         None, description="OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1."
     )

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from rag_kit.errors import StepError
 from rag_kit.request import clean
 
+from .answer_cache import AnswerCache, KeptAnswer, Recorded, is_repeatable, key_of
 from .citations import Verified, verify, verify_json
 from .generator import Draft, Generator, Restart
 from .markers import find_markers
@@ -42,6 +43,7 @@ def generate(
     secrets: Sequence[str] = (),
     canaries: Sequence[str] = (),
     on_no_citations: OnNoCitations = "abstain",
+    answers: AnswerCache | None = None,
 ) -> GenerateResponse:
     """Answer a prompt.
 
@@ -56,6 +58,7 @@ def generate(
         canaries: Further texts it may not hold, in addition to those of the request.
         on_no_citations: What becomes of a model's answer that cites no passage, unless the request
             says so.
+        answers: Keeps answers of models; None: none are kept.
 
     Raises:
         StepError: Nothing supports an answer and the caller asked for an error, the generator is
@@ -70,6 +73,7 @@ def generate(
         secrets=secrets,
         canaries=canaries,
         on_no_citations=on_no_citations,
+        answers=answers,
     ):
         if isinstance(event, GenerateResponse):
             return event
@@ -86,6 +90,7 @@ def stream(
     secrets: Sequence[str] = (),
     canaries: Sequence[str] = (),
     on_no_citations: OnNoCitations = "abstain",
+    answers: AnswerCache | None = None,
 ) -> abc.Generator[str | GenerateResponse, None, None]:
     """Answer a prompt piece by piece: text as it is written, then the response of `generate`.
 
@@ -98,7 +103,7 @@ def stream(
     if request.generate.on_no_citations is None:
         chosen = request.generate.model_copy(update={"on_no_citations": on_no_citations})
         request = request.model_copy(update={"generate": chosen})
-    texts = _Texts(no_context_text, filtered_text, secrets, canaries)
+    texts = _Texts(no_context_text, filtered_text, secrets, canaries, answers)
     fallback = generators.get(FALLBACK) if request.generate.allow_degraded else None
     if generator.model is None or fallback is None:
         yield from _answer(request, generator, texts)
@@ -107,12 +112,13 @@ def stream(
 
 
 class _Texts(NamedTuple):
-    """What replaces an answer, and what no answer may contain."""
+    """What replaces an answer: another text, or a kept one; and what no answer may contain."""
 
     no_context: str
     filtered: str
     secrets: Sequence[str]
     canaries: Sequence[str]
+    answers: AnswerCache | None
 
 
 def _answer_or_degrade(
@@ -154,8 +160,30 @@ def _answer(
     elif generator.model is None:
         draft = yield from _write(request, generator)
         yield _respond(request, generator, draft, texts.no_context, support)
+    elif texts.answers is not None and is_repeatable(request):
+        yield from _answer_kept(request, generator, texts, support, texts.answers)
     else:
         yield from _answer_filtered(request, generator, texts, support)
+
+
+def _answer_kept(
+    request: GenerateRequest,
+    generator: Generator,
+    texts: _Texts,
+    support: float | None,
+    answers: AnswerCache,
+) -> abc.Generator[str | GenerateResponse, None, None]:
+    """Answer with a kept draft, or with the model, whose complete and cited answer is then kept."""
+    key = key_of(request, generator)
+    kept = answers.find(key) if request.generate.cache else None
+    recorded = Recorded(generator if kept is None else KeptAnswer(generator, kept))
+    for event in _answer_filtered(request, recorded, texts, support):
+        if isinstance(event, GenerateResponse):
+            if kept is None and event.finish_reason == "stop" and recorded.draft is not None:
+                answers.keep(key, recorded.draft)
+            own = {**event.provenance["generate"], "cache": "miss" if kept is None else "hit"}
+            event = event.model_copy(update={"provenance": {**event.provenance, "generate": own}})
+        yield event
 
 
 def _answer_filtered(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rag_kit.errors import StepError
 from rag_kit.handler import Event, Handler, message_event
 
+from .answer_cache import AnswerCache
 from .extractive import Extractive
 from .generator import Generator
 from .models import GenerateRequest
@@ -41,6 +42,7 @@ def open_step(settings: Settings | None = None) -> Iterator[Handler]:
             "secrets": [key.get_secret_value()] if key else [],
             "canaries": chosen.canaries,
             "on_no_citations": chosen.on_no_citations,
+            "answers": AnswerCache(chosen.answer_cache) if chosen.answer_cache else None,
         }
         run = partial(generate, **parts)
         found = [getattr(generator, "breaker", None) for generator in generators.values()]

@@ -118,6 +118,12 @@ class StoredDocument(DocumentInfo):
         description="Lines that were recognised in scanned pages: start and end in the text, and left, "
         "top, right and bottom from the top left of the page, in points; in pixels for an image.",
     )
+    file_digest: str = Field(
+        "",
+        exclude_if=lambda digest: not digest,
+        description="SHA-256 of the file, in hexadecimal, of a PDF; it tells whether a file is still the one "
+        "that was read.",
+    )
 
 
 class CollectionInfo(BaseModel):

@@ -53,6 +53,12 @@ class RagRequest(BaseModel):
         max_length=128,
         description="Your id for this request; null: a new one is made.",
     )
+    cache_scope: str = Field(
+        "",
+        max_length=256,
+        description="Whose question it is: an answer that is kept (RAG_ANSWER_CACHE) is given again within "
+        "one scope alone. A service with keys sets the name of the key.",
+    )
     # The options of each step; the step itself checks them.
     retrieve: dict[str, JsonValue] = _options("retrieve", '{"mode": "dense"}')
     rerank: dict[str, JsonValue] = _options("rerank", '{"candidates": 20}')

@@ -33,7 +33,7 @@ from .index.collection import Collection, Draft, Pace
 from .index.embedders import Embedder, load_tokenizer, open_embedder, tokenizer_path
 from .index.ingest import Ingest, OnProgress, StopIngest
 from .index.manifest import Manifest, Recipe, check_recipe, read_manifest
-from .index.places import File, Places, covers, file_of, find_files
+from .index.places import File, Places, covers, file_of, find_files, path_of
 from .index.turns import Turns
 from .models import RetrieveRequest, RetrieveResponse
 from .settings import RetrieveSettings
@@ -399,6 +399,10 @@ class Retriever:
     def document(self, collection: str, document_id: str) -> StoredDocument:
         """Return one document with its text; raises `document_not_found`."""
         return self._collection(collection).document(document_id)
+
+    def path(self, collection: str, document_id: str) -> Path | None:
+        """Return where a document's file was on disk when it was indexed; None for what came otherwise."""
+        return path_of(document_id, self._collection(collection).manifest.roots)
 
     def delete_documents(self, collection: str, document_ids: Sequence[str]) -> IngestReport:
         """Delete documents; ids that are not there are reported as missing."""

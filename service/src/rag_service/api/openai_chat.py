@@ -38,6 +38,7 @@ from .openai_input import (
     SearchFields,
     extras_of,
     ignored,
+    is_refusal,
     long_note,
     model_names,
     one_event,
@@ -261,8 +262,7 @@ class Completions:
     def whole(self, answer: dict[str, Any]) -> bytes:
         """Return a `RagResponse` as one completion."""
         answer = self._stop.applied(answer)
-        # where JSON was asked for, a plain text is no answer
-        refused = self._structured and answer["finish_reason"] in ("no_context", "filtered")
+        refused = self._structured and is_refusal(answer)
         message = {
             "role": "assistant",
             "content": None if refused else answer["answer"],
@@ -297,20 +297,21 @@ class Completions:
             return self._end(data)
         return unnamed(data) if event.name == "error" else b""
 
-    def _content(self, text: str) -> bytes:
+    def _content(self, text: str, field: str = "content") -> bytes:
         if not text:
             return b""
         first, self._sent = not self._sent, self._sent + text
         if first:
-            delta = {"role": "assistant", "content": text}
+            delta = {"role": "assistant", field: text}
             return self._chunk(delta, search_results=self._results)
-        return self._chunk({"content": text})
+        return self._chunk({field: text})
 
     def _end(self, answer: dict[str, Any]) -> bytes:
         text = self._content(self._stop.finish())
         answer = self._stop.applied(answer)
         if not self._sent:  # an answer without messages: nothing was found
-            text += self._content(answer["answer"])
+            refused = self._structured and is_refusal(answer)
+            text += self._content(answer["answer"], "refusal" if refused else "content")
         if found := list(url_citations(self._sent, answer["citations"])):
             text += self._chunk({"annotations": found})
         text += self._chunk({}, finish_reason(answer), answer=answer["answer"], **extras_of(answer))

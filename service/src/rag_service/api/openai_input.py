@@ -94,6 +94,11 @@ SEARCH_NAMES = {"max_num_results": "top_k"}  # ours, where they differ from thos
 # -- fields that are ignored or refused -----------------------------------------------------------
 
 
+def is_refusal(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer is a plain text where JSON was asked for, which OpenAI calls a refusal."""
+    return answer["finish_reason"] in ("no_context", "filtered")
+
+
 def ignored(
     extra: Mapping[str, Any] | None, neutral: Mapping[str, Sequence[Any]], why: Mapping[str, str]
 ) -> list[str]:

@@ -43,6 +43,7 @@ from .openai_input import (
     SearchFields,
     extras_of,
     ignored,
+    is_refusal,
     long_note,
     one_event,
     read_conversation,
@@ -52,6 +53,7 @@ from .openai_input import (
     to_question,
     warned,
 )
+from .openai_lists import Page, PagingDep
 from .openai_vector_stores import RankingOptions, file_id_of, filename_of, to_filters, to_item
 from .sse import streamed
 
@@ -165,6 +167,16 @@ class DeletedResponse(BaseModel):
     deleted: Literal[True]
 
 
+class InputMessage(BaseModel):
+    """A message that a response answers, as OpenAI describes one."""
+
+    id: str
+    type: Literal["message"] = "message"
+    status: Literal["completed"] = "completed"
+    role: str
+    content: list[dict[str, JsonValue]]
+
+
 @dataclass(frozen=True)
 class Kept:
     """A response and the conversation it belongs to.
@@ -172,7 +184,7 @@ class Kept:
     Args:
         body: The response.
         messages: The conversation, with the answer.
-        items: Its messages by their ids, for references.
+        items: The messages by their ids, the answer last.
         principal: Who may go on from it.
     """
 
@@ -180,6 +192,10 @@ class Kept:
     messages: list[Message]
     items: dict[str, Message]
     principal: Principal
+
+    def asked(self) -> list[InputMessage]:
+        """Return the messages that were answered, oldest first."""
+        return [_input_message(item_id, said) for item_id, said in [*self.items.items()][:-1]]
 
 
 class Responses:
@@ -291,6 +307,15 @@ async def get_response(caller: Caller, kept: ResponsesDep, response_id: str) -> 
     return Response(pydantic_core.to_json(found.body), media_type=JSON)
 
 
+@router.get("/responses/{response_id}/input_items", summary="List what a response answers")
+async def list_input_items(
+    caller: Caller, kept: ResponsesDep, paging: PagingDep, response_id: str
+) -> Page[InputMessage]:
+    """List the messages that a response answers, those of earlier responses included."""
+    found = kept.find(caller.principal, response_id, "response_id")
+    return paging.page(found.asked(), lambda item: item.id)
+
+
 @router.delete("/responses/{response_id}")
 async def delete_response(caller: Caller, kept: ResponsesDep, response_id: str) -> DeletedResponse:
     """Forget a response."""
@@ -379,6 +404,13 @@ def _said(
             )
 
 
+def _input_message(item_id: str, said: Message) -> InputMessage:
+    text: dict[str, JsonValue] = {"type": "input_text", "text": said["content"]}
+    if said["role"] == "assistant":
+        text = {**_part(said["content"])}
+    return InputMessage(id=item_id, role=said["role"], content=[text])
+
+
 def file_citations(text: str, citations: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield an annotation for each number in a text that cites a passage."""
     cited = {citation["marker"]: citation for citation in citations}
@@ -442,6 +474,7 @@ class Writer:
             "truncation": "disabled",
             "usage": None,
         }
+        self._structured = structure_of(body.text.format if body.text else None, "text.format")
         self._searched, self._sent, self._number = False, "", 0
 
     async def whole(self, events: AsyncGenerator[Event, None]) -> dict[str, Any]:
@@ -512,39 +545,57 @@ class Writer:
     def _text(self, text: str) -> Iterator[bytes]:
         if not text:
             return
+        if not self._sent:
+            yield from self._begin_part(_part(""))
+        self._sent += text
+        yield self._event("response.output_text.delta", **self._place, delta=text, logprobs=[])
+
+    def _begin_part(self, part: dict[str, Any]) -> Iterator[bytes]:
+        """Yield what comes before the first piece of a text or refusal."""
         if self._number == 0:
             yield from self._begin()
-        place = self._place
-        if not self._sent:
-            item = self._message("in_progress")
-            yield self._event(
-                "response.output_item.added", output_index=place["output_index"], item=item
-            )
-            yield self._event("response.content_part.added", **place, part=_part(""))
-        self._sent += text
-        yield self._event("response.output_text.delta", **place, delta=text, logprobs=[])
+        place, item = self._place, self._message("in_progress")
+        index = place["output_index"]
+        yield self._event("response.output_item.added", output_index=index, item=item)
+        yield self._event("response.content_part.added", **place, part=part)
+
+    def _refusal(self, text: str) -> Iterator[bytes]:
+        yield from self._begin_part(_refused(""))
+        yield self._event("response.refusal.delta", **self._place, delta=text)
 
     def _end(self, answer: dict[str, Any]) -> Iterator[bytes]:
         if not self._sent:  # an answer without messages: nothing was found
-            yield from self._text(answer["answer"])
-        item = self._complete(answer, self._sent)
+            write = self._refusal if self._refuses(answer) else self._text
+            yield from write(answer["answer"])
+        item = self._complete(answer, self._sent or answer["answer"])
         part, place = item["content"][0], self._place
-        for at, annotation in enumerate(part["annotations"]):
-            kind = "response.output_text.annotation.added"
-            yield self._event(kind, **place, annotation_index=at, annotation=annotation)
-        yield self._event("response.output_text.done", **place, text=self._sent, logprobs=[])
+        yield from self._end_part(part, place)
         yield self._event("response.content_part.done", **place, part=part)
         yield self._event(
             "response.output_item.done", output_index=place["output_index"], item=item
         )
         yield self._event(f"response.{self._response['status']}", response=self._response)
 
+    def _end_part(self, part: dict[str, Any], place: dict[str, Any]) -> Iterator[bytes]:
+        if part["type"] == "refusal":
+            yield self._event("response.refusal.done", **place, refusal=part["refusal"])
+            return
+        for at, annotation in enumerate(part["annotations"]):
+            kind = "response.output_text.annotation.added"
+            yield self._event(kind, **place, annotation_index=at, annotation=annotation)
+        yield self._event("response.output_text.done", **place, text=part["text"], logprobs=[])
+
+    def _refuses(self, answer: dict[str, Any]) -> bool:
+        """Whether an answer is given as a refusal: nothing of another one was sent before."""
+        return self._structured is not None and not self._sent and is_refusal(answer)
+
     def _complete(self, answer: dict[str, Any], text: str) -> dict[str, Any]:
         """Complete the response, and keep it; returns its message."""
         reason = INCOMPLETE.get(answer["finish_reason"])
         status = "incomplete" if reason else "completed"
         citations = list(file_citations(text, answer["citations"]))
-        item = self._message(status, {**_part(text), "annotations": citations})
+        part = {**_part(text), "annotations": citations}
+        item = self._message(status, _refused(text) if self._refuses(answer) else part)
         self._response |= {
             **extras_of(answer),
             "status": status,
@@ -557,13 +608,21 @@ class Writer:
             messages = [*self._conversation.messages, said]
             if self._body.instructions:  # they are of one response alone
                 del messages[0]
-            items = {self._message_id: said}
+            ids = [
+                *(f"{self._message_id}_{at}" for at in range(len(messages) - 1)),
+                self._message_id,
+            ]
+            items = dict(zip(ids, messages, strict=True))
             self._kept.keep(Kept(self._response, messages, items, self._caller.principal))
         return item
 
 
 def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _refused(text: str) -> dict[str, Any]:
+    return {"type": "refusal", "refusal": text}
 
 
 def _result(passage: dict[str, Any]) -> dict[str, Any]:

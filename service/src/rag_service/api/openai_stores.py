@@ -12,11 +12,11 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from rag_kit.errors import StepError
 from rag_kit.passages import COLLECTION
@@ -63,6 +63,14 @@ Attributes = dict[
     str,
     Annotated[str | int | float | bool, otherwise("send a text, a number, true or false")],
 ]
+StoreName = Annotated[
+    str,
+    Field(max_length=256),
+    AfterValidator(lambda name: name.encode("utf-8", "replace").decode()),  # no half characters
+]
+LASTING = {
+    "expires_after": "vector stores do not expire here; leave it out, and delete one that is not wanted"
+}
 IN_STORE = "it is not in the vector store; attach it again"
 
 
@@ -189,16 +197,25 @@ class StoreToCreate(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str | None = Field(
-        None, max_length=256, description="Its id is made of it; null: one is chosen."
-    )
+    name: StoreName | None = Field(None, description="Its id is made of it; null: one is chosen.")
     metadata: dict[str, str] | None = Field(None, max_length=16, description="Returned as it is.")
     file_ids: list[str] | None = Field(None, max_length=MAX_FILES, description="Files to attach.")
 
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str | None) -> str | None:
-        return value and value.encode("utf-8", "replace").decode()
+
+def _lasting(schema: dict[str, Any]) -> None:
+    """Add to the schema what a vector store cannot be given."""
+    schema["properties"]["expires_after"] = {"enum": [None]}
+
+
+class StoreToUpdate(BaseModel):
+    """What to change of a vector store; null leaves it as it is, other fields are ignored and named."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_lasting)
+
+    name: StoreName | None = Field(None, description="What it is called; its id stays.")
+    metadata: dict[str, str] | None = Field(
+        None, max_length=16, description="In place of all it has; {}: none."
+    )
 
 
 # -- who asks -------------------------------------------------------------------------------------
@@ -294,6 +311,26 @@ async def show_store(access: StoreAccessDep, store: CollectionName) -> StoreObje
     """Describe a vector store and how far its files are."""
     access.authorize(store)
     return await _store(access, store, await access.known(store))
+
+
+@router.post("/{store}", summary="Update a vector store", openapi_extra=takes(StoreToUpdate))
+async def update_store(
+    response: Response,
+    access: StoreAccessDep,
+    store: CollectionName,
+    body: Annotated[StoreToUpdate, Depends(json_body(StoreToUpdate))],
+) -> StoreObject:
+    """Change the name and the metadata of a vector store, also of one that was indexed elsewhere."""
+    warned(response, ignored(body.model_extra, {"expires_after": ()}, LASTING))
+    access.authorize(store, write=True)
+    known = await access.known(store)
+    found = await _store(access, store, known)
+    before = known or VectorStore(store, found.name, {}, found.created_at)
+    name = before.name if body.name is None else body.name or store
+    metadata = before.metadata if body.metadata is None else body.metadata
+    changed = replace(before, name=name, metadata=metadata)
+    await asyncio.to_thread(access.files.update_store, changed)
+    return await _store(access, store, changed)
 
 
 @router.delete("/{store}", summary="Delete a vector store")

@@ -59,6 +59,11 @@ class Metrics:
             "rag_output_filtered_total", "Answers that held what may not leave.", "rule"
         )
         self.degraded = counter("rag_degraded_total", "Answers without the model that failed.")
+        self.answer_cache = counter(
+            "rag_answer_cache_total",
+            "Answers of the model that were kept (hit) or asked for (miss), where answers are kept.",
+            "result",
+        )
         self.stream_aborts = counter("rag_stream_abort_total", "Streams that ended in an error.")
         self.breaker_state = gauge(
             "rag_breaker_state", "1: calls of this dependency are refused for now.", "dep"

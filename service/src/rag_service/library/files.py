@@ -7,6 +7,7 @@ collection; one that was created and holds nothing yet is known here alone.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 import uuid
@@ -26,6 +27,7 @@ from .database import transaction
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
 
+ATTACHED = re.compile(r"(file-[0-9a-f]{24})/")  # how ids of their documents begin
 STALE_S = 3600.0  # an upload without an end is one of a service that was killed
 TABLES = (
     """CREATE TABLE IF NOT EXISTS files (
@@ -136,6 +138,9 @@ class FileToAttach:
             for one in load(self.name, content)
         ]
 
+    def original(self) -> None:
+        """Return nothing: the file stays where it is."""
+
     def close(self) -> None:
         """Do nothing: the file stays."""
 
@@ -218,6 +223,11 @@ class Files:
         """Return where a file's bytes are."""
         return self._folder / file.id
 
+    def path_of(self, document_id: str) -> Path | None:
+        """Return where the file of an attached document is, if it is kept; None for other documents."""
+        found = ATTACHED.match(document_id)
+        return self._folder / found[1] if found else None
+
     def delete(self, file: StoredFile) -> None:
         """Forget a file and its bytes; what it was attached to keeps its documents."""
         self._write("DELETE FROM files WHERE id = ?", (file.id,))
@@ -229,6 +239,11 @@ class Files:
         """Remember a vector store; returns whether its id was free."""
         row = (store.id, store.name, json.dumps(store.metadata), store.created)
         return self._write("INSERT OR IGNORE INTO stores VALUES (?, ?, ?, ?)", row) == 1
+
+    def update_store(self, store: VectorStore) -> None:
+        """Remember a vector store as it is now."""
+        row = (store.id, store.name, json.dumps(store.metadata), store.created)
+        self._write("INSERT OR REPLACE INTO stores VALUES (?, ?, ?, ?)", row)
 
     def stores(self) -> dict[str, VectorStore]:
         """Return the vector stores that were created as such, by id."""

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import replace
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -38,14 +38,18 @@ from rag_pipeline.settings import read_settings as rag_settings
 from ..http.metrics import Metrics
 from ..runners.base import Runner
 from ..settings import ServiceSettings
+from .files import Files
 from .idempotency import Replays
 from .jobs import Job
 from .ledger import Ledger
 from .lines import Lines
+from .originals import Originals
+from .page_images import PageImages
 from .uploads import FileItem
 
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
+    from rag_retrieve.documents.pdf.drawn import Sheet
     from rag_retrieve.retriever import Embeddings, Retriever
 
 LOG = logging.getLogger(__name__)
@@ -80,6 +84,9 @@ class Item(Protocol):
     def load(self) -> list[LoadedDocument]:
         """Return its documents; raises `document_unreadable`."""
 
+    def original(self) -> BinaryIO | None:
+        """Return its file, from the start, where the file is to be kept; else None."""
+
     def close(self) -> None:
         """Release what it holds."""
 
@@ -96,6 +103,8 @@ class Library:
         replays: Idempotency keys and their jobs.
         ledger: Remembers jobs over a restart; None: nothing does.
         close: Called at the end, in a thread.
+        originals: Keeps the files of uploads whose pages are shown; None: nothing does.
+        images: Draws pages; None: documents are shown as text.
     """
 
     def __init__(
@@ -104,11 +113,15 @@ class Library:
         replays: Replays,
         close: Callable[[], object] = lambda: None,
         ledger: Ledger | None = None,
+        originals: Originals | None = None,
+        images: PageImages | None = None,
     ) -> None:
         self.replays = replays
+        self._originals, self._images = originals, images
         self._ledger = ledger or Ledger(None)
         self._retriever, self._close = retriever, close
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="rag-documents")
+        self._drawers = ThreadPoolExecutor(1, thread_name_prefix="rag-pages")  # PDFium has one turn
         self._deleters = ThreadPoolExecutor(DELETERS, thread_name_prefix="rag-delete")
         self._writers = ThreadPoolExecutor(  # their embedding threads inherit the priority
             MAX_INGESTS, thread_name_prefix="rag-ingest", initializer=lower_priority
@@ -138,9 +151,38 @@ class Library:
         """Return texts as vectors of the embedder; raises `embedder_…`."""
         return await self._read(lambda retriever: retriever.embed(texts, tenant=tenant))
 
-    async def _read(self, work: Callable[[Retriever], Result]) -> Result:
+    async def sheets(
+        self,
+        collection: str,
+        document: StoredDocument,
+        numbers: Sequence[int],
+        spans: Sequence[tuple[int, int]],
+    ) -> dict[int, Sheet] | None:
+        """Return pages of a document with marks, as `PageImages.sheets`; None: it is shown as text."""
+        images = self._images
+        if images is None or not (document.file_digest and document.pages):
+            return None
+        return await self._read(
+            lambda retriever: images.sheets(retriever, collection, document, numbers, spans),
+            self._drawers,
+        )
+
+    async def page_image(
+        self, collection: str, document: StoredDocument, number: int
+    ) -> bytes | None:
+        """Return a page as PNG; None where there is no file to draw it from."""
+        images = self._images
+        if images is None or not document.file_digest:
+            return None
+        return await self._read(
+            lambda retriever: images.draw(retriever, collection, document, number), self._drawers
+        )
+
+    async def _read(
+        self, work: Callable[[Retriever], Result], threads: ThreadPoolExecutor | None = None
+    ) -> Result:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._do, work)
+        return await loop.run_in_executor(threads or self._readers, self._do, work)
 
     def _do(self, work: Callable[[Retriever], Result]) -> Result:
         with errors_of("retrieve"):
@@ -156,13 +198,38 @@ class Library:
         Raises:
             StepError: `collection_not_found`, `overloaded` and those of the store.
         """
-        return await self._delete(
-            tenant, lambda retriever: retriever.delete_documents(collection, document_ids)
-        )
+
+        def delete(retriever: Retriever) -> IngestReport:
+            report = retriever.delete_documents(collection, document_ids)
+            if self._originals is not None:
+                self._originals.forget(collection, report.deleted)
+            return report
+
+        return await self._delete(tenant, delete)
 
     async def delete_collection(self, name: str, tenant: str = "") -> None:
         """Delete a collection and all it holds; as `delete_documents`."""
-        await self._delete(tenant, lambda retriever: retriever.delete_collection(name))
+
+        def delete(retriever: Retriever) -> None:
+            retriever.delete_collection(name)
+            if self._originals is not None:
+                self._originals.forget_collection(name)
+
+        await self._delete(tenant, delete)
+
+    async def forget_files(self) -> None:
+        """Delete the files of documents that were deleted while the service was not running."""
+        originals = self._originals
+        if originals is None:
+            return
+
+        def forget(retriever: Retriever) -> None:
+            originals.forget_others(lambda name: _ids(retriever, name))
+
+        try:
+            await self._read(forget)
+        except StepError as error:
+            LOG.warning("files of deleted documents stay for now: %s", error.message)
 
     async def _delete(self, tenant: str, work: Callable[[Retriever], Result]) -> Result:
         with self._counted(self._deletions, tenant, MAX_DELETIONS_OF_TENANT, "deletions"):
@@ -209,7 +276,10 @@ class Library:
         """
 
         def work(retriever: Retriever, progress: OnProgress, check: Check) -> IngestReport:
-            return _ingest(retriever, collection, items, tenant, progress, check)
+            report = _ingest(retriever, collection, items, tenant, progress, check)
+            if self._originals is not None:
+                _keep_files(self._originals, collection, items, report)
+            return report
 
         def close() -> None:
             for item in items:
@@ -302,7 +372,7 @@ class Library:
             job.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for pool in (self._readers, self._deleters, self._writers):
+        for pool in (self._readers, self._drawers, self._deleters, self._writers):
             pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._close)
 
@@ -347,6 +417,31 @@ def _ingest(
     report.failed = [*reading.failed, *report.failed]
     report.skipped = reading.skipped()
     return report
+
+
+def _keep_files(
+    originals: Originals, collection: str, items: Sequence[Item], report: IngestReport
+) -> None:
+    """Keep the files of documents that are stored now, so that their pages can be shown."""
+    stored = {*report.added, *report.updated, *report.unchanged}
+    for item in reversed(items):  # of two with one name the first one is stored
+        if item.name not in stored:
+            continue
+        if (content := item.original()) is not None:
+            originals.keep(collection, item.name, content)
+        else:
+            originals.forget(collection, [item.name])
+    originals.evict()
+
+
+def _ids(retriever: Retriever, collection: str) -> list[str]:
+    """Return the ids of a collection's documents; none of one that is gone."""
+    try:
+        return [one.document_id for one in retriever.documents(collection)]
+    except StepError as error:
+        if error.code != "collection_not_found":
+            raise
+        return []
 
 
 class _Reading:
@@ -395,16 +490,22 @@ class _Reading:
             yield from loaded
 
 
-def open_library(settings: ServiceSettings, runner: Runner, metrics: Metrics) -> Library | None:
+def open_library(
+    settings: ServiceSettings, runner: Runner, metrics: Metrics, files: Files
+) -> Library | None:
     """Return the library of the documents that the runner answers from, not opened yet.
 
     None when they cannot be managed here: they came with the runner's build.
     """
+    originals = Originals(rag_settings().home / "originals", settings.max_originals_bytes)
+    images = PageImages(originals, files)
     if (retriever := runner.documents()) is not None:
-        return Library(retriever, _replays(metrics), ledger=_ledger())
+        return Library(
+            retriever, _replays(metrics), ledger=_ledger(), originals=originals, images=images
+        )
     if settings.qdrant_url:
         server = _ServerRetriever(settings)
-        return Library(server.get, _replays(metrics), server.close, _ledger())
+        return Library(server.get, _replays(metrics), server.close, _ledger(), originals, images)
     return None
 
 

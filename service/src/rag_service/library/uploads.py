@@ -21,6 +21,7 @@ from rag_kit.errors import StepError
 from rag_kit.passages import ALLOWED_GROUPS
 
 from ..http.requests import NOT_BLANK, read
+from .originals import KEPT
 
 if TYPE_CHECKING:
     from rag_retrieve.documents import LoadedDocument
@@ -84,6 +85,13 @@ class FileItem:
         groups: dict[str, JsonValue] = {ALLOWED_GROUPS: list(self.allowed_groups)}
         return [replace(one, metadata={**one.metadata, **groups}) for one in documents]
 
+    def original(self) -> BinaryIO | None:
+        """Return the file if it is one whose pages are shown, else None."""
+        if not self.name.lower().endswith(KEPT):
+            return None
+        self.file.seek(0)
+        return self.file
+
     def digest(self) -> bytes:
         """Return a digest of name and content."""
         self.file.seek(0)
@@ -139,6 +147,9 @@ class TextDocument(BaseModel):
                 metadata=self.metadata,
             )
         ]
+
+    def original(self) -> None:
+        """Return nothing: it is no file."""
 
     def digest(self) -> bytes:
         """Return a digest of all its fields."""

@@ -115,6 +115,7 @@ class LoadedDocument:
         boxes: Of the lines that were recognised in scanned pages.
         warnings: What of the file was left out or read otherwise, and where; not stored.
         origin: The source that a sync brought it from; None for what came by hand.
+        file_digest: SHA-256 of the file, in hexadecimal, where its pages can be drawn: of a PDF.
     """
 
     document_id: str
@@ -130,6 +131,7 @@ class LoadedDocument:
     boxes: tuple[LineBox, ...] = ()
     warnings: tuple[str, ...] = ()
     origin: Origin | None = None
+    file_digest: str = ""
 
 
 def page_of(document: LoadedDocument, offset: int) -> int | None:

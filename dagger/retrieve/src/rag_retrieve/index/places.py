@@ -149,6 +149,13 @@ def covers(key: str, document_id: str) -> bool:
     return document_id == key or document_id.startswith((f"{key}#", f"{key}/"))
 
 
+def path_of(document_id: str, roots: Mapping[str, str]) -> Path | None:
+    """Return where the file of a document was on disk when it was indexed; None for what came otherwise."""
+    keys = [key for key in roots if key == document_id or key.endswith("/")]
+    key = max((one for one in keys if document_id.startswith(one)), key=len, default=None)
+    return None if key is None else Path(roots[key]) / document_id.removeprefix(key)
+
+
 def file_of(document_id: str) -> str:
     """Return the id of the file that a document is of: of a record, its file; of a member, its archive."""
     path = PurePosixPath(document_id.partition("#")[0])

@@ -46,6 +46,7 @@ def _structure(document: LoadedDocument) -> dict[str, Any]:
         "headings": [list(heading) for heading in document.headings],
         **({"tables": _tables(document.tables)} if document.tables else {}),
         **({"boxes": [list(box) for box in document.boxes]} if document.boxes else {}),
+        **({"file_digest": document.file_digest} if document.file_digest else {}),
     }
 
 
@@ -163,6 +164,7 @@ def loaded_document(payload: Mapping[str, Any]) -> LoadedDocument:
         ),
         boxes=tuple(LineBox(*box) for box in payload.get("boxes", ())),
         origin=origin_of(payload),
+        file_digest=payload.get("file_digest", ""),
     )
 
 

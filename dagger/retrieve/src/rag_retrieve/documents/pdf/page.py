@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pypdfium2.raw as pdfium  # type: ignore[import-untyped]
 
+PDFIUM = threading.Lock()  # PDFium is not safe for threads
 MAX_CHARACTERS = 200_000  # of a page; a dense one has some thousands
 MAX_OBJECTS = 200_000  # texts, lines and images of a page; a city map has some tens of thousands
 CELL_GAP = 1.0  # of the type's size; a wider gap parts two pieces on one line
@@ -105,10 +107,8 @@ def _is_garbled(raw: Any, number: int) -> bool:
     return code in (0, 0xFFFD) or 0xE000 <= code < 0xF900
 
 
-def _characters(raw: Any, count: int) -> Iterator[_Character]:
-    """Yield the characters of a page in PDFium's order; a line end has no width."""
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    x, y = ctypes.c_double(), ctypes.c_double()
+def codes(raw: Any, count: int) -> Iterator[tuple[int, str]]:
+    """Yield the characters of a text page with their numbers in PDFium's order."""
     high = 0
     for number in range(count):
         code = pdfium.FPDFText_GetUnicode(raw, number)
@@ -120,18 +120,25 @@ def _characters(raw: Any, count: int) -> Iterator[_Character]:
                 continue
             code = 0x10000 + ((high - 0xD800) << 10) + code - 0xDC00
         high = 0
+        if text := CHARACTERS.get(code, chr(code)):
+            yield number, text
+
+
+def _characters(raw: Any, count: int) -> Iterator[_Character]:
+    """Yield the characters of a page in PDFium's order; a line end has no width."""
+    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+    x, y = ctypes.c_double(), ctypes.c_double()
+    for number, text in codes(raw, count):
         pdfium.FPDFText_GetCharBox(raw, number, left, right, bottom, top)
         pdfium.FPDFText_GetCharOrigin(raw, number, x, y)
         size = pdfium.FPDFText_GetFontSize(raw, number)
-        text = CHARACTERS.get(code, chr(code))
-        if text:
-            quarter = round(pdfium.FPDFText_GetCharAngle(raw, number) / (math.pi / 2)) % 4
-            ends = (
-                _turned(left.value, bottom.value, quarter)[0],
-                _turned(right.value, top.value, quarter)[0],
-            )
-            baseline = _turned(x.value, y.value, quarter)[1]
-            yield _Character(text, min(ends), max(ends), baseline, size, quarter)
+        quarter = round(pdfium.FPDFText_GetCharAngle(raw, number) / (math.pi / 2)) % 4
+        ends = (
+            _turned(left.value, bottom.value, quarter)[0],
+            _turned(right.value, top.value, quarter)[0],
+        )
+        baseline = _turned(x.value, y.value, quarter)[1]
+        yield _Character(text, min(ends), max(ends), baseline, size, quarter)
 
 
 def _turned(x: float, y: float, quarter: int) -> tuple[float, float]:

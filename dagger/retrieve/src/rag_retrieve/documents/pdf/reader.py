@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pypdfium2  # type: ignore[import-untyped]
@@ -17,7 +18,7 @@ from ..document import LoadedDocument, check_text, stem, tidy, unreadable
 from ..ocr import ScannedLine
 from .furniture import without_furniture
 from .layout import Line, lines_of_page, texts_of
-from .page import PageText, read_page
+from .page import PDFIUM, PageText, read_page
 from .scan import boxes_of, draw, pieces_of, recognise
 
 PAGE_SEPARATOR = "\n\n"
@@ -36,7 +37,6 @@ PDF_DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 OFFICE_TITLE = re.compile(r"^Microsoft \w+ - ")
 ENDS = re.compile(r"[.!?:;\u3002\uff01\uff1f][\"')\]\u201d\u2019\u00bb]*$")
 LOG = logging.getLogger(__name__)
-PDFIUM = threading.Lock()  # PDFium is not safe for threads
 
 
 class _Page(NamedTuple):
@@ -57,22 +57,21 @@ def read_pdf(name: str, data: bytes) -> list[LoadedDocument]:
         unreadable(name, "it does not start as a PDF does (%PDF-); check the file or its extension")
     with PDFIUM:
         pdf = _open(name, data)
-        try:
-            if len(pdf) > MAX_PAGES:
-                unreadable(
-                    name, f"it has {len(pdf)} pages; at most {MAX_PAGES} are accepted: split it"
-                )
-            pages = _pages(name, pdf)
+    try:
+        pages = _pages(name, pdf)
+        with PDFIUM:
             title, author, modified = (
                 tidy(pdf.get_metadata_value(key)) for key in ("Title", "Author", "ModDate")
             )
-        finally:
+    finally:
+        with PDFIUM:
             pdf.close()
     if ocr.is_available():
         pages = _with_scans(data, pages)
     date = PDF_DATE.match(modified)
     metadata = {"author": author, "modified": "-".join(filter(None, date.groups())) if date else ""}
-    return [_document(name, pages, OFFICE_TITLE.sub("", title), metadata)]
+    document = _document(name, pages, OFFICE_TITLE.sub("", title), metadata)
+    return [replace(document, file_digest=hashlib.sha256(data).hexdigest())]
 
 
 def _open(name: str, data: bytes) -> Any:
@@ -93,23 +92,35 @@ def _open(name: str, data: bytes) -> Any:
 
 
 def _pages(name: str, pdf: Any) -> list[_Page]:
+    with PDFIUM:
+        count = len(pdf)
+    if count > MAX_PAGES:
+        unreadable(name, f"it has {count} pages; at most {MAX_PAGES} are accepted: split it")
     pages: list[_Page] = []
     characters = 0
-    for number in range(len(pdf)):
-        try:
-            page = pdf[number]
-        except pypdfium2.PdfiumError:
+    for number in range(count):
+        with PDFIUM:  # a page at a time, so that others read and draw in between
+            found = _read(pdf, number)
+        if found is None:
             pages.append(_Page([], [], DAMAGED))
             continue
-        try:
-            found = read_page(page, pdf.formenv and pdf.formenv.raw)
-        finally:
-            page.close()
         characters += found.characters
         if characters > MAX_CHARACTERS:
             unreadable(name, f"it is too complex: more than {MAX_CHARACTERS} characters; split it")
         pages.append(_page(found))
     return pages
+
+
+def _read(pdf: Any, number: int) -> PageText | None:
+    """Return what stands on a page; None of a damaged one."""
+    try:
+        page = pdf[number]
+    except pypdfium2.PdfiumError:
+        return None
+    try:
+        return read_page(page, pdf.formenv and pdf.formenv.raw)
+    finally:
+        page.close()
 
 
 def _with_scans(data: bytes, pages: list[_Page]) -> list[_Page]:
