@@ -461,7 +461,8 @@ class Retriever:
         meanwhile is in the new one, too, and on a server what other processes change.
 
         Raises:
-            StepError: `in_progress`, it is reindexed already, or others write to it for too long.
+            StepError: `in_progress`, it is reindexed already, or others write to it for too long;
+                `document_unreadable`, a stored document cannot be indexed again.
         """
         with self._rebuilding(collection):
             old = self._collection(collection, any_recipe=True)
@@ -477,6 +478,7 @@ class Retriever:
             run = Ingest(draft, progress, pace)
             before = old.contents()
             run.documents(old.stored(list(before)))
+            _require_all(run.report)
             with old.alone():
                 self._catch_up(run, draft, old, before)
                 self._publish(name, old, draft, generation)
@@ -496,6 +498,7 @@ class Retriever:
         gone = [name for name in before if name not in now]
         later = Ingest(draft)
         later.documents(old.stored(changed))
+        _require_all(later.report)
         draft.commit(draft.removals(gone))
         draft.checkpoint()
         run.report.added = [name for name in run.report.added if name not in set(gone)]
@@ -676,3 +679,17 @@ class Retriever:
 
     def _count_tokens(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _require_all(report: IngestReport) -> None:
+    """Refuse to replace an index by one that lacks documents.
+
+    Raises:
+        StepError: `document_unreadable`, the first one that could not be indexed anew.
+    """
+    for failure in report.failed:
+        raise StepError(
+            "document_unreadable",
+            f"document '{failure.document_id}' cannot be indexed again: {failure.message}. The collection "
+            "stays as it was; add the document anew or delete it, then reindex",
+        )
