@@ -179,7 +179,9 @@ def parser_of(module: str, verb: list[str]) -> argparse.ArgumentParser:
     with (
         mock.patch.object(sys, "argv", [module, *verb]),
         mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
+        mock.patch.dict(sys.modules),
     ):
+        sys.modules.pop(f"{module}.__main__", None)  # else runpy warns that it was imported before
         try:
             runpy.run_module(module, run_name="__main__")
         except _Found as found:

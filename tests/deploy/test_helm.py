@@ -632,7 +632,7 @@ MUTATIONS: list[Mutation] = [
     ("ends_in_time", lambda m: set_variable(m, "RAG_DRAIN_S", "10", "service")),
     ("ends_in_time", lambda m: set_variable(m, "RAG_DRAIN_S", "300", "service")),
     ("ends_in_time", lambda m: set_variable(m, "RAG_STEP_DEADLINE_S", "300", "composite")),
-    ("ends_in_time", lambda m: set_variable(m, "RAG_DEADLINE_S", "300", "service")),
+    ("ends_in_time", lambda m: set_variable(m, "RAG_DEADLINE_S", "400", "service")),
     ("ends_in_time", lambda m: container(m).pop("lifecycle")),
     ("ends_in_time", lambda m: pod_of(deployment(m)).pop("terminationGracePeriodSeconds")),
     (

@@ -142,16 +142,25 @@ def test_entities_of_a_word_file_are_not_expanded() -> None:
         assert len(document.text) < 10_000
 
 
-def test_a_huge_file_is_refused_before_it_is_read(retriever: Retriever, tmp_path: Path) -> None:
-    """By its size on disk: it takes no memory."""
-    huge = tmp_path / "huge.txt"
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("huge.pdf", "1073741824 bytes is over the limit"),
+        ("huge.txt", "it is no text in UTF-8"),  # would be read in parts, if it were a text
+    ],
+)
+def test_a_huge_file_is_refused_before_it_is_read(
+    retriever: Retriever, tmp_path: Path, name: str, reason: str
+) -> None:
+    """By its size on disk, or by its first bytes: it takes no memory."""
+    huge = tmp_path / name
     with huge.open("wb") as file:
         file.truncate(1 << 30)
 
     (failure,) = retriever.ingest([huge]).failed
 
     assert failure.code == "document_unreadable"
-    assert "1073741824 bytes is over the limit" in failure.message
+    assert reason in failure.message
 
 
 def test_what_is_no_file_is_refused(retriever: Retriever, tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ import base64
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
 from html import escape
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from urllib.parse import urlencode
 
 import pydantic_core
@@ -36,6 +35,8 @@ from .page import HEADERS
 
 if TYPE_CHECKING:
     from ..library.page_images import Sheet
+
+View: TypeAlias = Literal["pages", "text", "image"]  # how a document is shown
 
 router = APIRouter(tags=["documents"], responses=FAILURES)
 
@@ -79,14 +80,6 @@ Offset = Annotated[int, *whole_number(0, 2**31 - 1)]
 Offsets = Annotated[tuple[Offset, ...], Field(max_length=MAX_SPANS)]
 
 
-class View(StrEnum):
-    """How a document is shown."""
-
-    PAGES = "pages"
-    TEXT = "text"
-    IMAGE = "image"
-
-
 @router.get(
     "/v1/documents/{document_id:path}/view",
     summary="Read a document in a browser",
@@ -120,7 +113,7 @@ async def view_document(
             description="`pages`: of a PDF whose file is there, its pages as images with the marks; else "
             "as `text`. `image`: one page as PNG, without marks.",
         ),
-    ] = View.PAGES,
+    ] = "pages",
     expires: Annotated[str, Query(description="Of a signed link: when it ends.")] = "",
     signature: Annotated[str, Query(description="Of a signed link.")] = "",
 ) -> Response:
@@ -139,13 +132,13 @@ async def view_document(
         except StepError:
             raise error from None
         return Response(pydantic_core.to_json(shown), media_type=JSON)
-    if view is View.IMAGE:
+    if view == "image":
         return await _image(library, caller, collection, document, 1 if page is None else page)
     ends = end[: len(start)]
     spans = [*zip(start, ends, strict=False), *((at, at) for at in start[len(ends) :])]
     signed = {"expires": expires, "signature": signature} if signature else {}
     query = {"collection": collection, **signed}
-    if view is View.PAGES:
+    if view == "pages":
         sheets = await _sheets(library, caller, collection, document, page, spans)
         if sheets:
             return to_images(document, query, page, spans, sheets)
@@ -256,7 +249,7 @@ def _figure(
         document.text[max(begin, a) : min(end, b)] for a, b in spans if a < end and begin < b
     )
     alt = f"Page {number}" + (f", with these words: {_shortened(quoted)}" if quoted.strip() else "")
-    source = escape(_link(query, View.IMAGE, number))
+    source = escape(_link(query, "image", number))
     width, height = round(sheet.width), round(sheet.height)
     yield f'<h2 id="page-{number}">Page {number}</h2><div class="page">'
     yield f'<img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}">'
@@ -284,12 +277,12 @@ def _turns(
     """Yield which pages are shown, and links to those before and after, and to the text."""
     pages = len(document.pages)
     shown = f"Page {first}" if first == last else f"Pages {first} to {last}"
-    text = _link(query, View.TEXT, first, spans)
+    text = _link(query, "text", first, spans)
     yield f"{shown} of {pages:,}"
     if first > 1:
-        yield _anchor("Page before", _link(query, View.PAGES, first - 1))
+        yield _anchor("Page before", _link(query, "pages", first - 1))
     if last < pages:
-        yield _anchor("Page after", _link(query, View.PAGES, last + 1))
+        yield _anchor("Page after", _link(query, "pages", last + 1))
     yield _anchor("As text", text)
 
 
@@ -374,7 +367,7 @@ def _parts(query: Mapping[str, str], length: int, first: int, last: int) -> Iter
         return
 
     def link(text: str, at: int) -> str:
-        return _anchor(text, _link(query, View.TEXT, spans=[(at, at)]))
+        return _anchor(text, _link(query, "text", spans=[(at, at)]))
 
     yield f"Characters {first:,} to {last:,} of {length:,}"
     if first:
