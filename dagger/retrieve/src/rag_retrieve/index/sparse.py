@@ -90,20 +90,20 @@ class TermEncoder:
     def any_of(self, found: Iterable[str], languages: Iterable[str]) -> Sparse:
         """Return the vector of all these words at once, as terms of these languages."""
         found = list(found)
-        spaced = " ".join(word for word in found if not is_unspaced(word))
-        ids: set[int] = set()
-        for language in languages:
-            if language == ENGLISH:
-                ids.update(self._english.embed_query(spaced).indices)
-            rest = [word for word in found if is_unspaced(word)] if language == ENGLISH else found
-            ids |= self._ids(rest, language)
+        ids = frozenset[int]().union(*(self._ids_of(found, language) for language in languages))
         return Sparse(sorted(ids), [1.0] * len(ids))
 
     def ids_of(self, word: str, language: str) -> frozenset[int]:
         """Return the ids of a word as a term of a language; none for a stop word."""
-        if language == ENGLISH and not is_unspaced(word):
-            return frozenset(self._english.embed_query(word).indices)
-        return self._ids([word], language)
+        return self._ids_of([word], language)
+
+    def _ids_of(self, found: Sequence[str], language: str) -> frozenset[int]:
+        if language != ENGLISH:
+            return self._ids(found, language)
+        spaced = " ".join(word for word in found if not is_unspaced(word))
+        unspaced = [word for word in found if is_unspaced(word)]
+        ids = frozenset(self._english.embed_query(spaced).indices)
+        return ids | self._ids(unspaced, language) if unspaced else ids
 
     def _ids(self, found: Iterable[str], language: str) -> frozenset[int]:
         stops = stop_words(language)

@@ -89,7 +89,9 @@ class EdgeStore:
         self._indexing = threading.Lock()
         self._lock = SharedLock()  # exclusive: the shard itself is replaced or closed
         self._written = False  # since the last flush
-        self._rewritten = False  # a passage was deleted or replaced since the shard was loaded
+        self._rewritten = (
+            False  # a passage was deleted or replaced since the shard was last optimised
+        )
         self._shard: Any = shard or self._load()
 
     def _load(self) -> Any:
