@@ -122,6 +122,28 @@ def test_threat_corpus_poisoning_leaves_half_of_the_places() -> None:
     assert cap([("good", False), *[("bad", True)] * 5], None, 5) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("other", "places"),
+    [("The keeper of the lighthouse trims it every evening: the lamp.", 3), ("The lamp is dark.", 5)],
+)
+def test_by_words_alone_only_close_passages_take_places(
+    tmp_path: Path, other: str, places: int
+) -> None:
+    """A passage with few of the question's words does not displace a document's better ones."""
+    part = "The keeper of the lighthouse trims the lamp every evening. " + "Waves and wind. " * 30
+    with Retriever.open(RetrieveSettings(home=tmp_path)) as opened:
+        opened.ingest_documents(
+            [
+                LoadedDocument("long", "", "long", "\n\n".join([part] * 8), "text/plain"),
+                *(LoadedDocument(f"{at}", "", f"{at}", other, "text/plain") for at in range(2)),
+            ]
+        )
+        query = "Which lighthouse keeper trims the lamp every evening?"
+        found = search(opened, query=query, top_k=5, retrieve={"mode": "sparse"}).results
+
+    assert [result.document_id for result in found].count("long") == places
+
+
 def test_provenance_names_version_digest_and_model(retriever: Retriever) -> None:
     """An answer can be traced to what made it; earlier provenance is kept."""
     response = search(retriever, query="Moon", provenance={"caller": {"version": "9"}})

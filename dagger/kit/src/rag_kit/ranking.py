@@ -10,6 +10,10 @@ from collections.abc import Iterable
 # it, and 0.807 if every passage counted as close.
 CLOSE = 0.4
 
+# The same for a search by words alone: a share of the best BM25 score. There recall is 0.858 without
+# the rule, 0.854 with it, and 0.802 if every passage counted as close.
+CLOSE_SHARE = 0.5
+
 
 def cap(ranked: Iterable[tuple[object, bool]], most: int | None, top_k: int) -> list[int]:
     """Choose `top_k` passages so that no document displaces others that are as relevant.

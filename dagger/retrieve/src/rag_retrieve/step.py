@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from rag_kit.errors import StepError
 from rag_kit.passages import Result, TablePart
-from rag_kit.ranking import CLOSE, cap
+from rag_kit.ranking import CLOSE, CLOSE_SHARE, cap
 from rag_kit.spelling import doubtful, replaced
 
 from .index.collection import Collection, DocumentsOf, Found, Ranked, Snapshot
@@ -207,13 +207,15 @@ def _rank(
     order = sorted(fused, key=lambda point_id: (-fused[point_id], point_id))
     if request.min_score is not None:
         order = [point_id for point_id in order if fused[point_id] >= request.min_score]
-    dense = scores.get("dense")
+    judged, least = scores.get("dense"), CLOSE
+    if judged is None:  # searched by words alone
+        judged, least = fused, CLOSE_SHARE * max(fused.values(), default=0.0)
 
     def ranked() -> Iterator[tuple[str, bool]]:
         for at in range(0, len(order), request.top_k):
             ids = order[at : at + request.top_k]
             for point_id, document in zip(ids, documents_of(ids), strict=True):
-                yield document, dense is None or dense[point_id] >= CLOSE
+                yield document, judged[point_id] >= least
 
     kept = cap(ranked(), options.max_per_document, request.top_k)
     return [
