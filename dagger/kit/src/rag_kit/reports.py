@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from pydantic import BaseModel, Field, JsonValue
+
+from .errors import StepError
 
 
 class Failure(BaseModel):
@@ -13,6 +16,11 @@ class Failure(BaseModel):
     document_id: str
     code: str
     message: str
+
+    @classmethod
+    def of(cls, document_id: str, error: StepError) -> Self:
+        """Return why a document failed."""
+        return cls(document_id=document_id, code=error.code, message=error.message)
 
 
 class FileWarning(BaseModel):
