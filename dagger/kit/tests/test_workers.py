@@ -66,3 +66,56 @@ def test_work_in_the_background_goes_behind_with_the_threads_it_starts() -> None
         found = {pool.submit(look).result() for look in (priority, started)}
 
     assert found == {max(priority(), workers.NICE)}
+
+
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> ThreadPoolExecutor:
+    """Give `side_by_side` two helpers, whatever this machine has."""
+    pool = ThreadPoolExecutor(2)
+    monkeypatch.setattr(workers, "_helpers", lambda: pool)
+    return pool
+
+
+def test_two_pieces_of_work_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits until the other has begun; one after the other they would never end."""
+    both = threading.Barrier(2, timeout=30)
+    with two_processors(monkeypatch):
+        first, second = workers.side_by_side(
+            lambda: (both.wait(), threading.get_ident())[1],
+            lambda: (both.wait(), threading.get_ident())[1],
+        )
+
+    assert first != second == threading.get_ident()
+
+
+def test_work_that_no_helper_can_begin_is_done_by_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All helpers wait for something else, and the work is done all the same."""
+    free = threading.Event()
+    with two_processors(monkeypatch) as pool:
+        busy = [pool.submit(free.wait, 30) for _ in range(2)]
+        try:
+            found = workers.side_by_side(threading.get_ident, lambda: "done")
+        finally:
+            free.set()
+
+        assert found == (threading.get_ident(), "done")
+        assert all(one.result() for one in busy)
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_an_error_of_either_piece_reaches_the_caller(
+    monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    """That of the work on the calling thread goes first, so that it is always the same one."""
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    with two_processors(monkeypatch):
+        if processors == 1:
+            monkeypatch.setattr(workers, "_helpers", lambda: None)
+        with pytest.raises(KeyError):
+            workers.side_by_side(lambda: fail(KeyError()), lambda: None)
+        with pytest.raises(ValueError, match="second"):
+            workers.side_by_side(lambda: fail(KeyError()), lambda: fail(ValueError("second")))

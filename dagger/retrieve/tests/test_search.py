@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from crash_kit import HashedWords
 
+from rag_kit import workers
 from rag_kit.ranking import cap
 from rag_retrieve import (
     LoadedDocument,
@@ -15,7 +20,8 @@ from rag_retrieve import (
     RetrieveResponse,
     RetrieveSettings,
 )
-from rag_retrieve.stores.base import Point
+from rag_retrieve.index.embedders import Vectors
+from rag_retrieve.stores.base import Hit, Leg, Point
 
 TEXTS = {
     "apollo": "Apollo 11 landed on the Moon in July 1969 with Neil Armstrong and Buzz Aldrin.",
@@ -266,3 +272,91 @@ def test_a_further_query_is_checked_like_the_question() -> None:
     for queries in ([" "], ["x"] * 9):
         with pytest.raises(ValueError, match="search_queries"):
             RetrieveRequest.model_validate({"query": "x", "search_queries": queries})
+
+
+class SlowWords(HashedWords):
+    """The double of an embedder, which does something else before it embeds a question."""
+
+    before: Callable[[], object] = staticmethod(lambda: None)
+
+    def embed_query(self, query: str) -> Vectors:
+        """Embed one text."""
+        before, self.before = self.before, lambda: None
+        before()
+        return super().embed_query(query)
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Retriever, SlowWords]]:
+    """A retriever with a helper thread, whatever this machine has, and its embedder."""
+    embedder = SlowWords()
+    settings = RetrieveSettings(home=tmp_path)
+    with ThreadPoolExecutor(2) as pool, Retriever(settings, embedder=embedder) as opened:
+        monkeypatch.setattr(workers, "_helpers", lambda: pool)
+        opened.ingest_documents(
+            LoadedDocument(name, "", name, text, "text/plain") for name, text in TEXTS.items()
+        )
+        yield opened, embedder
+
+
+def watched(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[list[str]], threading.Event]:
+    """Return the legs of each search of the store, and what tells that words were searched."""
+    searched: list[list[str]] = []
+    words = threading.Event()
+    store = retriever._collection("default")._store
+    search_all = store.search
+
+    def recording(legs: Sequence[Leg], *rest: Any) -> list[list[Hit]]:
+        found = search_all(legs, *rest)
+        searched.append([leg[0] for leg in legs if leg[2]])
+        words.set()
+        return found
+
+    monkeypatch.setattr(store, "search", recording)
+    return searched, words
+
+
+@pytest.mark.parametrize("helpers", [True, False])
+def test_words_are_searched_while_the_question_is_embedded(
+    slow: tuple[Retriever, SlowWords], monkeypatch: pytest.MonkeyPatch, helpers: bool
+) -> None:
+    """The embedder waits for the words; each leg is searched once, with one processor, too."""
+    retriever, embedder = slow
+    question = "Which spacecraft was first to reach the Moon?"
+    searched, words = watched(retriever, monkeypatch)
+    if helpers:
+        embedder.before = lambda: words.wait(30) or pytest.fail("no words were searched")
+    else:
+        monkeypatch.setattr(workers, "_helpers", lambda: None)
+    found = search(retriever, query=question)
+
+    assert searched == [["sparse"], ["dense"]]
+    assert found.results[0].document_id == "luna"
+    monkeypatch.setattr(retriever._collection("default"), "search_ahead", lambda *_: None)
+    assert search(retriever, query=question) == found
+    assert searched[2:] == [["dense", "sparse"]]
+
+
+def test_a_change_while_the_question_is_embedded_is_seen_by_both_legs(
+    slow: tuple[Retriever, SlowWords], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words that were searched before the change are searched again: an answer has one state."""
+    retriever, embedder = slow
+    question = "Which spacecraft was first to reach the moonlet?"
+    searched, words = watched(retriever, monkeypatch)
+
+    def change() -> None:
+        assert words.wait(30)
+        text = "The first spacecraft to reach the moonlet was Luna 9."
+        retriever.ingest_documents([LoadedDocument("new", "", "new", text, "text/plain")])
+        retriever.delete_documents("default", ["luna"])
+
+    embedder.before = change
+    found = search(retriever, query=question)
+
+    assert searched == [["sparse"], ["dense", "sparse"]]
+    assert found.results[0].document_id == "new"
+    assert found.warnings == []
+    assert search(retriever, query=question) == found

@@ -557,6 +557,20 @@ def test_term_statistics_forget_deleted_passages(tmp_path: Path) -> None:
     stores.close()
 
 
+def test_a_look_up_sees_what_is_left_of_a_term(tmp_path: Path) -> None:
+    """A leg with the limit 0 tells whether a passage has a term, also where most that had it are gone."""
+    stores = EdgeStores(tmp_path)
+    store = stores.create("docs", dim=2)
+    store.upsert([chunk(number, [1.0, 0.0], [7]) for number in range(12)])
+    look_up: Any = ("sparse", Sparse([7], [1.0]), 0)
+    left = []
+    for gone in range(12):
+        store.delete([uid(gone)])
+        left.append(len(store.search([look_up])[0]))
+    assert left == [1] * 11 + [0]
+    stores.close()
+
+
 def large(numbers: Iterable[int]) -> list[Point]:
     """Return passages of 32 numbers each, by their number always the same."""
     found = []

@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 IO_THREADS = 32  # requests at once of a step that waits for a server; waiting costs little
 NICE = 10  # of 19, of work that nobody waits for
@@ -34,6 +40,34 @@ def processors() -> int:
         return min(allowed, ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no cgroup, or "max": no quota
         return allowed
+
+
+def side_by_side(first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    """Run two pieces of work at once: `first` on another thread, if there is a processor for it.
+
+    Args:
+        first: Work that needs nothing of the calling thread's context.
+        second: Runs on the calling thread; what it raises goes before what `first` raises.
+    """
+    helpers = _helpers()
+    if helpers is None:
+        result = second()
+        return first(), result
+    ahead = helpers.submit(first)
+    try:
+        result = second()
+    except BaseException:
+        ahead.cancel()
+        raise
+    # What no helper has begun yet is done here, so that nobody waits for a free one.
+    return (first() if ahead.cancel() else ahead.result()), result
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor | None:
+    """Return one thread a processor; None where there is one processor only."""
+    number = processors()
+    return ThreadPoolExecutor(number, thread_name_prefix="rag-helper") if number > 1 else None
 
 
 def lower_priority() -> None:

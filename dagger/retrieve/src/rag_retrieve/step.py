@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from pydantic import JsonValue
 
 from rag_kit.errors import StepError
 from rag_kit.passages import Result, TablePart
 from rag_kit.ranking import CLOSE, CLOSE_SHARE, cap
 from rag_kit.spelling import doubtful, replaced
+from rag_kit.workers import side_by_side
 
-from .index.collection import Collection, DocumentsOf, Found, Ranked, Snapshot
+from .index.collection import Ahead, Collection, DocumentsOf, Found, Ranked, Snapshot
 from .index.embedders import Vectors
 from .index.manifest import Manifest
 from .index.sentence_vectors import similarities
@@ -55,9 +55,9 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     condition = parse_filters(request.filters)
     queries = [request.query, *request.search_queries]
-    terms = _doubtful_terms(queries, collection) if "sparse" in names else {}
-    legs, snapshot = _search(queries, names, request, collection, condition, terms.values())
-    unknown = [list(terms)[at] for at in snapshot.absent]
+    vectors, unknown, snapshot = _search(
+        queries, names, request, collection, condition, look_up=True
+    )
     corrected = corrections(
         request.query,
         unknown,
@@ -67,8 +67,7 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     )
     if corrected:
         queries = list(dict.fromkeys([*queries, *(replaced(one, corrected) for one in queries)]))
-        legs, snapshot = _search(queries, names, request, collection, condition)
-    vectors = [np.asarray(leg[1]) for leg in legs if leg[0] == "dense"]
+        vectors, _, snapshot = _search(queries, names, request, collection, condition)
     results = [result_of(ranked, payload, vectors) for ranked, payload in snapshot.passages]
     warnings = _unknown(collection.unknown_fields(condition)) if condition else []
     warnings += map(_spelling, corrected, corrected.values())
@@ -86,20 +85,53 @@ def _search(
     request: RetrieveRequest,
     collection: Collection,
     condition: Condition | None,
-    lookup: Iterable[Sparse] = (),
-) -> tuple[list[Leg], Snapshot]:
-    """Search each leg for each query; return the legs and the passages chosen."""
+    *,
+    look_up: bool = False,
+) -> tuple[list[Vectors], list[str], Snapshot]:
+    """Search each leg for each query; the words are searched while the queries are embedded.
+
+    Returns:
+        The vectors of the queries, the words that no passage has, where they were looked up, and the
+        passages chosen.
+    """
+    limit = max(request.retrieve.candidates, request.top_k)
+
+    def search_words() -> _Words:
+        if "sparse" not in names:
+            return _Words([], {}, None)
+        terms = [collection.analyzer.terms.query(one, collection.languages) for one in queries]
+        legs: list[Leg] = [("sparse", one, limit) for one in terms]
+        doubtful = _doubtful_terms(queries, collection) if look_up else {}
+        ahead = collection.search_ahead(legs, condition, list(doubtful.values()))
+        return _Words(legs, doubtful, ahead)
+
+    def embed() -> list[Vectors]:
+        return [collection.analyzer.dense_query(one) for one in queries if "dense" in names]
+
+    at_once = len(names) > 1
+    words, vectors = side_by_side(search_words, embed) if at_once else (search_words(), embed())
+    dense: list[Leg] = [("dense", vector, limit) for vector in vectors]
+    by_query = zip(*filter(None, (dense, words.legs)), strict=True)
     weights = BY_WORDS if any(map(collection.analyzer.is_unfit, queries)) else WEIGHTS
-    legs = [_leg(name, query, request, collection) for query in queries for name in names]
-    return legs, collection.search(
-        legs,
+    snapshot = collection.search(
+        [leg for legs in by_query for leg in legs],
         condition,
         lambda found, documents_of: _rank(
             list(_by_query(names, found)), request, weights, documents_of
         ),
-        complete=len(legs) > 1,
-        lookup=list(lookup),
+        complete=len(names) * len(queries) > 1,
+        lookup=list(words.doubtful.values()),
+        ahead=words.ahead,
     )
+    return vectors, [list(words.doubtful)[at] for at in snapshot.absent], snapshot
+
+
+class _Words(NamedTuple):
+    """The sparse legs, the words to look up, and what both found already."""
+
+    legs: list[Leg]
+    doubtful: dict[str, Sparse]
+    ahead: Ahead | None
 
 
 def _doubtful_terms(queries: Sequence[str], collection: Collection) -> dict[str, Sparse]:
@@ -158,13 +190,6 @@ def respond(
             "provenance": {**request.provenance, "retrieve": provenance},
         }
     )
-
-
-def _leg(name: str, query: str, request: RetrieveRequest, collection: Collection) -> Leg:
-    limit = max(request.retrieve.candidates, request.top_k)
-    if name == "dense":
-        return ("dense", collection.analyzer.dense_query(query), limit)
-    return ("sparse", collection.analyzer.terms.query(query, collection.languages), limit)
 
 
 def _by_query(names: Sequence[str], found: Sequence[Found]) -> Iterator[dict[str, Found]]:

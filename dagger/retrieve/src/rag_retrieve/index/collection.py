@@ -81,6 +81,18 @@ class Ranked:
     scores: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What sparse legs found before the dense ones were known, and after how many changes."""
+
+    hits: list[list[Hit]]
+    writes: int
+
+
+def _asked(legs: Sequence[Leg], lookup: Sequence[Sparse]) -> list[Leg]:
+    return [*legs, *(("sparse", terms, 0) for terms in lookup)]
+
+
 def _found(legs: list[list[Hit]], completed: list[dict[str, float]]) -> list[Found]:
     ids = {hit.id for leg in legs for hit in leg}
     return [
@@ -246,6 +258,20 @@ class Collection:
         """In which languages a question's words are looked for; None: as earlier versions did."""
         return self.manifest.searched_languages
 
+    def search_ahead(
+        self, legs: Sequence[Leg], condition: Condition | None, lookup: Sequence[Sparse]
+    ) -> Ahead | None:
+        """Search the sparse legs of a `search` to come, while the question is embedded for the others.
+
+        Returns:
+            None where one request for all legs costs less: over a network.
+        """
+        if not self._store.exclusive:
+            return None
+        with self._lock.shared():
+            hits = self._store.search(_asked(legs, lookup), self._native(condition), [])
+            return Ahead(hits, self._lock.writes)
+
     def search(
         self,
         legs: Sequence[Leg],
@@ -254,6 +280,7 @@ class Collection:
         *,
         complete: bool = False,
         lookup: Sequence[Sparse] = (),
+        ahead: Ahead | None = None,
     ) -> Snapshot:
         """Search all legs and load the passages `pick` chooses, from one state of the collection.
 
@@ -263,6 +290,8 @@ class Collection:
             pick: Ranks and cuts what the legs found; asks for the documents of as few as it needs.
             complete: Score in each leg also what only another leg found; costs one more request.
             lookup: Terms of which is told whether a passage that passes the filter has one.
+            ahead: From `search_ahead` for the same question; where the collection has changed since,
+                all legs are searched.
 
         Raises:
             StepError: `retriever_…`, from the store.
@@ -272,8 +301,7 @@ class Collection:
         for _ in range(READ_ATTEMPTS):
             with self._lock.shared():
                 weighed = self._weighed(legs)
-                asked: list[Leg] = [*weighed, *(("sparse", terms, 0) for terms in lookup)]
-                hits = self._store.search(asked, self._native(condition), fields)
+                hits = self._hits(_asked(weighed, lookup), condition, fields, ahead)
                 hits, looked_up = hits[: len(legs)], hits[len(legs) :]
                 completed = self._complete(weighed, hits) if complete else [{} for _ in legs]
                 kept = hits if self._store.exclusive else self._published_only(hits)
@@ -286,6 +314,22 @@ class Collection:
         self._check(points, kept, condition)
         found = [(ranked, points[ranked.id].payload) for ranked in ranking if ranked.id in points]
         return Snapshot(found, manifest, [at for at, hit in enumerate(looked_up) if not hit])
+
+    def _hits(
+        self,
+        asked: Sequence[Leg],
+        condition: Condition | None,
+        fields: Sequence[str],
+        ahead: Ahead | None,
+    ) -> list[list[Hit]]:
+        native = self._native(condition)
+        if ahead is None or ahead.writes != self._lock.writes:
+            return self._store.search(asked, native, fields)
+        sparse = iter(ahead.hits)
+        dense = iter(
+            self._store.search([leg for leg in asked if leg[0] == "dense"], native, fields)
+        )
+        return [next(dense if leg[0] == "dense" else sparse) for leg in asked]
 
     def _weighed(self, legs: Sequence[Leg]) -> list[Leg]:
         """Return the legs with the weights that the store does not add to a question's terms itself."""

@@ -199,7 +199,8 @@ class EdgeStore:
             nearest = q.Query.Nearest(check_vector(leg[1], self.dim, self.name), using="dense")
         else:
             nearest = q.Query.Nearest(_sparse(leg[1]), using="sparse")
-        params = dense if leg[0] == "dense" else _OF_PASSAGES
+        sparse = _OF_PASSAGES if leg[2] else _EXACT  # whether there is a hit asks for no weights
+        params = dense if leg[0] == "dense" else sparse
         return q.QueryRequest(
             limit=leg[2], query=nearest, filter=native, with_payload=payload, params=params
         )

@@ -12,13 +12,18 @@ PROC = Path("/proc")
 
 
 class SharedLock:
-    """Readers share it, a writer has it alone; a waiting writer goes before new readers."""
+    """Readers share it, a writer has it alone; a waiting writer goes before new readers.
+
+    `writes` counts how often it was held alone: between two readers that see the same number,
+    nothing was written.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._readers = 0
         self._writing = False
         self._waiting = 0
+        self.writes = 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -43,6 +48,7 @@ class SharedLock:
                 self._condition.wait()
             self._waiting -= 1
             self._writing = True
+            self.writes += 1
         try:
             yield
         finally:
