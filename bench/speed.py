@@ -1,13 +1,15 @@
 """Speed of the embedded pipeline beside its alternatives.
 
-    python bench/speed.py [--quick]
+    python bench/speed.py [--quick] [--sizes 5000,20000] [--systems ours,script]
 
 Every system runs in a process of its own, on the same documents (SciFact), the same questions,
 the same embedding model file and the same number of threads, each question asked once (no cache
 hit). Systems: `ours` (this project), `haystack` (Haystack's in-memory BM25 and embedding
 retrievers, joined), `script` (bm25s, numpy and reciprocal rank fusion in thirty lines). Beyond
 the 5,183 abstracts the growth table uses variations of them: the sentences of two abstracts
-mixed, and the vector of the first with noise added.
+mixed, and the vector of the first with noise added. Ours keeps the vectors of sentences with each
+passage, as in a user's store. With `--sizes` or `--systems` only the search is measured and only
+printed; everything else goes into `docs/benchmarks.md`, too.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ SEED = 7
 RUNS = 3  # of the whole pipeline; shared machines are noisy
 CACHE = Path(__file__).parent / ".cache" / "speed"
 Find = Callable[[str], object]
+Rows = tuple[str, list[str], list[list[object]]]  # a table: title, header, rows
 
 
 # -- the corpus ---------------------------------------------------------------------------------
@@ -89,7 +92,8 @@ def _minilm():
 class Known:
     """An embedder that has a vector for every passage at hand and computes those of questions.
 
-    Which passage gets which vector does not matter for speed; it is the same in every run.
+    Which passage gets which vector does not matter for speed; it is the same in every run. A sentence
+    gets the vector of its passage.
     """
 
     def __init__(self, vectors: np.ndarray) -> None:
@@ -100,6 +104,12 @@ class Known:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         return self._rows[[zlib.crc32(text.encode()) % len(self._rows) for text in texts]]
+
+    def embed_parts(
+        self, texts: Sequence[str], parts: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[np.ndarray]:
+        rows = self.embed(texts)
+        return [np.tile(row, (1 + len(own), 1)) for row, own in zip(rows, parts, strict=True)]
 
 
 # -- the systems: each builds a hybrid search over the corpus -------------------------------------
@@ -124,7 +134,7 @@ def filled(size: int, home: Path, metadata: Callable[[int], dict] = lambda at: {
 def ours(size: int) -> Find:
     from rag_retrieve import RetrieveRequest
 
-    retriever = filled(size, CACHE / f"home-{size}")
+    retriever = filled(size, CACHE / f"store-{size}")
 
     def find(query: str) -> object:
         return retriever.retrieve(RetrieveRequest(query=query, top_k=10)).results
@@ -231,12 +241,32 @@ def timed(find: Find, texts: Sequence[str]) -> list[float]:
     """Time each question in turn; a slow system is stopped after 60 s and at least 20 questions."""
     times: list[float] = []
     for text in texts:
-        if len(times) >= 20 and sum(times) > 60:
+        if is_slow(times):
             break
-        start = time.perf_counter()
-        find(text)
-        times.append(time.perf_counter() - start)
+        times.append(seconds(find, text))
     return times
+
+
+def timed_beside(find: Find, other: Find, texts: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Time two functions by turns, so that what else the machine does concerns both alike."""
+    times: list[float] = []
+    others: list[float] = []
+    for text in texts:
+        if is_slow(times):
+            break
+        times.append(seconds(find, text))
+        others.append(seconds(other, text))
+    return times, others
+
+
+def is_slow(times: Sequence[float]) -> bool:
+    return len(times) >= 20 and sum(times) > 60
+
+
+def seconds(find: Find, text: str) -> float:
+    start = time.perf_counter()
+    find(text)
+    return time.perf_counter() - start
 
 
 def throughput(find: Find, texts: Sequence[str], clients: int) -> float:
@@ -258,13 +288,20 @@ def measure_search(system: str, size: int, *, clients: Sequence[int]) -> dict:
     built = time.perf_counter() - start
     texts = queries()
     timed(find, texts[:20])
-    found = {"build_s": round(built, 1), **percentiles(timed(find, texts[20:220]))}
+    times, embedding = timed_beside(find, _minilm()._embed_one, texts[20:220])
+    found = {"build_s": round(built, 1), **percentiles(times)}
+    found["embedding_p50"] = percentiles(embedding)["p50"]
     fresh = texts[220:] + [f"{text} ?" for text in texts]
     for at, count in enumerate(clients):
         part = fresh[at * 70 : at * 70 + 70 + count]
         found[f"rps_{count}"] = round(throughput(find, part, count), 1)
     found["rss_mb"] = rss_mb()
     return found
+
+
+def beside_embedding(found: dict) -> float:
+    """Return the milliseconds of a question that are not its embedding's, from both medians."""
+    return round(found["p50"] - found["embedding_p50"], 2)
 
 
 FILTERS = {
@@ -287,7 +324,7 @@ def measure_filters(size: int) -> dict:
         allowed = {} if at % 3 else {"allowed_groups": [f"g{at % 5}"]}
         return {"department": f"d{at % 50}", "year": 2000 + at % 25, "note": "x" * 300, **allowed}
 
-    retriever = filled(size, CACHE / f"home-{size}-metadata", metadata)
+    retriever = filled(size, CACHE / f"store-{size}-metadata", metadata)
     found = {}
     for name, filters in FILTERS.items():
 
@@ -307,7 +344,7 @@ def measure_answers() -> dict:
     from rag_retrieve import LoadedDocument, Retriever, RetrieveSettings
 
     documents, vectors = corpus(5_183)
-    home = CACHE / "home-answers"
+    home = CACHE / "store-answers"
     with Retriever(RetrieveSettings(home=home), embedder=Known(vectors)) as retriever:
         retriever.ingest_documents(
             LoadedDocument(name, title, name, text, "text/plain") for name, title, text in documents
@@ -402,9 +439,12 @@ def measure_sample() -> dict:
 
 def child(*arguments: str) -> dict:
     """Run one measurement in a fresh process and return what it found."""
+    start = time.perf_counter()
+    print(" ".join(filter(None, arguments)), end=" … ", file=sys.stderr, flush=True)
     run = subprocess.run(
         [sys.executable, __file__, "--child", *arguments], check=True, stdout=subprocess.PIPE
     )
+    print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
     return json.loads(run.stdout)
 
 
@@ -434,20 +474,54 @@ def run_child(arguments: Sequence[str]) -> dict:
     raise SystemExit(f"unknown measurement {arguments}")
 
 
-def tables(quick: bool) -> list[tuple[str, list[str], list[list[object]]]]:
-    """Measure everything; returns (title, header, rows)."""
+def measured_search(
+    sizes: Sequence[int], systems: Sequence[str], clients: str = ""
+) -> dict[int, dict[str, dict]]:
+    """Measure the search of each size by each system, one after the other."""
+    return {
+        size: {one: child("search", one, str(size), clients) for one in systems} for size in sizes
+    }
+
+
+def throughput_table(base: dict[str, dict]) -> Rows:
+    """Tell of one size what several clients get, beside ours."""
+    ours = base["ours"]
+    return (
+        "Hybrid search over 5,000 passages, 10 results (ratio: ours = 1)",
+        ["system", "p50 ms", "p95 ms", "p99 ms", *(f"{c} clients, 1/s" for c in CLIENTS),
+         "RSS MB", "p50 ratio", "16 clients ratio"],
+        [[s, r["p50"], r["p95"], r["p99"], *(r[f"rps_{c}"] for c in CLIENTS), r["rss_mb"],
+          f"{r['p50'] / ours['p50']:.2f}", f"{r['rps_16'] / ours['rps_16']:.2f}"]
+         for s, r in base.items()],
+    )  # fmt: skip
+
+
+def growth_table(grown: dict[int, dict[str, dict]]) -> Rows:
+    """Tell what a question costs by size and system, and how much of it is not its embedding."""
+    return (
+        "Hybrid search as the collection grows; a question is embedded and searched, and ours does "
+        "both at once (ratio of p50: ours = 1)",
+        ["passages", "system", "p50 ms", "p95 ms", "embedding ms", "rest ms",
+         "ratio", "built in s", "RSS MB"],
+        [[f"{size:,}", system, r["p50"], r["p95"], r["embedding_p50"], beside_embedding(r),
+          f"{r['p50'] / found['ours']['p50']:.2f}" if "ours" in found else "", r["build_s"],
+          r["rss_mb"]]
+         for size, found in grown.items() for system, r in found.items()],
+    )  # fmt: skip
+
+
+def tables(quick: bool) -> list[Rows]:
+    """Measure everything."""
     sizes = SIZES[:2] if quick else SIZES
     counts = ",".join(map(str, CLIENTS))
     answers, sample = middle([child("answers") for _ in range(RUNS)]), child("sample")
     filters = child("filters", "20000")
     ingests = {system: child("ingest", system) for system in SYSTEMS}
     ingest = ingests["ours"]
-    base = {system: child("search", system, "5000", counts) for system in SYSTEMS}
-    grown = {
-        size: {s: base[s] if size == 5_000 else child("search", s, str(size), "") for s in SYSTEMS}
-        for size in sizes
-    }
-    result: list[tuple[str, list[str], list[list[object]]]] = [
+    base = measured_search([5_000], SYSTEMS, counts)[5_000]
+    rest = measured_search([size for size in sizes if size != 5_000], SYSTEMS)
+    grown = {size: rest.get(size, base) for size in sizes}
+    result: list[Rows] = [
         (
             f"Question to verified answer, local, extractive, warm, 5,183 abstracts, median of {RUNS} runs",
             ["p50 ms", "p95 ms", "p99 ms", *(f"{c} clients, 1/s" for c in CLIENTS), "RSS MB", "loads"],
@@ -468,22 +542,8 @@ def tables(quick: bool) -> list[tuple[str, list[str], list[list[object]]]]:
             [[ingest["unchanged_per_s"], ingest["unchanged_embeddings"], ingest["rss_mb"],
               sample["rss_mb"]]],
         ),
-        (
-            "Hybrid search over 5,000 passages, 10 results (ratio: ours = 1)",
-            ["system", "p50 ms", "p95 ms", "p99 ms", *(f"{c} clients, 1/s" for c in CLIENTS),
-             "RSS MB", "p50 ratio", "16 clients ratio"],
-            [[s, r["p50"], r["p95"], r["p99"], *(r[f"rps_{c}"] for c in CLIENTS), r["rss_mb"],
-              f"{r['p50'] / base['ours']['p50']:.2f}", f"{r['rps_16'] / base['ours']['rps_16']:.2f}"]
-             for s, r in base.items()],
-        ),
-        (
-            "Hybrid search as the collection grows, p50 / p95 ms (ratio of p50: ours = 1)",
-            ["passages", *(f"{s} p50 / p95" for s in SYSTEMS), *(f"{s} ratio" for s in SYSTEMS[1:]),
-             "ours RSS MB"],
-            [[f"{size:,}", *(f"{r[s]['p50']} / {r[s]['p95']}" for s in SYSTEMS),
-              *(f"{r[s]['p50'] / r['ours']['p50']:.2f}" for s in SYSTEMS[1:]), r["ours"]["rss_mb"]]
-             for size, r in grown.items()],
-        ),
+        throughput_table(base),
+        growth_table(grown),
         (
             "Hybrid search with a filter, 20,000 passages",
             ["filter", "p50 ms", "p95 ms"],
@@ -493,9 +553,47 @@ def tables(quick: bool) -> list[tuple[str, list[str], list[list[object]]]]:
     return result
 
 
+def numbers(text: str) -> list[int]:
+    found = text.split(",")
+    if not all(part.isdecimal() and int(part) > 100 for part in found):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers over 100, the passages that each leg finds"
+        )
+    return [int(part) for part in found]
+
+
+def names(text: str) -> list[str]:
+    found = text.split(",")
+    if not set(found) <= set(SYSTEMS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not among {', '.join(SYSTEMS)}")
+    return found
+
+
+def show(measured: Sequence[Rows]) -> None:
+    console = Console()
+    for title, header, rows in measured:
+        table = Table(*header, title=title)
+        for row in rows:
+            table.add_row(*map(str, row))
+        console.print(table)
+
+
+def markdown(measured: Sequence[Rows]) -> str:
+    lines = [f"Measured {date.today()} on {machine()}, Python {platform.python_version()}."]
+    for title, header, rows in measured:
+        lines += ["", f"**{title}**", ""]
+        lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+        lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="only the small collections")
+    parser.add_argument(
+        "--sizes", type=numbers, help="only search, of so many passages, such as 5000,20000"
+    )
+    parser.add_argument("--systems", type=names, help=f"only search, of these: {','.join(SYSTEMS)}")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -505,24 +603,13 @@ def main() -> None:
         scifact()
     except DataMissing as error:
         raise SystemExit(f"bench-speed: {error}") from None
+    if options.sizes or options.systems:
+        sizes = options.sizes or (SIZES[:2] if options.quick else SIZES)
+        show([growth_table(measured_search(sizes, options.systems or SYSTEMS))])
+        return
     measured = tables(options.quick)
-    console = Console()
-    for title, header, rows in measured:
-        table = Table(*header, title=title)
-        for row in rows:
-            table.add_row(*map(str, row))
-        console.print(table)
-    lines = [f"Measured {date.today()} on {machine()}, Python {platform.python_version()}."]
-    for title, header, rows in measured:
-        lines += [
-            "",
-            f"**{title}**",
-            "",
-            "| " + " | ".join(header) + " |",
-            "|---" * len(header) + "|",
-        ]
-        lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    write_section("speed", "\n".join(lines))
+    show(measured)
+    write_section("speed", markdown(measured))
 
 
 if __name__ == "__main__":
