@@ -20,6 +20,7 @@ from rag_retrieve import (
     RetrieveResponse,
     RetrieveSettings,
 )
+from rag_retrieve.index.collection import Snapshot
 from rag_retrieve.index.embedders import Vectors
 from rag_retrieve.stores.base import Hit, Leg, Point
 
@@ -302,7 +303,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Retr
 def watched(
     retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[list[str]], threading.Event]:
-    """Return the legs of each search of the store, and what tells that words were searched."""
+    """Return the legs of each search for candidates, and what tells that words were searched."""
     searched: list[list[str]] = []
     words = threading.Event()
     store = retriever._collection("default")._store
@@ -310,7 +311,8 @@ def watched(
 
     def recording(legs: Sequence[Leg], *rest: Any) -> list[list[Hit]]:
         found = search_all(legs, *rest)
-        searched.append([leg[0] for leg in legs if leg[2]])
+        if candidates := [leg[0] for leg in legs if leg[2] == 100]:
+            searched.append(candidates)
         words.set()
         return found
 
@@ -337,6 +339,28 @@ def test_words_are_searched_while_the_question_is_embedded(
     monkeypatch.setattr(retriever._collection("default"), "search_ahead", lambda *_: None)
     assert search(retriever, query=question) == found
     assert searched[2:] == [["dense", "sparse"]]
+
+
+def test_near_words_are_looked_for_while_the_question_is_embedded(
+    slow: tuple[Retriever, SlowWords], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedder waits until the passages with words near a misspelt one are known."""
+    retriever, embedder = slow
+    collection = retriever._collection("default")
+    found_near = threading.Event()
+    search_all = collection.search
+
+    def recording(*legs: Any, **options: Any) -> Snapshot:
+        snapshot = search_all(*legs, **options)
+        found_near.set()
+        return snapshot
+
+    monkeypatch.setattr(collection, "search", recording)
+    embedder.before = lambda: found_near.wait(30) or pytest.fail("no near words were looked for")
+    found = search(retriever, query="Which spacecraft reached the surfase?")
+
+    assert found.provenance["retrieve"]["corrected"] == {"surfase": "surface"}
+    assert found.results[0].document_id == "luna"
 
 
 def test_a_change_while_the_question_is_embedded_is_seen_by_both_legs(

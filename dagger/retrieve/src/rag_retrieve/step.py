@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from .index.sparse import sparse_of
 from .models import RetrieveOptions, RetrieveRequest, RetrieveResponse
 from .search.filters import Condition, parse_filters
 from .search.fusion import BY_WORDS, WEIGHTS, fuse_dbsf, fuse_queries, fuse_rrf
-from .search.spelling import corrections
+from .search.spelling import MOST_CORRECTED, corrections, one_edit_away
 from .stores.base import Leg, Sparse
 
 __version__ = version("rag-retrieve")
@@ -55,16 +56,8 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     condition = parse_filters(request.filters)
     queries = [request.query, *request.search_queries]
-    vectors, unknown, snapshot = _search(
-        queries, names, request, collection, condition, look_up=True
-    )
-    corrected = corrections(
-        request.query,
-        unknown,
-        collection=collection,
-        condition=condition,
-        passages=[payload for _, payload in snapshot.passages],
-    )
+    vectors, near, snapshot = _search(queries, names, request, collection, condition, look_up=True)
+    corrected = corrections(near, (payload for _, payload in snapshot.passages))
     if corrected:
         queries = list(dict.fromkeys([*queries, *(replaced(one, corrected) for one in queries)]))
         vectors, _, snapshot = _search(queries, names, request, collection, condition)
@@ -87,23 +80,29 @@ def _search(
     condition: Condition | None,
     *,
     look_up: bool = False,
-) -> tuple[list[Vectors], list[str], Snapshot]:
+) -> tuple[list[Vectors], dict[str, str | None], Snapshot]:
     """Search each leg for each query; the words are searched while the queries are embedded.
 
     Returns:
-        The vectors of the queries, the words that no passage has, where they were looked up, and the
-        passages chosen.
+        The vectors of the queries; the words that no passage has, where they were looked up, with the
+        words one edit away from them; and the passages chosen.
     """
     limit = max(request.retrieve.candidates, request.top_k)
 
+    look_near = partial(one_edit_away, request.query, collection=collection, condition=condition)
+
     def search_words() -> _Words:
         if "sparse" not in names:
-            return _Words([], {}, None)
+            return _Words([], {}, None, {})
         terms = [collection.analyzer.terms.query(one, collection.languages) for one in queries]
         legs: list[Leg] = [("sparse", one, limit) for one in terms]
         doubtful = _doubtful_terms(queries, collection) if look_up else {}
         ahead = collection.search_ahead(legs, condition, list(doubtful.values()))
-        return _Words(legs, doubtful, ahead)
+        if ahead is None:
+            return _Words(legs, doubtful, None, {})
+        looked_up = zip(doubtful, ahead.hits[len(legs) :], strict=True)
+        absent = [word for word, hits in looked_up if not hits]
+        return _Words(legs, doubtful, ahead, look_near(absent))
 
     def embed() -> list[Vectors]:
         return [collection.analyzer.dense_query(one) for one in queries if "dense" in names]
@@ -123,15 +122,18 @@ def _search(
         lookup=list(words.doubtful.values()),
         ahead=words.ahead,
     )
-    return vectors, [list(words.doubtful)[at] for at in snapshot.absent], snapshot
+    absent = [list(words.doubtful)[at] for at in snapshot.absent][:MOST_CORRECTED]
+    late = look_near([word for word in absent if word not in words.near])
+    return vectors, {word: (words.near | late)[word] for word in absent}, snapshot
 
 
 class _Words(NamedTuple):
-    """The sparse legs, the words to look up, and what both found already."""
+    """The sparse legs, the words to look up, what both found already, and words near unknown ones."""
 
     legs: list[Leg]
     doubtful: dict[str, Sparse]
     ahead: Ahead | None
+    near: dict[str, str | None]
 
 
 def _doubtful_terms(queries: Sequence[str], collection: Collection) -> dict[str, Sparse]:

@@ -100,6 +100,8 @@ class TermEncoder:
     def _ids_of(self, found: Sequence[str], language: str) -> frozenset[int]:
         if language != ENGLISH:
             return self._ids(found, language)
+        if not is_unspaced(whole := " ".join(found)):
+            return frozenset(self._english.embed_query(whole).indices)
         spaced = " ".join(word for word in found if not is_unspaced(word))
         unspaced = [word for word in found if is_unspaced(word)]
         ids = frozenset(self._english.embed_query(spaced).indices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rag_kit.languages import ENGLISH
@@ -18,39 +18,45 @@ MOST_CORRECTED = 8  # words of one question; each is a search
 SEEN = 20  # passages with a word that is near, in which it is read
 
 
-def corrections(
-    query: str,
-    unknown: Sequence[str],
-    *,
-    collection: Collection,
-    condition: Condition | None,
-    passages: Iterable[dict[str, Any]],
-) -> dict[str, str]:
-    """Return for words of a question that no passage has the nearest one that a passage has.
+def one_edit_away(
+    query: str, unknown: Sequence[str], *, collection: Collection, condition: Condition | None
+) -> dict[str, str | None]:
+    """Return for words of a question that no passage has the nearest word one edit away that one has.
 
-    A word one edit away is looked for in all passages that pass the filter, by the terms of all words
-    that near; one two edits away from a long word only in the passages found.
+    It is looked for in all passages that pass the filter, by the terms of all words that near.
 
     Args:
         query: The question.
-        unknown: Its words that no passage has.
+        unknown: Its words that no passage has; the first `MOST_CORRECTED` are looked at.
         collection: Where to look.
         condition: Which passages the caller may see; the others give no word.
-        passages: The payloads of the passages found without the correction.
     """
     if not unknown:
         return {}
-    around = set().union(*map(_words_of, passages))
     languages = collection.languages or []
     main = main_language(query, languages)
-    found = {}
-    for word in unknown[:MOST_CORRECTED]:
-        near = _one_edit_away(word, [main] if main else languages, collection, condition)
-        if near is None and len(word) >= LONG:
-            near = nearest(word, around)
-        if near:
-            found[word] = near
-    return found
+    searched = [main] if main else languages
+    return {
+        word: _one_edit_away(word, searched, collection, condition)
+        for word in unknown[:MOST_CORRECTED]
+    }
+
+
+def corrections(
+    near: Mapping[str, str | None], passages: Iterable[dict[str, Any]]
+) -> dict[str, str]:
+    """Return for unknown words the words that are searched, too.
+
+    Args:
+        near: From `one_edit_away`. A long word that has none gets the nearest one of the passages
+            found, up to two edits away.
+        passages: The payloads of the passages found without the correction.
+    """
+    found = {word: other for word, other in near.items() if other}
+    if far := [word for word in near if word not in found and len(word) >= LONG]:
+        around = set().union(*map(_words_of, passages))
+        found |= {word: other for word in far if (other := nearest(word, around))}
+    return {word: found[word] for word in near if word in found}
 
 
 def _one_edit_away(
