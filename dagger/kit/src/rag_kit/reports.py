@@ -142,6 +142,16 @@ class CollectionInfo(BaseModel):
     chunks: int
     embedding_model: str
     corpus_digest: str
+    problem: str | None = Field(
+        None, description="Why it cannot be read; nothing else is known of it then."
+    )
+
+    @classmethod
+    def damaged(cls, name: str, problem: str) -> Self:
+        """Return a collection that cannot be read."""
+        return cls(
+            name=name, documents=0, chunks=0, embedding_model="", corpus_digest="", problem=problem
+        )
 
 
 @dataclass(frozen=True)
