@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -88,21 +88,13 @@ def _search(
         words one edit away from them; and the passages chosen.
     """
     limit = max(request.retrieve.candidates, request.top_k)
-
     look_near = partial(one_edit_away, request.query, collection=collection, condition=condition)
 
     def search_words() -> _Words:
         if "sparse" not in names:
             return _Words([], {}, None, {})
-        terms = [collection.analyzer.terms.query(one, collection.languages) for one in queries]
-        legs: list[Leg] = [("sparse", one, limit) for one in terms]
-        doubtful = _doubtful_terms(queries, collection) if look_up else {}
-        ahead = collection.search_ahead(legs, condition, list(doubtful.values()))
-        if ahead is None:
-            return _Words(legs, doubtful, None, {})
-        looked_up = zip(doubtful, ahead.hits[len(legs) :], strict=True)
-        absent = [word for word, hits in looked_up if not hits]
-        return _Words(legs, doubtful, ahead, look_near(absent))
+        lookup = _doubtful_terms(queries, collection) if look_up else {}
+        return _search_words(queries, limit, lookup, collection, condition, look_near)
 
     def embed() -> list[Vectors]:
         return [collection.analyzer.dense_query(one) for one in queries if "dense" in names]
@@ -119,10 +111,10 @@ def _search(
             list(_by_query(names, found)), request, weights, documents_of
         ),
         complete=len(names) * len(queries) > 1,
-        lookup=list(words.doubtful.values()),
+        lookup=list(words.lookup.values()),
         ahead=words.ahead,
     )
-    absent = [list(words.doubtful)[at] for at in snapshot.absent][:MOST_CORRECTED]
+    absent = [list(words.lookup)[at] for at in snapshot.absent][:MOST_CORRECTED]
     late = look_near([word for word in absent if word not in words.near])
     return vectors, {word: (words.near | late)[word] for word in absent}, snapshot
 
@@ -131,9 +123,28 @@ class _Words(NamedTuple):
     """The sparse legs, the words to look up, what both found already, and words near unknown ones."""
 
     legs: list[Leg]
-    doubtful: dict[str, Sparse]
+    lookup: dict[str, Sparse]
     ahead: Ahead | None
     near: dict[str, str | None]
+
+
+def _search_words(
+    queries: Sequence[str],
+    limit: int,
+    lookup: dict[str, Sparse],
+    collection: Collection,
+    condition: Condition | None,
+    look_near: Callable[[Sequence[str]], dict[str, str | None]],
+) -> _Words:
+    """Search what needs no embedding; over a network only the terms are made."""
+    terms = [collection.analyzer.terms.query(one, collection.languages) for one in queries]
+    legs: list[Leg] = [("sparse", one, limit) for one in terms]
+    ahead = collection.search_ahead(legs, condition, list(lookup.values()))
+    if ahead is None:
+        return _Words(legs, lookup, None, {})
+    looked_up = zip(lookup, ahead.hits[len(legs) :], strict=True)
+    absent = [word for word, hits in looked_up if not hits]
+    return _Words(legs, lookup, ahead, look_near(absent))
 
 
 def _doubtful_terms(queries: Sequence[str], collection: Collection) -> dict[str, Sparse]:
