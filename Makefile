@@ -10,7 +10,7 @@ EXAMPLES := $(wildcard examples/*/dagger.json dagger/*/examples/python/dagger.js
 SEMGREP := --config scripts/semgrep/rules.yml --metrics off --disable-version-check
 CODE := dagger service examples tests scripts bench lab
 
-.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-answers bench-followups bench-service bench-overload bench-ingest scaling bench-quality quality-gate bench-speed clean \
+.PHONY: help run test test-full crash-soak fuzz check security lint contract test-llm test-superlinked test-engine release bench-engine bench-answers bench-followups bench-prompts bench-service bench-overload bench-ingest scaling bench-quality quality-gate bench-speed clean \
 	setup-run setup setup-llm setup-bench
 
 help: ## list the targets
@@ -87,6 +87,9 @@ bench-answers: setup-bench ## extractive answers and abstention on sets that no 
 
 bench-followups: setup-bench ## what follow-up questions find, beside the same questions in full
 	@$(PYTHON) bench/followups.py
+
+bench-prompts: setup-bench setup-llm ## a language model's answers, refusals and citations, by prompt (ARGS="--questions 12": fewer)
+	@$(PYTHON) bench/prompts.py $(ARGS)
 
 quality-gate: setup-bench ## fail when retrieval quality on a subset is below bench/quality_floor.json
 	@$(PYTHON) bench/quality.py --subset --gate bench/quality_floor.json --without-data skip

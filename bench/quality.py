@@ -235,20 +235,16 @@ def measure_chunking(
 
 
 @dataclass(frozen=True)
-class Asked:
+class Reply:
     """One question of CLAP NQ and the pipeline's answer.
 
     Attributes:
         question: The question.
         response: The composite's response.
-        support_without: Support when the question's document is kept out of the search.
-        answered_without: Whether it answered all the same.
     """
 
     question: Question
     response: dict[str, Any]
-    support_without: float
-    answered_without: bool
 
     @property
     def answered(self) -> bool:
@@ -309,6 +305,19 @@ class Asked:
             if reference.spans
         ]
         return max(shares, default=0.0)
+
+
+@dataclass(frozen=True)
+class Asked(Reply):
+    """The same, asked a second time without the document that answers.
+
+    Attributes:
+        support_without: Support when the question's document is kept out of the search.
+        answered_without: Whether it answered all the same.
+    """
+
+    support_without: float
+    answered_without: bool
 
 
 def measure_answers(pipeline: LocalPipeline, task: AnswerSet) -> list[Asked]:

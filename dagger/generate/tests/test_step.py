@@ -139,6 +139,36 @@ def test_an_answer_without_a_valid_citation_is_an_abstention(
     assert response.usage.llm_calls == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]", "[1][2].", "(see [1])", "See [2].", "Passage [1].", "Sources: [1], [2]", "- [1]\n- [2]",
+        "**Answer:** [1]", "The answer to the question is: [1].", "The passage is: [2]\n\nIt says: [1]",
+        "答案是：[1]", "According to passage [3].",
+    ],
+)  # fmt: skip
+def test_numbers_of_passages_alone_are_no_answer(make_request: Build, text: str) -> None:
+    """They name passages and say nothing; a stream shows none of it."""
+    shown, response = pieces_and_answer(make_request(), Parrot(text))
+
+    assert shown == ""
+    assert (response.answer, response.finish_reason) == (NONE, "no_context")
+    assert "no_citations" in response.warnings
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The answer is: [1] the board.", "Yes [1].", "42 [1]", "Who signs: the board. Source: [1]",
+     "是 [1]。", "[1] says that the board signs.", "According to [1], the board.", "See the board [1]."],
+)  # fmt: skip
+def test_a_short_answer_with_a_number_is_an_answer(make_request: Build, text: str) -> None:
+    """One word is enough; the stream shows what the response holds."""
+    shown, response = pieces_and_answer(make_request(), Parrot(text))
+
+    assert response.answerable
+    assert shown == response.answer
+
+
 def test_an_uncited_answer_may_be_wanted_with_a_warning(make_request: Build) -> None:
     """By the request or the setting; the request counts."""
     parrot = Parrot("The board signs. Always.")

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from rag_kit.passages import Citation, Context
 
 from .generator import Quote
-from .markers import Marker, find_markers
+from .markers import Marker, find_markers, strip_markers
 from .models import CitationCheck
-from .removal import Cut, removal
+from .removal import Cut, removal, says_something
 from .sentences import split_sentences
 from .table_rows import passage_sentences, table_rows
 from .terms import content_terms, words
@@ -82,6 +82,11 @@ def verify_json(text: str, contexts: Sequence[Context]) -> Verified:
     if verified.check.removed_markers:
         text = json.dumps(_with_texts(data, known), ensure_ascii=False)
     return verified._replace(text=text)
+
+
+def is_only_citations(text: str) -> bool:
+    """Whether nothing is said beside the numbers: "[1]", "The answer is: [2]", "See [1]."."""
+    return not says_something(strip_markers(text))
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -36,6 +36,9 @@ _BEFORE_ANOTHER = re.compile(rf"{_AND}(?=[\[【])", re.IGNORECASE)
 _AFTER_ANOTHER = re.compile(rf"(?<=[\]】]){_AND}\Z", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)]*(?=\s|\Z)|[。！？]|(?=\n)|\Z")
 _SENTENCE_BEGIN = re.compile(r"(?:.*(?:[.!?…][\"'”’)]*\s|[。！？\n]))?\s*", re.DOTALL)
+# what says nothing without its citation: "Passage", "The answer is:"
+_EMPTY = re.compile(rf"\W*(?:{_LABEL})?\W*|.*[:：]\W*", re.IGNORECASE | re.DOTALL)
+_PIECE_END = re.compile(r"[.!?。！？\n]+")
 _WINDOW = 1000  # characters before and behind a citation that may be of its sentence
 
 
@@ -45,6 +48,21 @@ class Cut(NamedTuple):
     start: int
     end: int
     text: str = ""
+
+
+def says_something(text: str) -> bool:
+    """Whether a text without its citations has a statement left, not only what introduced them."""
+    return not all(_introduces(piece.strip(" \t()（）*_,;")) for piece in _PIECE_END.split(text))
+
+
+def _introduces(piece: str) -> bool:
+    lead = _LEAD.match(f"{piece} ")
+    return bool(lead or _EMPTY.fullmatch(piece) or _LIST_NAME.match(piece))
+
+
+def start_of_last_sentence(text: str) -> int:
+    """Return where the sentence or line begins that is not ended yet; the end of `text` if there is none."""
+    return max((found.end() for found in _PIECE_END.finditer(text)), default=0)
 
 
 def removal(text: str, start: int, end: int) -> Cut:

@@ -16,13 +16,14 @@ from rag_kit.errors import StepError
 from rag_kit.request import clean
 
 from .answer_cache import AnswerCache, KeptAnswer, Recorded, is_repeatable, key_of
-from .citations import Verified, verify, verify_json
+from .citations import Verified, is_only_citations, verify, verify_json
 from .generator import Draft, Generator, Restart
 from .markers import find_markers
 from .models import CitationCheck, GenerateRequest, GenerateResponse, Usage
 from .output_filter import OutputFilter
 from .questions import asked_in, read_question
 from .refusal import is_refusal
+from .removal import start_of_last_sentence
 from .scoring import score_sentences, support_of
 
 __version__ = version("rag-generate")
@@ -216,7 +217,7 @@ def _answer_filtered(
 
 
 class _Outlet:
-    """Lets a model's text pass to the reader: filtered, and not before it cites where it must.
+    """Lets a model's text pass to the reader: filtered, and not before it states and cites where it must.
 
     Attributes:
         filter: The filter of the present text.
@@ -253,7 +254,12 @@ class _Outlet:
 
     def _cites(self) -> bool:
         found = find_markers(self._held, self._known)
-        return any(number in self._known for marker in found for number in marker.numbers)
+        valid = [marker.start for marker in found if self._known.intersection(marker.numbers)]
+        if not valid:
+            return False
+        begun = start_of_last_sentence(self._held)
+        # without a number, a sentence that has only begun may become "It says: [1]"
+        return not is_only_citations(self._held[: None if valid[-1] >= begun else begun])
 
 
 def _must_cite(request: GenerateRequest) -> bool:
@@ -349,10 +355,12 @@ def _respond(
             draft=draft, support=support,
         )  # fmt: skip
     uncited = not verified.citations
-    if uncited and generator.model and draft.finish_reason != "filtered" and _must_cite(request):
+    must_cite = generator.model and draft.finish_reason != "filtered" and _must_cite(request)
+    if must_cite and (uncited or is_only_citations(verified.text)):
         draft = replace(draft, warnings=(*draft.warnings, "no_citations"))
+        reason = "cites no passage" if uncited else "is nothing but numbers of passages"
         return _no_context(
-            request, generator, no_context_text, "The model's answer cites no passage.",
+            request, generator, no_context_text, f"The model's answer {reason}.",
             draft=draft, support=support,
         )  # fmt: skip
     warnings = [*request.warnings, *draft.warnings, *verified.warnings]
