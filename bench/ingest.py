@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 from http_service import ROOT, Server, bodies, generate_load, index, markdown, percentile, service
-from report import machine
+from report import machine, tell
 from rich.console import Console
 
 KEYS = {name: f"{name}-0123456789abcdef" for name in ("large", "small", "asking")}
@@ -148,6 +148,7 @@ def measure(
     ends = time.monotonic() + (seconds or float("inf"))
     while large.is_alive() and time.monotonic() < ends:
         times["during"] += ask(server, min(ALONE_S, max(1.0, ends - time.monotonic())), 2)
+        tell(" ".join(f"{name}: {len(each)}" for name, each in times.items()))
     stop.set()
     for thread in (large, small):
         thread.join()

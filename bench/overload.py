@@ -40,7 +40,7 @@ from http_service import (
     percentile,
     service,
 )
-from report import machine, write_section
+from report import machine, tell, write_section
 from rich.console import Console
 
 sys.path.append(str(ROOT / "dagger/generate/tests"))
@@ -231,6 +231,7 @@ def measure(runner: str, home: Path, seconds: float, seed: int) -> Found:
     with served(runner, home) as server:
         peak(server, min(1.0, seconds))  # warm
         most, clients = peak(server, seconds)
+        tell(f"{runner}: peak {most:.1f}/s with {clients} clients")
         normal, much = NORMAL * most, FLOOD * most
         sent = flood(server, seed, noisy=[(normal, seconds), (much, seconds), (normal, seconds)])
         names = ("0.8 × peak", "10 × peak", "0.8 × peak again")
@@ -246,6 +247,7 @@ def measure(runner: str, home: Path, seconds: float, seed: int) -> Found:
             # without probes, as the peak: twenty a second cost as much as an answer or two
             left = flood(server, seed + at, probed=False, noisy=[(much, half)])["noisy"]
             pairs.append((alone, Phase.of("pair", left, 0, half).goodput))
+            tell(f"{runner}: pair {at + 1} of {PAIRS}: {pairs[-1][1] / alone:.2f} of the peak")
         others = {"away": 0.0, "0.8 × peak": normal, "10 × peak": much}
         asked: dict[str, list[Record]] = {name: [] for name in others}
         probes: list[Record] = []
@@ -254,6 +256,7 @@ def measure(runner: str, home: Path, seconds: float, seed: int) -> Found:
             sent = flood(server, seed + at, **rates)
             asked[name] += [(due + at * seconds, *rest) for due, *rest in sent["quiet"]]
             probes += sent["health"] if other == much else []
+            tell(f"{runner}: round {at + 1} of {ROUNDS}, the other tenant: {name}")
         quiet = [Phase.of(name, records, 0, ROUNDS * seconds) for name, records in asked.items()]
         health = Phase.of("health", probes, 0, seconds)
         return Found(runner, most, phases, back, pairs, quiet, health.p99)

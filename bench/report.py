@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -18,6 +19,11 @@ def machine() -> str:
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}"
+
+
+def tell(text: str) -> None:
+    """Tell on standard error how far a long measurement is."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def write_section(name: str, text: str, path: Path = DOCUMENT) -> None:

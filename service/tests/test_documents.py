@@ -21,7 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from qdrant_double import QdrantDouble
 from reportlab.pdfgen.canvas import Canvas
-from service_kit import free_port, serving, settings
+from service_kit import QUESTION, free_port, serving, settings
 
 from rag_service.library.uploads import MAX_FILES, MAX_PART_BYTES, safe_name
 
@@ -608,6 +608,26 @@ def test_fault_repeated_ingestion_while_the_first_is_at_work(
         assert events(response)[-2][0] == "report"
     replayed = upload(client, collection, *many(300), headers=key)
     assert (replayed.status_code, len(replayed.json()["added"])) == (200, 300)
+
+
+def test_a_damaged_collection_costs_no_other(home: Path) -> None:
+    """It is listed with what is wrong; vector stores and MCP resources are those of the others."""
+    kept = home / "store" / "collections" / "hr" / "manifest.json"
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "manifest": {}}))
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "resources/list", "params": {}}
+    accept = {"accept": "application/json, text/event-stream"}
+    with serving(home=home) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        listed = client.get("/v1/collections").json()["collections"]
+        stores = client.get("/v1/vector_stores").json()["data"]
+        resources = client.post("/mcp", json=ask, headers=accept).json()["result"]["resources"]
+        answer = client.post("/rag_modules", json={"query": QUESTION})
+
+    problems = {one["name"]: one["problem"] for one in listed}
+    assert "the manifest of collection 'hr' is not valid" in problems.pop("hr")
+    assert problems and set(problems.values()) == {None}
+    assert [one["id"] for one in stores] == sorted(problems)
+    assert resources and not any("/hr/" in one["uri"] for one in resources)
+    assert answer.json()["answerable"]
 
 
 # -- who may --------------------------------------------------------------------------------

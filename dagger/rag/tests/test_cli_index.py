@@ -197,3 +197,27 @@ def test_json_of_an_empty_home_is_empty(home: Path) -> None:
     ran = run("collections", "list", "--json", home=home)
 
     assert (ran.code, json.loads(ran.out)) == (0, {"collections": []})
+
+
+def test_a_damaged_collection_costs_no_other(papers: Path, home: Path) -> None:
+    """The lists name it with what is wrong; `rag doctor` fails for it and checks the others."""
+    for name in ("broken", "whole"):
+        assert run("index", str(papers), "-c", name, home=home).code == 0
+    kept = home / "collections" / "broken" / "manifest.json"
+    manifest = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**manifest, "manifest": {"format": "later"}}))
+
+    table = run("collections", "list", home=home)
+    listed = run("collections", "list", "--json", home=home)
+    sources = run("sources", "list", "--json", home=home)
+    doctor = run("doctor", home=home)
+
+    broken, whole = listed.json["collections"]
+    assert (table.code, listed.code) == (0, 0)
+    assert "the manifest of collection 'broken' is not valid" in table.out
+    assert "the manifest of collection 'broken' is not valid" in broken["problem"]
+    assert (whole["name"], whole["documents"], whole["problem"]) == ("whole", 2, None)
+    assert (sources.code, sources.json["sources"]) == (0, [])
+    assert "collection broken: the manifest" in sources.err
+    assert "whole: 2 documents" in doctor.out
+    assert doctor.code == 1

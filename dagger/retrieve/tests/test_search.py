@@ -124,7 +124,10 @@ def test_threat_corpus_poisoning_leaves_half_of_the_places() -> None:
 
 @pytest.mark.parametrize(
     ("other", "places"),
-    [("The keeper of the lighthouse trims it every evening: the lamp.", 3), ("The lamp is dark.", 5)],
+    [
+        ("The keeper of the lighthouse trims it every evening: the lamp.", 3),
+        ("The lamp is dark.", 5),
+    ],
 )
 def test_by_words_alone_only_close_passages_take_places(
     tmp_path: Path, other: str, places: int

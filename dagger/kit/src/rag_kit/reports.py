@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from pydantic import BaseModel, Field, JsonValue
+
+from .errors import StepError
 
 
 class Failure(BaseModel):
@@ -13,6 +16,11 @@ class Failure(BaseModel):
     document_id: str
     code: str
     message: str
+
+    @classmethod
+    def of(cls, document_id: str, error: StepError) -> Self:
+        """Return why a document failed."""
+        return cls(document_id=document_id, code=error.code, message=error.message)
 
 
 class FileWarning(BaseModel):
@@ -134,6 +142,16 @@ class CollectionInfo(BaseModel):
     chunks: int
     embedding_model: str
     corpus_digest: str
+    problem: str | None = Field(
+        None, description="Why it cannot be read; nothing else is known of it then."
+    )
+
+    @classmethod
+    def damaged(cls, name: str, problem: str) -> Self:
+        """Return a collection that cannot be read."""
+        return cls(
+            name=name, documents=0, chunks=0, embedding_model="", corpus_digest="", problem=problem
+        )
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ class PartRead(Generic[Learned]):
 
     def fail(self, document_id: str, error: StepError) -> None:
         """Keep a file that could not be read for the report."""
-        failure = Failure(document_id=document_id, code=error.code, message=error.message)
-        self.failed.append(failure)
+        self.failed.append(Failure.of(document_id, error))
 
 
 def read_part(part: Part[Learned]) -> Iterator[Batch | PartRead[Learned]]:

@@ -416,15 +416,18 @@ class Retriever:
     # -- collections ----------------------------------------------------------------------
 
     def collections(self) -> list[CollectionInfo]:
-        """List the collections, by name, without opening them."""
+        """List the collections, by name, without opening them; a damaged one costs no other."""
         infos = []
         for name in sorted(self._stores.names()):
             try:
                 manifest = self._manifest(name)
             except StepError as error:
-                if error.code != "collection_not_found":
+                if error.code == "collection_not_found":
+                    continue  # another process has deleted it since
+                if error.code != "store_corrupt":
                     raise
-                continue  # another process has deleted it since
+                infos.append(CollectionInfo.damaged(name, error.message))
+                continue
             infos.append(
                 CollectionInfo(
                     name=name,

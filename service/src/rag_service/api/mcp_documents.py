@@ -155,7 +155,7 @@ async def resources(service: Service, http: Request) -> list[tuple[str, Document
     context = context_of(http.scope)
     listed = []
     for collection in await in_time(context, service.library.collections()):
-        if context.principal.may_use(collection.name):
+        if collection.problem is None and context.principal.may_use(collection.name):
             infos = await in_time(context, service.library.documents(collection.name))
             listed += [
                 (uri_of(collection.name, info.document_id), info)

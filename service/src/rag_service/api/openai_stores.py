@@ -297,7 +297,8 @@ async def list_stores(access: StoreAccessDep, paging: PagingDep) -> Page[StoreOb
     """List the collections this key may use as vector stores."""
     known = await asyncio.to_thread(access.files.stores)
     collections = await in_time(access.caller, access.library.collections())
-    names = {*known, *(one.name for one in collections)}
+    damaged = {one.name for one in collections if one.problem is not None}
+    names = {*known, *(one.name for one in collections)} - damaged
     usable = sorted(
         filter(access.caller.principal.may_use, names),
         key=lambda name: (known[name].created if name in known else 0, name),

@@ -482,9 +482,7 @@ class _Reading:
                 names.add(item.name)
                 loaded = item.load()
             except StepError as error:
-                self.failed.append(
-                    Failure(document_id=item.name, code=error.code, message=error.message)
-                )
+                self.failed.append(Failure.of(item.name, error))
                 continue
             self.loaded += len(loaded)
             yield from loaded

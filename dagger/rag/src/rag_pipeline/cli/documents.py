@@ -103,8 +103,10 @@ def list_collections(as_json: AsJson = False) -> None:
     from ..steps.local import open_retriever
 
     with failures(as_json), loaded(open_retriever()) as retriever:
+        found = retriever.collections()
         columns = ["name", "documents", "chunks", "embedding_model"]
-        _write_list("collections", retriever.collections(), columns, as_json)
+        columns += ["problem"] if any(one.problem for one in found) else []
+        _write_list("collections", found, columns, as_json)
 
 
 @collections.command("delete")

@@ -113,8 +113,12 @@ def list_sources(as_json: AsJson = False) -> None:
     from ..steps.local import open_retriever
 
     with failures(as_json), loaded(open_retriever()) as retriever:
-        names = [info.name for info in retriever.collections()]
-        found = [one.model_dump() for name in names for one in retriever.sources(name)]
+        found = []
+        for info in retriever.collections():
+            if info.problem is None:
+                found += [one.model_dump() for one in retriever.sources(info.name)]
+            else:
+                screen.err().print(f"collection {info.name}: {info.problem}", markup=False)
         if as_json:
             screen.write_json(json.dumps({"sources": found}, ensure_ascii=False))
         elif found:

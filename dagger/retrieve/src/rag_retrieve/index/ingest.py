@@ -234,9 +234,7 @@ class Ingest:
 
     def fail(self, document_id: str, error: StepError) -> None:
         """Report a document or file that could not be read."""
-        self.report.failed.append(
-            Failure(document_id=document_id, code=error.code, message=error.message)
-        )
+        self.report.failed.append(Failure.of(document_id, error))
 
     def _commit(self, batch: Sequence[LoadedDocument]) -> None:
         self._last = batch[-1].document_id
