@@ -187,6 +187,26 @@ def test_the_configured_minimum_decides_without_one_in_the_request(
         assert response.decision.answerable is answerable
 
 
+@pytest.mark.parametrize(
+    ("query", "options", "answerable"),
+    [
+        ("Which switch was added in 3.1?", {}, True),
+        ("Which switches were added in 3.1?", {}, True),
+        ("Which switch was added in 3.2?", {}, False),
+        ("Who added the switch in 3.1, and why?", {}, True),
+        ("Which switch was added in 3.1?", {"min_relevance": 0.15}, False),
+    ],
+)
+def test_a_passage_with_every_word_of_the_question_is_enough(
+    build, make_result, query, options, answerable
+):
+    """Names and versions have low cosines; a minimum of the request's own is kept."""
+    found = make_result(1, "Added the `--quiet` switch.", scores={"dense": 0.1, "sparse": 9.0})
+    response = build(query=query, results=[{**found, "headings": ["3.1"]}], augment=options)
+    assert response.decision.answerable is answerable
+    assert bool(response.prompt) is answerable
+
+
 def test_without_dense_scores_relevance_decides_nothing(build, make_result):
     """BM25 scores have no fixed scale."""
     response = build(

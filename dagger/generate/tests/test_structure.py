@@ -35,6 +35,18 @@ def ask(
     )
 
 
+@pytest.mark.parametrize("query", ["What changed in 3.2?", "What has changed in 3.2?"])
+def test_what_changed_is_a_list_with_all_of_its_items(query: str) -> None:
+    """One of which says what is no longer."""
+    text = (
+        "### 3.2\n- The default port changed to 9090.\n- Python 3.9 is no longer supported.\n\n"
+        "### 3.1\n- Added a flag.\n- The default port is 8080."
+    )
+    assert ask(query, text).answer == (
+        "- The default port changed to 9090 [1].\n- Python 3.9 is no longer supported [1]."
+    )
+
+
 @pytest.mark.parametrize(
     ("query", "text", "expected"),
     [

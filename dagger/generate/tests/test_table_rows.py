@@ -73,6 +73,34 @@ def test_the_row_that_the_question_names_answers_with_its_columns(
     assert context.text[quote.start : quote.end] in context.text.replace("\n\n", "\n")
 
 
+PLANS = (
+    "| Plan | City | Price |\n|---|---|---|\n"
+    "| Free | Oslo | 0 |\n| Team | Rome | 49 |\n| Max | Oslo | 99 |"
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "plans"),
+    [
+        ("List the plans.", ["Free", "Team", "Max"]),
+        ("What does each plan cost, by price?", ["Free", "Team", "Max"]),
+        ("Give the prices of all plans.", ["Free", "Team", "Max"]),
+        ("Which plans are for the city Oslo?", ["Free", "Max"]),
+        ("What is the price of the plan Team?", ["Team"]),
+        ("Which plan has the highest price?", ["Max"]),
+    ],
+)
+def test_a_list_that_a_table_holds_is_given_whole(query: str, plans: list[str]) -> None:
+    """All rows, those that the question names, or the one it asks for."""
+    context = passage(PLANS, PLANS, ["Plan", "City", "Price"], " | ")
+
+    lines = answer(query, context).text.splitlines()
+
+    assert [line.removeprefix("- ").split(",")[0] for line in lines] == [
+        f"Plan: {plan}" for plan in plans
+    ]
+
+
 def test_the_tables_of_a_passage_are_read_once_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """What scores the rows hands them on to what writes the answer."""
     read: list[Context] = []

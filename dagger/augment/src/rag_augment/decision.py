@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rag_kit.languages import ENGLISH
 from rag_kit.passages import Context
+from rag_kit.words import content_words, stem, words
 
 from .models import Decision
 
@@ -13,18 +15,23 @@ MIN_RELEVANCE = 0.15
 """Dense cosine below which no passage is worth an answer; lenient, the generator decides further.
 
 With the packaged MiniLM, of 150 answerable CLAP NQ questions the lowest gold passage has 0.31; the
-best passage of a foreign corpus (the FastAPI documentation) has 0.13 in the median, 0.30 at most.
+best passage of a foreign corpus (the FastAPI documentation) has 0.13 in the median, 0.30 at most. Names,
+versions and options have low cosines with questions about them, so words count, too.
 """
 
 
-def decide(contexts: Sequence[Context], *, found: int, min_relevance: float) -> Decision:
+def decide(
+    query: str, contexts: Sequence[Context], *, found: int, min_relevance: float | None = None
+) -> Decision:
     """Return whether to try an answer, and why, with the numbers.
 
     Args:
+        query: The question.
         contexts: The passages in the prompt.
         found: How many passages were sent.
-        min_relevance: Dense cosine at least one passage must reach, -1 to 1. Where no passage has
-            one (sparse retrieval), it decides nothing: BM25 has no scale of its own.
+        min_relevance: Dense cosine at least one passage must reach, -1 to 1; None: `MIN_RELEVANCE`,
+            or a passage with every word of the question but stop words. Where no passage has a
+            cosine (sparse retrieval), it decides nothing: BM25 has no scale of its own.
     """
     if not found:
         return Decision(answerable=False, reason="No passage was found.")
@@ -34,7 +41,20 @@ def decide(contexts: Sequence[Context], *, found: int, min_relevance: float) -> 
     cosines = [context.scores[DENSE] for context in contexts if DENSE in context.scores]
     if not cosines:
         return Decision(answerable=True, reason=f"{packed}.")
-    best = f"the best has dense cosine {max(cosines):.3f}, min_relevance {min_relevance:g}"
-    if max(cosines) < min_relevance:
-        return Decision(answerable=False, reason=f"No passage is relevant enough: {best}.")
-    return Decision(answerable=True, reason=f"{packed}; {best}.")
+    least = MIN_RELEVANCE if min_relevance is None else min_relevance
+    best = f"the best has dense cosine {max(cosines):.3f}, min_relevance {least:g}"
+    if max(cosines) >= least:
+        return Decision(answerable=True, reason=f"{packed}; {best}.")
+    if min_relevance is None and any(_holds_words(query, context) for context in contexts):
+        return Decision(
+            answerable=True, reason=f"{packed}; {best}, but one holds every word of the question."
+        )
+    return Decision(answerable=False, reason=f"No passage is relevant enough: {best}.")
+
+
+def _holds_words(query: str, context: Context) -> bool:
+    """Whether a passage, with its title and headings, holds every word of the question but stop words."""
+    language = context.language or ENGLISH
+    text = " ".join([context.title, *context.headings, context.text])
+    asked = {stem(word, language) for word in content_words(query, language)}
+    return bool(asked) and asked <= {stem(word, language) for word in words(text, language)}

@@ -21,12 +21,12 @@ class AugmentSettings(StepSettings):
     template: Path | None = Field(
         None, description="A Jinja2 file with the blocks system and user; none: the packaged one."
     )
-    min_relevance: float = Field(
-        MIN_RELEVANCE,
+    min_relevance: float | None = Field(
+        None,
         ge=-1,
         le=1,
         description="Without augment.min_relevance: decide no_context when no passage reaches this "
-        "dense cosine; -1: never.",
+        f"dense cosine; -1: never; none: {MIN_RELEVANCE}, or one holds every word of the question.",
     )
     no_context_text: str = Field(
         NO_CONTEXT_TEXT,

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from rag_kit.passages import Context, Result
 
-from .decision import MIN_RELEVANCE, decide
+from .decision import decide
 from .duplicates import Passage
 from .history import fold_history
 from .models import AugmentOptions, AugmentRequest, AugmentResponse, AugmentUsage, LeftOut
@@ -32,7 +32,7 @@ def augment(
     *,
     tokenizer: Tokenizer,
     template: Template,
-    min_relevance: float = MIN_RELEVANCE,
+    min_relevance: float | None = None,
     no_context_text: str = NO_CONTEXT_TEXT,
 ) -> AugmentResponse:
     """Build a prompt over numbered passages, and report which passages were left out and why.
@@ -44,7 +44,8 @@ def augment(
         request: Passages, best first, the question and the conversation before it.
         tokenizer: Counts tokens for the budgets and the usage.
         template: Wording of the prompt.
-        min_relevance: Dense cosine at least one passage must reach, unless the request sets it.
+        min_relevance: Dense cosine at least one passage must reach, unless the request sets it; None:
+            as `decide` has it.
         no_context_text: The answer a model is instructed to give when the passages hold none.
 
     Raises:
@@ -55,6 +56,7 @@ def augment(
     order = _order(packing, request.results, options)
     contexts = [_context(request.results[index], n) for n, index in enumerate(order, start=1)]
     decision = decide(
+        request.query,
         contexts,
         found=len(request.results),
         min_relevance=min_relevance if options.min_relevance is None else options.min_relevance,

@@ -16,15 +16,16 @@ from .markers import strip_markers
 from .models import GenerateRequest
 from .newer import newer_first, of_asked_year
 from .output_filter import without_images
-from .questions import question_parts, read_question
+from .questions import Question, question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
 from .sentences import Kind, Sentence, row_cells
-from .table_rows import named_less, written
+from .table_rows import TableRow, column_words, named_less, written
 from .terms import misspelt, question_words, stem, words
 
 SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
 SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
 ANSWER_MARK = re.compile(r"^\W*(?:A|Answer|Ans)\s*[:.]\s+")  # `A:` in a list of questions
+MOST_ROWS = 30  # of a table, where all are asked for
 SAME_WORDS = 0.8  # Jaccard overlap of words; such a sentence repeats one already chosen
 
 
@@ -58,9 +59,12 @@ class Extractive:
         if request.standalone_query:
             chosen = _of_the_follow_up(request.query, chosen, request.contexts)
         pieces: list[str] = []
+        listed = sum(map(_is_row, chosen)) > 1
         for candidate in chosen:
             piece = _write(candidate, request.contexts[candidate.context])
-            gap = "\n" if candidate.part.items or "\n" in "".join(pieces[-1:]) else " "
+            piece = f"- {piece}" if listed and _is_row(candidate) else piece
+            apart = candidate.part.items or (listed and _is_row(candidate))
+            gap = "\n" if apart or "\n" in "".join(pieces[-1:]) else " "
             pieces.append(f"{gap}{piece}" if pieces else piece)
             yield pieces[-1]
         quotes = tuple(Quote(request.contexts[c.context].marker, _start(c), c.end) for c in chosen)
@@ -104,7 +108,9 @@ def _chosen(answers: Sequence[_Answer], contexts: Sequence[Context], most: int) 
     for one in answers:
         limit = most if len(answers) == 1 else 1
         found = _choose(one.candidates, contexts, limit)
-        if found and not found[0].part.items:
+        if rows := _all_rows(one, found, contexts):
+            found = rows
+        elif found and not found[0].part.items:
             found = newer_first(one.query, found, one.candidates, contexts, limit)
         for candidate in found:
             chosen.setdefault((candidate.context, candidate.start, candidate.end), candidate)
@@ -143,6 +149,41 @@ def _choose(
             break
     order = list(dict.fromkeys(candidate.context for candidate in chosen))
     return sorted(chosen, key=lambda c: (order.index(c.context), c.start))
+
+
+def _all_rows(
+    answer: _Answer, chosen: Sequence[Candidate], contexts: Sequence[Context]
+) -> list[Candidate]:
+    """Return the rows of the best one's table, where all are asked for; none where one is enough.
+
+    A long table is in several passages. Where the question names rows by a cell, all of those; else
+    it has to name a column.
+    """
+    best = max(chosen, key=lambda one: one.score, default=None)
+    if best is None or not _is_row(best) or not answer.question.wants_rows:
+        return []
+    row, extreme = best.table, best.features.extreme > 0
+    if row is None or extreme or (best.features.table and not _names_column(answer.question, row)):
+        return []
+    columns = [name for name, _ in row.cells]
+    document = contexts[best.context].document_id
+    found = [
+        one
+        for one in answer.candidates
+        if _is_row(one) and one.table and [name for name, _ in one.table.cells] == columns
+        and contexts[one.context].document_id == document
+        and one.features.table == best.features.table
+    ]  # fmt: skip
+    found.sort(key=lambda one: contexts[one.context].span[0] + one.start)
+    return found[:MOST_ROWS] if len(found) > 1 else []
+
+
+def _is_row(candidate: Candidate) -> bool:
+    return candidate.part.sentence.kind == "table"
+
+
+def _names_column(question: Question, row: TableRow) -> bool:
+    return any(stem(word, question.language) in question.terms for word in column_words(row))
 
 
 def _meet(one: Candidate, other: Candidate) -> bool:

@@ -29,9 +29,12 @@ _CLOSED = re.compile(
 _LIST = re.compile(
     r"^\W*(?:list|name|enumerate|give|show|tell)\b|\b(?:all|every) (?:the |of the )?\w+s\b"
     r"|\b(?:what|which)(?: \w+){0,3} are\b"
-    r"|\b(?:what|which) (?:\w+ ){0,2}(?!(?:does|is|was|has|its|this|us|always)\b)\w+s\b",
+    r"|\b(?:what|which) (?:\w+ ){0,2}(?!(?:does|is|was|has|its|this|us|always)\b)\w+s\b"
+    r"|\bwhat(?:['’]s| is| was| has| has been| gets?)? (?:new|changed|changes|added|removed|fixed|deprecated"
+    r"|included|excluded|covered|required|needed|supported|missing|planned|left out)\b",
     re.IGNORECASE,
 )
+_EACH = re.compile(r"\b(?:each|every|all|any)\b", re.IGNORECASE)
 _STEPS = re.compile(
     r"^\W*how (?:do|can|should|could|would|must|may|to|does one|is|are)\b|\bhow to\b"
     r"|\b(?:steps|procedure|instructions)\b",
@@ -104,6 +107,7 @@ class Question(NamedTuple):
     negated: bool = False  # it asks for what is not
     open: bool = False  # it asks who, what, which, where, when or how, not yes or no
     wants_items: bool = False  # it asks for a list or for steps
+    wants_rows: bool = False  # it asks for all that a table has of something
     wants_source: bool = False  # it asks for a reference or an address
     counted: re.Pattern[str] | None = None  # what stands beside the number that answers
 
@@ -138,6 +142,7 @@ def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question
         is_negated(query) and not _REASON.match(query),
         not _CLOSED.match(query) and not (_REASON.match(query) and is_negated(query)),
         bool(_LIST.search(query) or _STEPS.search(query)),
+        bool(_LIST.search(query) or _EACH.search(query)),
         bool(_SOURCE.search(query)),
         _counted(query),
     )

@@ -229,11 +229,17 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
             number, part, own, len(tokens), terms, handed, head,
             _similarity(context, part) if question.by_cosine else 0.0,
             _lacking(question, whole),
-            is_negated(" ".join([own, *part.near])),
+            _is_negated(question, part, own),
             not part.is_title and any(map(asks_the_same, part.near)),
             row is not None and part.sentence.kind == "table" and bool(named(question.text, row)),
             row,
         )  # fmt: skip
+
+
+def _is_negated(question: Question, part: Part, text: str) -> bool:
+    """Whether a part says what is not; one item of a list speaks for all only where that is asked for."""
+    own = text if question.negated or not part.items else ""
+    return is_negated(" ".join([own, *part.near]))
 
 
 def _said(part: Part, text: str) -> str:
