@@ -194,3 +194,27 @@ def test_metadata_says_that_a_document_is_not_valid(metadata: dict[str, str], is
     )  # fmt: skip
 
     assert is_superseded(context) is is_old
+
+
+STEEL = (
+    "In 2023 the plant produced 14,200 tonnes of steel. In 2024 it produced 15,900 tonnes of steel."
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "expected"),
+    [
+        ("How much steel was produced in 2024?", STEEL, "15,900"),
+        ("How much steel was produced in 2022?", STEEL, ""),
+        ("Who was the director in 2022?", f"{STEEL} Ann Lee was the director in 2022.", "Ann Lee"),
+        ("Who was the director in 2021?", "Ann Lee was the director in 2022.", ""),
+        ("Who was the director in 2021?", "Ann Lee was the director from 2019 to 2023.", "Ann Lee"),
+        ("Who was the director in 2021?", "Ann Lee has been the director since 2019.", "Ann Lee"),
+        ("Who was the director in 2021?", "The director was Ann Lee (2019–2023).", "Ann Lee"),
+        ("Who was the director in 2021?", "The director is Ann Lee.", "Ann Lee"),
+    ],
+)
+def test_a_figure_of_another_year_is_no_answer(query: str, text: str, expected: str) -> None:
+    """A time that may hold the year asked for, or none, is one."""
+    found = answer(query, ("report", None, text))
+    assert (expected in found) if expected else found == ""

@@ -137,3 +137,26 @@ def test_a_passage_with_a_table_keeps_its_other_sentences() -> None:
         ("Double | winter | 97", "table"),
         ("All with bath.", "prose"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "least", "most"),
+    [
+        (("20,50", "118,00", "12,00"), 2, 1),
+        (("1,250.00", "980.00", "1.5"), 2, 0),
+        (("1.250,00 €", "980,00 €", "1,50 €"), 2, 0),
+        (("9", "10", "100"), 0, 2),
+        (("1 200", "1 199", "20"), 2, 0),
+        (("0.125", "0.5", "0.25"), 0, 1),
+    ],
+)
+def test_numbers_are_compared_as_people_write_them(
+    cells: tuple[str, ...], least: int, most: int
+) -> None:
+    """Decimal commas, grouped thousands and currencies."""
+    rows = [f"R{at};{cell}" for at, cell in enumerate(cells)]
+    text = "\n".join(["Room;Rate", *rows])
+    context = passage(text, text, ["Room", "Rate"], ";")
+
+    assert answer("Which is the cheapest room?", context).text.startswith(f"Room: R{least},")
+    assert answer("Which room has the highest rate?", context).text.startswith(f"Room: R{most},")

@@ -14,7 +14,7 @@ from .generator import Draft, Quote
 from .json_values import json_written
 from .markers import strip_markers
 from .models import GenerateRequest
-from .newer import newer_first, of_asked_year
+from .newer import newer_first, not_of_another_year, of_asked_year
 from .output_filter import without_images
 from .questions import Question, question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
@@ -82,6 +82,7 @@ class _Answer:
         scored, evidence = score_sentences(self.question, contexts)
         others = _not_asked_for(query, scored)
         found = of_asked_year(query, answering(self.question, scored), contexts)
+        found = not_of_another_year(query, found, contexts)
         self.candidates = [one for one in found if (one.context, one.start) not in others]
         self.support = support_of(evidence) if self.candidates else 0.0
 

@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 from rag_kit.text import comparable
 
-from .questions import extreme
+from .questions import EXTREME, extreme
 from .terms import stem, words
 
 VALUE = re.compile(
-    r"\W{0,4}(?:[A-Za-z]{1,3}\s?)?(-?[0-9]+(?:\.[0-9]+)?)\s?(?:[%\w€$£/°²³]{0,12})\W*$"
+    r"\W{0,4}(?:[A-Za-z]{1,3}\s?)?(-?[0-9]+(?:[.,' ][0-9]+)*)\s?(?:[%\w€$£/°²³]{0,12})\W*$"
 )
+GROUPED = re.compile(r"-?[0-9]{1,3}(?:(?P<mark>[.,' ])[0-9]{3})(?:(?P=mark)[0-9]{3})*(?![0-9])")
 DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\b")
 # what a superlative measures, when it does not name it: stems of column names
 MEASURED = (
     (
         re.compile(r"\b(?:cheap|expensive|costly|dear|pric)\w*", re.I),
-        "price cost fee eur usd amount",
+        "price cost fee rate fare charge tariff rent eur usd gbp chf amount",
     ),
     (re.compile(r"\b(?:heav|light)(?:iest|est)\b", re.I), "weight mass kg"),
     (re.compile(r"\b(?:tall|high|low)est\b", re.I), "height elevation altitude"),
@@ -33,6 +34,7 @@ MEASURED = (
     (re.compile(r"\b(?:larg|bigg|small)(?:est)\b", re.I), "size area population volume"),
 )
 
+BY = re.compile(r"\bby (?:the |its |their )?", re.IGNORECASE)
 AGES = re.compile(r"\b(?:oldest|youngest)\b", re.I)
 SPEEDS = re.compile(r"\b(?:fastest|slowest)\b", re.I)
 TIMES = frozenset({"time", "durat", "second", "minut", "ms", "s"})
@@ -52,27 +54,40 @@ def measure(row: int, name: str, cell: str) -> Measure | None:
     number = VALUE.match(comparable(cell.strip()))
     if not day and not number:
         return None
-    value = float("".join(day.groups())) if day else float(number[1]) if number else 0.0
+    value = float("".join(day.groups())) if day else _number(number[1]) if number else 0.0
     spaced = re.sub(r"_+|(?<=[a-z])(?=[A-Z])", " ", name)
     return Measure(row, tuple(stem(word) for word in words(spaced)), value)
+
+
+def _number(text: str) -> float:
+    """Return a number as people write it: `1,234.5`, `1.234,5`, `20,50`, `1 234`.
+
+    A mark before exactly three digits groups them, unless it is a lone full stop.
+    """
+    grouped = GROUPED.match(text)
+    if grouped and not (grouped["mark"] == "." and grouped.end() == len(text)):
+        whole = re.sub(r"[^0-9-]", "", grouped[0])
+        rest = re.sub(r"[^0-9]", "", text[grouped.end() :])
+        return float(f"{whole}.{rest or 0}")
+    head, _, rest = text.replace(",", ".").partition(".")
+    return float(f"{head.replace(' ', '')}.{re.sub('[^0-9]', '', rest) or 0}")
 
 
 def extreme_rows(query: str, measures: Iterable[Measure]) -> tuple[set[int], set[int]]:
     """Return the rows with the highest or lowest value asked for, and all rows compared.
 
-    The measure is the one whose name shares a word with the question, else the one that the
-    superlative measures by itself, such as the price for the cheapest, else the only one.
+    The measure is the one named after `by`, else what the superlative measures by itself, such as the
+    price for the cheapest, else the one named after it, as in `the highest rate`, else one whose name
+    shares a word with the question, else the only one.
     """
     sign = extreme(query)
     found = list(measures) if sign else []
     asked = {stem(word) for word in words(query)}
     usual = {stem(w) for pattern, names in MEASURED if pattern.search(query) for w in names.split()}
     names = dict.fromkeys(one.name for one in found)
-    chosen = (
-        [name for name in names if asked.intersection(name)]
-        or [name for name in names if usual.intersection(name)]
-        or (list(names) if len(names) == 1 else [])
-    )
+    orders = (_after(BY, query), usual, _after(EXTREME, query), asked)
+    by_order = ([name for name in names if order.intersection(name)] for order in orders)
+    chosen = next(filter(None, by_order), list(names) if len(names) == 1 else [])
     if not chosen:
         return set(), set()
     best = max(chosen, key=lambda name: len(asked.intersection(name)))
@@ -82,6 +97,12 @@ def extreme_rows(query: str, measures: Iterable[Measure]) -> tuple[set[int], set
     sign = -sign if _is_turned(query, best) else sign
     top = max(one.value * sign for one in compared)
     return {one.row for one in compared if one.value * sign == top}, {one.row for one in compared}
+
+
+def _after(pattern: re.Pattern[str], query: str) -> set[str]:
+    """Return the stems of the two words after what matches."""
+    match = pattern.search(query)
+    return {stem(word) for word in words(query[match.end() :])[:2]} if match else set()
 
 
 def _is_turned(query: str, name: tuple[str, ...]) -> bool:

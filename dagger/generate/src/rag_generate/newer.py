@@ -11,6 +11,13 @@ from .scoring import Candidate
 from .terms import content_terms
 
 YEAR = re.compile(r"(?<![\d.,-])(?:19|20)\d\d(?![\d,])")
+# a year that begins or ends a time: other years are in it
+PERIOD = re.compile(
+    r"\b(?:from|since|until|till|between|after|before|by|to|through|as of|effective|starting|beginning"
+    r"|prior to|seit|ab|bis|vor|nach)\b(?: \w+){0,3} (?:19|20)\d\d\b"
+    r"|\b(?:19|20)\d\d ?(?:[-–—/]|and later|or later|onwards?)",
+    re.IGNORECASE,
+)
 QUOTED_LINE = re.compile(r"^[ \t]*>", re.MULTILINE)
 CALLOUTS = (".md", ".markdown", ".mdx", ".rst", ".adoc")  # there `>` marks a note or a quotation
 # What mail programs write above the mail that is answered, or passed on: everything below it is that mail.
@@ -63,6 +70,31 @@ def of_asked_year(
         or years[one.context] in asked
         or asked & set(YEAR.findall(_text(one, contexts)))
     ]
+
+
+def not_of_another_year(
+    query: str, candidates: Sequence[Candidate], contexts: Sequence[Context]
+) -> list[Candidate]:
+    """Return the candidates that are not about another year than the one asked for.
+
+    None where the best one is: those with the year asked for, which count more, are about other things.
+    """
+    asked = set(YEAR.findall(query))
+    if not asked or not candidates:
+        return list(candidates)
+    kept = [
+        one
+        for one in candidates
+        if not one.features.lacks_anchor or not _is_of_another_year(_text(one, contexts), asked)
+    ]
+    best = max(candidates, key=lambda one: one.score)
+    return kept if best in kept else []
+
+
+def _is_of_another_year(text: str, asked: set[str]) -> bool:
+    """Whether a text names one year, not one asked for, and no time that may hold it."""
+    years = set(YEAR.findall(text))
+    return len(years) == 1 and not years & asked and not PERIOD.search(text)
 
 
 def newer_first(

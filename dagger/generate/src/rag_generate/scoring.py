@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rag_kit.languages import COMPOUNDING, ENGLISH
@@ -21,7 +21,7 @@ from rag_kit.words import compound_parts
 from .extremes import Measure, extreme_rows, measure
 from .json_values import json_key_value
 from .questions import EXTREME, Question, is_negated
-from .structure import FIELD, REFERENCE, REFERENCES, Part, passage_parts
+from .structure import FIELD, MARKUP, REFERENCE, REFERENCES, Part, passage_parts
 from .table_rows import WORD_BREAKS, TableRow, column_words, named, table_rows
 from .terms import is_function_word, stem, words
 
@@ -34,6 +34,7 @@ QUESTION_MARK = re.compile(r"^\W*(?:(?:Q|Question|F|Frage)? ?[0-9]*[:.)]\s+)+", 
 LONG_WORDS = 60  # words; a longer list is not likelier for it
 QUOTED = re.compile(r"\"[^\"\n]{12,}\"|'[^'\n]{12,}'")  # a text in a command
 LONG_PART = 6  # letters; so long a part that two compound words share is a word of its own
+ALIKE = (0.3, 0.7)  # cosines of two questions that ask something else, and the same
 SHORT_WORDS = 5  # words; a sentence below is a fragment more often than an answer
 
 
@@ -59,7 +60,9 @@ class Features(NamedTuple):
     reference: float  # 1 for a reference to a source, unless one is asked for
     listing: float  # 1 for a list where one is asked for
     plain_list: float  # 1 for a list where none is asked for
-    asked_above: float  # 1 right below a question that asks the same
+    asked_above: (
+        float  # 1 right below a question that asks the same; less, the less near its cosine
+    )
     extreme: float  # 1 for the row with the highest or lowest value asked for, -1 for the others
 
 
@@ -155,7 +158,7 @@ class _Row(NamedTuple):
     similarity: float  # cosine with the question
     lacking: float  # share of the numbers asked for that neither it nor its titles hold
     negated: bool
-    asked_above: bool = False  # a question right above asks the same
+    asked_above: float = 0.0  # how surely a question right above asks the same
     is_named: bool = False  # a row of a table, one of whose cells stands in the question
     table: TableRow | None = None
 
@@ -208,6 +211,7 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
         return asks and echoes(text) and len(shared(text)) == question.size
 
     headed: frozenset[int] = frozenset()
+    alike = 0.0  # how near the last question in the passage is to the one asked
     for part in passage_parts(context, table, echoes):
         own = context.text[part.sentence.start : part.sentence.end]
         tokens = words(_said(part, own), language)
@@ -217,6 +221,9 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
         row = by_sentence.get(part.sentence)
         columns = _shared(question, column_words(row), language) if row else headed
         names = " ".join(part.titles)
+        similarity = _similarity(context, part) if question.by_cosine else 0.0
+        if part.is_title:
+            alike = _alike(similarity) if own.rstrip(MARKUP).endswith("?") else 0.0
         head = title | shared(f"{part.mark} {names}")
         head |= columns if part.sentence.kind == "table" else frozenset()
         near = [one for one in part.near if one[-1:] in tuple(":：?？") or echoes(one)]
@@ -227,10 +234,10 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
         whole = f"{singled} {names} {around}"
         yield _Row(
             number, part, own, len(tokens), terms, handed, head,
-            _similarity(context, part) if question.by_cosine else 0.0,
+            similarity,
             _lacking(question, whole),
             _is_negated(question, part, own),
-            not part.is_title and any(map(asks_the_same, part.near)),
+            _asked_above(part, alike, asks_the_same),
             row is not None and part.sentence.kind == "table" and bool(named(question.text, row)),
             row,
         )  # fmt: skip
@@ -240,6 +247,25 @@ def _is_negated(question: Question, part: Part, text: str) -> bool:
     """Whether a part says what is not; one item of a list speaks for all only where that is asked for."""
     own = text if question.negated or not part.items else ""
     return is_negated(" ".join([own, *part.near]))
+
+
+def _alike(cosine: float) -> float:
+    """Return how surely two questions ask the same, 0 to 1."""
+    least, most = ALIKE
+    return min(1.0, max(0.0, (cosine - least) / (most - least)))
+
+
+def _asked_above(part: Part, alike: float, asks_the_same: Callable[[str], bool]) -> float:
+    """Return how surely a question right above a part asks the same as the one asked, 0 to 1.
+
+    Args:
+        part: The part.
+        alike: How surely the last title does, by its cosine; 0 where it is no question.
+        asks_the_same: Whether a title has the words of the question.
+    """
+    if part.is_title or not part.near:
+        return 0.0
+    return 1.0 if any(map(asks_the_same, part.near)) else alike
 
 
 def _said(part: Part, text: str) -> str:
@@ -383,7 +409,7 @@ def _features(
         reference=float(_is_reference(row) and not question.wants_source),
         listing=float(kind == "list" and question.wants_items),
         plain_list=float(kind == "list" and not question.wants_items),
-        asked_above=float(row.asked_above),
+        asked_above=row.asked_above,
         extreme=0.0,
     )
 
