@@ -8,12 +8,16 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import projects
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {name: source / name for name, source in projects.PACKAGES.items()}
@@ -177,3 +181,47 @@ def test_no_package_has_an_import_cycle(folder: Path) -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+def project_of(package: str) -> dict[str, Any]:
+    """Return the table `project` of a package's pyproject.toml."""
+    text = (projects.PACKAGES[package].parent / "pyproject.toml").read_text(encoding="utf-8")
+    project: dict[str, Any] = tomllib.loads(text)["project"]
+    return project
+
+
+def kit_modules_of(package: str) -> dict[str, Path]:
+    """Return the kit's modules that a package imports, and those that they import."""
+    kit = PACKAGES["rag_kit"]
+    known = {module_of(path, kit): path for path in kit.rglob("*.py")}
+    folder, found = PACKAGES[package], dict[str, Path]()
+    waiting = [(path, module_of(path, folder)) for path in folder.rglob("*.py")]
+    while waiting:
+        for name in set(modules_used(*waiting.pop(), set(known))) - found.keys():
+            found[name] = known[name]
+            waiting.append((known[name], name))
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES.keys() - {"rag_kit"}))
+def test_a_package_requires_the_extras_of_the_kit_that_it_uses(package: str) -> None:
+    """A step's image has the packages of its own lock only, so an extra that is missing stops it there."""
+    wanted = map(Requirement, project_of(package)["dependencies"])
+    own = {each.name: each.extras for each in wanted}
+    libraries = packages_distributions()
+    used = {
+        library
+        for path in kit_modules_of(package).values()
+        for name in imported(path)
+        for library in libraries.get(name, ())
+    }
+
+    extras = project_of("rag_kit")["optional-dependencies"]
+    missing = {
+        name: needed
+        for name, listed in extras.items()
+        if name not in own["rag-kit"]
+        and (needed := used & {Requirement(each).name for each in listed} - own.keys())
+    }
+
+    assert not missing, f"rag-kit[…] in the pyproject.toml of {package} lacks an extra"
