@@ -32,7 +32,7 @@ UPLOAD_BYTES = 8 * 2**20
 FILE_BYTES = 2**20
 SMALL_BYTES = 2000
 QUESTIONS_PER_S = 5.0
-ALONE_S = 20.0  # of questions before the large uploads
+ALONE_S = 60.0  # of questions before the large uploads
 GOALS = {"deletions p99": 2.0, "small uploads p99": 5.0, "questions' p95": 1.3}
 
 
