@@ -383,3 +383,28 @@ def test_titles_reach_down_to_the_next_of_their_kind() -> None:
     assert titles["one"] == ("A", "Lead:")
     assert titles["After."] == ("A",)
     assert titles["End."] == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The infor-\nmation desk is near.", "The information desk is near [1]."),
+        ("The desk is on the \ufb01rst \ufb02oor.", "The desk is on the first floor [1]."),
+        (
+            "The caf\u00adé desk opens at nine o\u00ad\nclock.",
+            "The café desk opens at nine oclock [1].",
+        ),
+        ("> **Note:** The desk is\n> in repair.", "**Note:** The desk is in repair [1]."),
+        (
+            "> 90 % of the users of the desk are happy.",
+            "> 90 % of the users of the desk are happy [1].",
+        ),
+        ("The desk needs 5 m².", "The desk needs 5 m² [1]."),
+    ],
+)
+def test_an_answer_is_shown_as_people_write(text: str, expected: str) -> None:
+    """Words are in one piece and quoting marks are gone; the quote keeps the passage's characters."""
+    found = ask("What about the desk?", text, least=0.0)
+    assert found.answer == expected
+    (citation,) = found.citations
+    assert citation.quote == text.strip()

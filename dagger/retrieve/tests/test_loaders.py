@@ -341,6 +341,11 @@ def test_deeply_nested_html_is_read() -> None:
         ('<a href="#t">Tab</a><p>1</p><div id=t style="display:none">2</div>', "Tab\n\n1\n\n2"),
         ('<button data-bs-target="#t">Q?</button><p>1</p><div id=t hidden>2</div>', "Q?\n\n1\n\n2"),
         ("<input type=checkbox id=c><label for=c>Q?</label><div hidden>A</div>", "Q?\nA"),
+        (
+            "<div><button aria-controls=t>Q?</button><div id=t hidden>A</div></div><p hidden>draft</p>",
+            "Q?\nA",
+        ),
+        ("<button aria-controls=none>Q?</button><div hidden>A</div>", "Q?\nA"),
         ("<details><summary>Q?</summary>A</details>", "Q?\nA"),
         ("<p>Sizes</p><select><option>S<option>XL</select>", "Sizes\n\nS\nXL"),
         ("<main>1</main><article>2</article><aside><article>3</article></aside>", "1\n\n2"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import abc
 from collections.abc import Sequence
 
 from rag_kit.languages import ENGLISH
 from rag_kit.passages import Context
 from rag_kit.spelling import replaced
+from rag_kit.text import join_hyphenated
 
 from .generator import Draft, Quote
 from .json_values import json_written
@@ -26,6 +28,9 @@ SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left o
 SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
 ANSWER_MARK = re.compile(r"^\W*(?:A|Answer|Ans)\s*[:.]\s+")  # `A:` in a list of questions
 MOST_ROWS = 30  # of a table, where all are asked for
+LIGATURE = re.compile("[\ufb00-\ufb06]")
+SOFT_HYPHEN = re.compile("\u00ad(?:[ \t]*\r?\n[ \t]*)?")
+LINE_MARK = re.compile(r"^[ \t]*(?:(?:>[ \t]*)+(?![\d\s])|:[ \t]+)", re.MULTILINE)
 SAME_WORDS = 0.8  # Jaccard overlap of words; such a sentence repeats one already chosen
 
 
@@ -236,11 +241,17 @@ def _merged(items: Sequence[Sentence], text: str) -> list[tuple[str, Kind]]:
     ]
 
 
+def _readable(text: str) -> str:
+    """Return a sentence without the marks of quotes and definitions, its words in one piece."""
+    text = LIGATURE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    return join_hyphenated(LINE_MARK.sub("", SOFT_HYPHEN.sub("", text)))
+
+
 def _cited(text: str, kind: Kind, context: Context) -> str:
     if kind == "code":
         return f"`{without_images(text.replace('`', ''))}` [{context.marker}]."
     # a lone backtick could hide the number from the check
     text = text if text.count("`") % 2 == 0 else text.replace("`", "")
-    text = re.sub(r"\s+", " ", without_images(strip_markers(text))).strip()
+    text = re.sub(r"\s+", " ", without_images(strip_markers(_readable(text)))).strip()
     body, end = (text[:-1].rstrip(), text[-1]) if text[-1:] in tuple(".!?") else (text, ".")
     return f"{body} [{context.marker}]{end}"

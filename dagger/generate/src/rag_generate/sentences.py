@@ -228,6 +228,8 @@ def _breaks(previous: str, line: str) -> bool:
     if _FIELD.match(line) and _FIELD.match(previous):
         return True
     before, after = previous.rstrip(), line.strip()
+    if before.startswith(">") and after.startswith(">"):  # a quotation goes on
+        before, after = before.lstrip("> \t"), after.lstrip("> \t")
     if 0 < len(before) < COLUMN_CHARS and 0 < len(after) < COLUMN_CHARS:
         return True
     return len(before) < WRAP_CHARS and bool(after) and not after[0].islower()

@@ -26,12 +26,13 @@ class Visibility:
     """Tells of each element of one page whether a reader can see it."""
 
     def __init__(self, tree: LexborHTMLParser) -> None:
+        self._ids = {node.attributes.get("id") or "" for node in tree.css("[id]")}
         self._pointed = set(_pointed_at(tree))
         self._hidden: set[int] = set()
         self._openers: set[int] = set()
         for node in _hidden(tree):
             if self._is_opened(node):
-                self._openers.update(opener.mem_id for opener in _openers(node))
+                self._openers.update(opener.mem_id for opener in _openers(node, self._ids))
             else:
                 self._hidden.add(node.mem_id)
         self._hidden.update(node.mem_id for node in _struck(tree))
@@ -54,31 +55,39 @@ class Visibility:
             return True
         if role == "tabpanel" or ("aria-labelledby" in attributes and "dialog" not in role):
             return True
-        return bool(_openers(node))
+        return bool(_openers(node, self._ids))
 
 
-def _openers(node: LexborNode) -> list[LexborNode]:
-    """Return the controls in the element right before a hidden one."""
+def _openers(node: LexborNode, ids: set[str]) -> list[LexborNode]:
+    """Return the controls in the element right before a hidden one; `ids` are those of the page."""
     before = node.prev
     while before is not None and not before.is_element_node:
         before = before.prev
     if before is None:
         return []
     if before.tag in ("label", "summary", "button"):
-        return [before] if _opens(before) else []
-    return [one for one in before.css("button,label,summary,[aria-expanded]") if _opens(one)]
+        return [before] if _opens(before, ids) else []
+    return [one for one in before.css("button,label,summary,[aria-expanded]") if _opens(one, ids)]
 
 
-def _opens(control: LexborNode) -> bool:
+def _opens(control: LexborNode, ids: set[str]) -> bool:
+    """Tell whether a control may open what follows it: one that names an element here opens only that."""
+    if not ids.isdisjoint(_targets(control)):
+        return False
     return control.tag != "button" or control.attributes.get("type") not in ("submit", "reset")
 
 
 def _pointed_at(tree: LexborHTMLParser) -> Iterator[str]:
     """Yield the ids of the elements that a control or a link opens."""
     for node in tree.css(POINTERS):
-        for name in POINTING:
-            for word in (node.attributes.get(name) or "").split():
-                yield word.removeprefix("#")
+        yield from _targets(node)
+
+
+def _targets(control: LexborNode) -> Iterator[str]:
+    """Yield the ids that a control or a link points at."""
+    for name in POINTING:
+        for word in (control.attributes.get(name) or "").split():
+            yield word.removeprefix("#")
 
 
 def _hidden(tree: LexborHTMLParser) -> Iterator[LexborNode]:
