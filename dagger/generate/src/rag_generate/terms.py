@@ -30,18 +30,7 @@ _ASKING = re.compile(
     re.IGNORECASE,
 )
 
-_STOP_WORDS = """
-a about above after again all also am an and any are as at be because been before being below
-between both but by can could did do does doing done down during each few for from further get gets
-getting got had happen happened happens has have having he her here hers him his how i if in into is
-it its itself just let ll like made make makes many may me mean means might more most much must my
-no nor not now of off on once only or other our out over own please re s same say says shall she
-should so some such t take taken takes tell than that the their them then there these they this
-those through to too under until up us use used ve very was we were what when where which while who
-whom whose why will with would you your
-"""
-# Question and function words, which do not tell a passage's topic.
-STOP_WORDS = frozenset(_STOP_WORDS.split())
+STOP_WORDS = stop_words(ENGLISH)
 
 
 def content_terms(text: str) -> list[str]:
@@ -92,4 +81,4 @@ def misspelt(query: str, contexts: Sequence[Context]) -> dict[str, str]:
 
 def is_function_word(word: str, language: str) -> bool:
     """Tell whether a word only asks or connects."""
-    return word in (STOP_WORDS if language == ENGLISH else stop_words(language))
+    return word in stop_words(language)

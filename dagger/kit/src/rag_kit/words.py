@@ -16,7 +16,7 @@ from typing import Any
 
 import snowballstemmer  # type: ignore[import-untyped]
 
-from .languages import COMPOUNDING, ENGLISH, QUESTION_WORDS, UNSPACED_STOPS
+from .languages import COMPOUNDING, ENGLISH, ENGLISH_STOPS, QUESTION_WORDS, UNSPACED_STOPS
 from .text import comparable
 
 PART_LETTERS = 4  # letters; the shortest part of a compound word that is looked for
@@ -117,6 +117,8 @@ def _stops_in(text: str, language: str) -> int:
 @lru_cache(maxsize=64)
 def stop_words(language: str) -> frozenset[str]:
     """Return the question and function words of a language, lower-cased, with and without accents."""
+    if language == ENGLISH:
+        return frozenset(ENGLISH_STOPS.split())
     from stop_words import safe_get_stop_words  # type: ignore[import-untyped]
 
     listed = [] if language in UNSPACED_STOPS else safe_get_stop_words(language)
