@@ -8,6 +8,7 @@ import pytest
 
 from rag_generate import generate
 from rag_generate.extractive import Extractive
+from rag_generate.json_values import is_json
 from rag_generate.models import GenerateRequest, GenerateResponse
 from rag_generate.settings import MIN_SUPPORT
 from rag_generate.structure import passage_parts
@@ -408,3 +409,17 @@ def test_an_answer_is_shown_as_people_write(text: str, expected: str) -> None:
     assert found.answer == expected
     (citation,) = found.citations
     assert citation.quote == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": ' + "[1, 2], " * 3000 + "%}", False),
+        ('{"a": 1, ' + '"b" ' * 5000 + "half", False),
+        ('["' + "\\\\" * 5000, False),
+        ('{"a": ' + "[1, 2, null], " * 3000 + "}", True),
+    ],
+)
+def test_a_long_line_is_told_from_json_in_one_pass(text: str, expected: bool) -> None:
+    """Also when only its end is no JSON."""
+    assert is_json(text) is expected
