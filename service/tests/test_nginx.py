@@ -135,6 +135,22 @@ def test_page_api_page_and_answers_are_there(proxied: Proxied) -> None:
         assert client.post("rag_modules", json={"query": "x"}, headers=foreign).status_code == 403
 
 
+def test_the_api_page_sends_requests_in_a_browser(proxied: Proxied) -> None:
+    """A request from `/docs` reaches the service behind the prefix."""
+    from page_kit import expect, launched, opened
+
+    with (
+        launched() as browser,
+        opened(browser, f"{proxied.url}docs", ignore_https_errors=True) as page,
+    ):
+        operation = page.locator(".opblock").filter(has_text="/v1/collections").first
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Try it out").click()
+        operation.get_by_role("button", name="Execute").click()
+        status = operation.locator(".live-responses-table .response .response-col_status")
+        expect(status).to_contain_text("200")
+
+
 def test_the_prefix_without_its_slash_and_mcp_with_one(proxied: Proxied) -> None:
     with proxied.client() as client:
         sent = client.get(proxied.url.rstrip("/"))

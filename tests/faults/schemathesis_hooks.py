@@ -26,6 +26,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
             body[name] = {}
         else:
             body[name] = _whole(value)
+    if isinstance(wordings := body.get("search_queries"), list):  # none is blank, as `query`
+        body["search_queries"] = [one for one in wordings if one.strip()]
     if body.get("no_context") == "error":
         body["no_context"] = "abstain"  # 422 is what was asked for
     if "/chat/" in case.operation.path:
