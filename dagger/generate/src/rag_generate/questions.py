@@ -41,7 +41,7 @@ _STEPS = re.compile(
     re.IGNORECASE,
 )
 _ANCHOR = re.compile(
-    r"[^\W_]*[0-9][\w]*(?:[-./:][\w]*[0-9A-Za-z][\w]*)*|\b[A-Z][\w]*(?:[-/.][\w]*[0-9][\w]*)+"
+    r"(?<![^\W_])[^\W_]*[0-9][\w]*(?:[-./:][\w]*[0-9A-Za-z][\w]*)*|\b[A-Z][\w]*(?:[-/.][\w]*[0-9][\w]*)+"
 )
 _AND = r"(?:,? and |, |; |,? or |,? but )"
 _PART = re.compile(
