@@ -148,6 +148,7 @@ def test_a_passage_with_a_table_keeps_its_other_sentences() -> None:
         (("9", "10", "100"), 0, 2),
         (("1 200", "1 199", "20"), 2, 0),
         (("0.125", "0.5", "0.25"), 0, 1),
+        (("1.234.567,8", "1'234", "12,345"), 1, 0),
     ],
 )
 def test_numbers_are_compared_as_people_write_them(
@@ -160,3 +161,11 @@ def test_numbers_are_compared_as_people_write_them(
 
     assert answer("Which is the cheapest room?", context).text.startswith(f"Room: R{least},")
     assert answer("Which room has the highest rate?", context).text.startswith(f"Room: R{most},")
+
+
+def test_what_is_no_single_number_is_not_compared() -> None:
+    """Feet and inches, a range, a time."""
+    text = "Name;Height\nAnn;5'11\nBob;6'2\nCid;5-6"
+    context = passage(text, text, ["Name", "Height"], ";")
+
+    assert "Height: " in answer("Who is the tallest by height?", context).text

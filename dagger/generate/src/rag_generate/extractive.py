@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rag_kit.languages import ENGLISH
 from rag_kit.passages import Context
 from rag_kit.spelling import replaced
-from rag_kit.text import join_hyphenated
+from rag_kit.text import INVISIBLE, join_hyphenated
 
 from .generator import Draft, Quote
 from .json_values import json_written
@@ -29,7 +29,6 @@ SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
 ANSWER_MARK = re.compile(r"^\W*(?:A|Answer|Ans)\s*[:.]\s+")  # `A:` in a list of questions
 MOST_ROWS = 30  # of a table, where all are asked for
 LIGATURE = re.compile("[\ufb00-\ufb06]")
-SOFT_HYPHEN = re.compile("\u00ad(?:[ \t]*\r?\n[ \t]*)?")
 LINE_MARK = re.compile(r"^[ \t]*(?:(?:>[ \t]*)+(?![\d\s])|:[ \t]+)", re.MULTILINE)
 SAME_WORDS = 0.8  # Jaccard overlap of words; such a sentence repeats one already chosen
 
@@ -67,9 +66,9 @@ class Extractive:
         listed = sum(map(_is_row, chosen)) > 1
         for candidate in chosen:
             piece = _write(candidate, request.contexts[candidate.context])
-            piece = f"- {piece}" if listed and _is_row(candidate) else piece
-            apart = candidate.part.items or (listed and _is_row(candidate))
-            gap = "\n" if apart or "\n" in "".join(pieces[-1:]) else " "
+            as_item = listed and _is_row(candidate)
+            piece = f"- {piece}" if as_item else piece
+            gap = "\n" if as_item or candidate.part.items or "\n" in "".join(pieces[-1:]) else " "
             pieces.append(f"{gap}{piece}" if pieces else piece)
             yield pieces[-1]
         quotes = tuple(Quote(request.contexts[c.context].marker, _start(c), c.end) for c in chosen)
@@ -171,12 +170,11 @@ def _all_rows(
     row, extreme = best.table, best.features.extreme > 0
     if row is None or extreme or (best.features.table and not _names_column(answer.question, row)):
         return []
-    columns = [name for name, _ in row.cells]
     document = contexts[best.context].document_id
     found = [
         one
         for one in answer.candidates
-        if _is_row(one) and one.table and [name for name, _ in one.table.cells] == columns
+        if _is_row(one) and one.table and one.table.columns == row.columns
         and contexts[one.context].document_id == document
         and one.features.table == best.features.table
     ]  # fmt: skip
@@ -244,7 +242,7 @@ def _merged(items: Sequence[Sentence], text: str) -> list[tuple[str, Kind]]:
 def _readable(text: str) -> str:
     """Return a sentence without the marks of quotes and definitions, its words in one piece."""
     text = LIGATURE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
-    return join_hyphenated(LINE_MARK.sub("", SOFT_HYPHEN.sub("", text)))
+    return join_hyphenated(LINE_MARK.sub("", INVISIBLE.sub("", text)))
 
 
 def _cited(text: str, kind: Kind, context: Context) -> str:

@@ -12,9 +12,8 @@ from .questions import EXTREME, extreme
 from .terms import stem, words
 
 VALUE = re.compile(
-    r"\W{0,4}(?:[A-Za-z]{1,3}\s?)?(-?[0-9]+(?:[.,' ][0-9]+)*)\s?(?:[%\w€$£/°²³]{0,12})\W*$"
+    r"\W{0,4}(?:[A-Za-z]{1,3}\s?)?(-?[0-9]+(?:[., ][0-9]+)*)\s?(?:[%\w€$£/°²³]{0,12})\W*$"
 )
-GROUPED = re.compile(r"-?[0-9]{1,3}(?:(?P<mark>[.,' ])[0-9]{3})(?:(?P=mark)[0-9]{3})*(?![0-9])")
 DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\b")
 # what a superlative measures, when it does not name it: stems of column names
 MEASURED = (
@@ -60,17 +59,9 @@ def measure(row: int, name: str, cell: str) -> Measure | None:
 
 
 def _number(text: str) -> float:
-    """Return a number as people write it: `1,234.5`, `1.234,5`, `20,50`, `1 234`.
-
-    A mark before exactly three digits groups them, unless it is a lone full stop.
-    """
-    grouped = GROUPED.match(text)
-    if grouped and not (grouped["mark"] == "." and grouped.end() == len(text)):
-        whole = re.sub(r"[^0-9-]", "", grouped[0])
-        rest = re.sub(r"[^0-9]", "", text[grouped.end() :])
-        return float(f"{whole}.{rest or 0}")
-    head, _, rest = text.replace(",", ".").partition(".")
-    return float(f"{head.replace(' ', '')}.{re.sub('[^0-9]', '', rest) or 0}")
+    """Return a number with a decimal comma or point; `comparable` has joined its groups, but for spaces."""
+    head, _, rest = text.replace(" ", "").replace(",", ".").partition(".")
+    return float(f"{head}.{rest.replace('.', '') or 0}")
 
 
 def extreme_rows(query: str, measures: Iterable[Measure]) -> tuple[set[int], set[int]]:

@@ -128,6 +128,7 @@ def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question
     asked = dict.fromkeys(question_words(query, language))
     numbers = {one: n for n, one in enumerate(dict.fromkeys(stem(w, language) for w in asked))}
     terms = dict(numbers)
+    lists = bool(_LIST.search(query))
     for other in dict.fromkeys(languages):
         for word in asked:
             terms.setdefault(stem(word, other), numbers[stem(word, language)])
@@ -141,8 +142,8 @@ def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question
         tuple(map(_exactly, dict.fromkeys(_ANCHOR.findall(comparable(query))))),
         is_negated(query) and not _REASON.match(query),
         not _CLOSED.match(query) and not (_REASON.match(query) and is_negated(query)),
-        bool(_LIST.search(query) or _STEPS.search(query)),
-        bool(_LIST.search(query) or _EACH.search(query)),
+        lists or bool(_STEPS.search(query)),
+        lists or bool(_EACH.search(query)),
         bool(_SOURCE.search(query)),
         _counted(query),
     )

@@ -416,7 +416,7 @@ def _features(
 
 def _counts(thing: re.Pattern[str], row: _Row) -> bool:
     """Whether a row says, or a column's or a label's name says, what its number counts."""
-    columns = [name for name, _ in row.table.cells] if row.table else []
+    columns = row.table.columns if row.table else ()
     near = [name for name in row.part.near[-1:] if not any(map(str.isdigit, name))]
     return bool(thing.search(WORD_BREAKS.sub(" ", " ".join([*near, *columns, row.text]))))
 

@@ -23,6 +23,11 @@ class TableRow(NamedTuple):
     sentence: Sentence
     cells: tuple[tuple[str, str], ...]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        return tuple(name for name, _ in self.cells)
+
 
 def table_rows(context: Context) -> list[TableRow]:
     """Return the rows of the tables in a passage, in order; none where its span is not exact."""
@@ -72,7 +77,7 @@ def passage_sentences(context: Context, table: Sequence[TableRow]) -> list[Sente
 
 def column_words(row: TableRow) -> list[str]:
     """Return the words of the names of a row's columns: `noise_db` has two."""
-    return [word for name, _ in row.cells for word in words(WORD_BREAKS.sub(" ", name))]
+    return [word for name in row.columns for word in words(WORD_BREAKS.sub(" ", name))]
 
 
 def written(row: TableRow) -> str:
