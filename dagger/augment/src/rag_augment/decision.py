@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rag_kit.equivalents import meant_stems
 from rag_kit.languages import ENGLISH
 from rag_kit.passages import Context
 from rag_kit.words import content_words, stem, words
@@ -30,8 +31,9 @@ def decide(
         contexts: The passages in the prompt.
         found: How many passages were sent.
         min_relevance: Dense cosine at least one passage must reach, -1 to 1; None: `MIN_RELEVANCE`,
-            or a passage with every word of the question but stop words. Where no passage has a
-            cosine (sparse retrieval), it decides nothing: BM25 has no scale of its own.
+            or a passage with every word of the question but stop words, or one that means the same.
+            Where no passage has a cosine (sparse retrieval), it decides nothing: BM25 has no scale
+            of its own.
     """
     if not found:
         return Decision(answerable=False, reason="No passage was found.")
@@ -53,8 +55,9 @@ def decide(
 
 
 def _holds_words(query: str, context: Context) -> bool:
-    """Whether a passage, with its title and headings, holds every word of the question but stop words."""
+    """Whether a passage with its title and headings says every word of the question but stop words."""
     language = context.language or ENGLISH
     text = " ".join([context.title, *context.headings, context.text])
     asked = {stem(word, language) for word in content_words(query, language)}
-    return bool(asked) and asked <= {stem(word, language) for word in words(text, language)}
+    held = {stem(word, language) for word in words(text, language)}
+    return bool(asked) and asked <= held | meant_stems(query, text, language)

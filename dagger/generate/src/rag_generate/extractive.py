@@ -12,11 +12,13 @@ from rag_kit.passages import Context
 from rag_kit.spelling import replaced
 from rag_kit.text import INVISIBLE, join_hyphenated
 
+from .attached import with_limits, with_notes
 from .generator import Draft, Quote
 from .json_values import json_written
 from .markers import strip_markers
 from .models import GenerateRequest
 from .newer import newer_first, not_of_another_year, of_asked_year
+from .notes import without_mark
 from .output_filter import without_images
 from .questions import Question, question_parts, read_question
 from .scoring import Candidate, answering, score_sentences, support_of
@@ -27,6 +29,10 @@ from .terms import misspelt, question_words, stem, words
 SCORE_DROP = 0.6  # log-odds; a sentence this much worse than the best is left out
 SHORT_VALUE = 12  # words; a longer value is a text that needs no name before it
 ANSWER_MARK = re.compile(r"^\W*(?:A|Answer|Ans)\s*[:.]\s+")  # `A:` in a list of questions
+NOTE_SIGN = re.compile(r"\[\^[\w-]{1,20}\]")  # `[^1]`, of a note that the answer brings along
+VALUES = re.compile(
+    r"(?<=[:=] )\[([0-9]+(?:, ?[0-9]+)*)\]"
+)  # `[5, 15]` behind a key is no citation
 MOST_ROWS = 30  # of a table, where all are asked for
 LIGATURE = re.compile("[\ufb00-\ufb06]")
 LINE_MARK = re.compile(r"^[ \t]*(?:(?:>[ \t]*)+(?![\d\s])|:[ \t]+)", re.MULTILINE)
@@ -62,6 +68,7 @@ class Extractive:
         chosen = _chosen(answered, request.contexts, options.max_sentences)
         if request.standalone_query:
             chosen = _of_the_follow_up(request.query, chosen, request.contexts)
+        chosen = with_notes(chosen, answered[0].scored, request.contexts)
         pieces: list[str] = []
         listed = sum(map(_is_row, chosen)) > 1
         for candidate in chosen:
@@ -87,6 +94,7 @@ class _Answer:
         others = _not_asked_for(query, scored)
         found = of_asked_year(query, answering(self.question, scored), contexts)
         found = not_of_another_year(query, found, contexts)
+        self.scored = scored
         self.candidates = [one for one in found if (one.context, one.start) not in others]
         self.support = support_of(evidence) if self.candidates else 0.0
 
@@ -117,6 +125,7 @@ def _chosen(answers: Sequence[_Answer], contexts: Sequence[Context], most: int) 
             found = rows
         elif found and not found[0].part.items:
             found = newer_first(one.query, found, one.candidates, contexts, limit)
+            found = with_limits(found, one.scored, contexts)[: max(limit, 2)]
         for candidate in found:
             chosen.setdefault((candidate.context, candidate.start, candidate.end), candidate)
     return list(chosen.values())
@@ -218,6 +227,8 @@ def _write(candidate: Candidate, context: Context) -> str:
         row, text = candidate.table, context.text[candidate.start : candidate.end]
         return _cited(written(row) if row else ", ".join(row_cells(text)), kind, context)
     text = context.text[_start(candidate) : candidate.end]
+    if part.is_note:
+        return _cited(without_mark(text), kind, context)
     if kind == "value":
         text = json_written(text)
     if part.name and not text.startswith(part.name) and len(text.split()) < SHORT_VALUE:
@@ -250,6 +261,9 @@ def _cited(text: str, kind: Kind, context: Context) -> str:
         return f"`{without_images(text.replace('`', ''))}` [{context.marker}]."
     # a lone backtick could hide the number from the check
     text = text if text.count("`") % 2 == 0 else text.replace("`", "")
-    text = re.sub(r"\s+", " ", without_images(strip_markers(_readable(text)))).strip()
+    text = VALUES.sub(r"\1", text)
+    text = re.sub(
+        r"\s+", " ", without_images(strip_markers(NOTE_SIGN.sub("", _readable(text))))
+    ).strip()
     body, end = (text[:-1].rstrip(), text[-1]) if text[-1:] in tuple(".!?") else (text, ".")
     return f"{body} [{context.marker}]{end}"

@@ -27,7 +27,7 @@ MEASURED = (
     (re.compile(r"\b(?:old|young)est\b", re.I), "age born birth founded built year"),
     (
         re.compile(r"\b(?:new|late|earli)(?:e?st)\b", re.I),
-        "date year day time created updated released",
+        "version date year day time created updated released",
     ),
     (re.compile(r"\b(?:fast|slow)est\b", re.I), "speed time duration"),
     (re.compile(r"\b(?:larg|bigg|small)(?:est)\b", re.I), "size area population volume"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rag_kit.equivalents import equivalents
 from rag_kit.languages import ENGLISH
 from rag_kit.text import comparable
 
+from .inventory import thing_asked
 from .kinds import Kind, kinds_asked
 from .terms import question_language, question_words, stem
 
@@ -110,6 +112,8 @@ class Question(NamedTuple):
     wants_rows: bool = False  # it asks for all that a table has of something
     wants_source: bool = False  # it asks for a reference or an address
     counted: re.Pattern[str] | None = None  # what stands beside the number that answers
+    thing: str = ""  # of which all are asked for
+    said: tuple[tuple[frozenset[int], re.Pattern[str]], ...] = ()  # terms, and what means the same
 
     @property
     def by_cosine(self) -> bool:
@@ -128,7 +132,9 @@ def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question
     asked = dict.fromkeys(question_words(query, language))
     numbers = {one: n for n, one in enumerate(dict.fromkeys(stem(w, language) for w in asked))}
     terms = dict(numbers)
-    lists = bool(_LIST.search(query))
+    said = tuple(_said(query, language, numbers))
+    thing = thing_asked(query) if language == ENGLISH else ""
+    lists = bool(_LIST.search(query) or thing)
     for other in dict.fromkeys(languages):
         for word in asked:
             terms.setdefault(stem(word, other), numbers[stem(word, language)])
@@ -146,7 +152,21 @@ def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question
         lists or bool(_EACH.search(query)),
         bool(_SOURCE.search(query)),
         _counted(query),
+        thing,
+        said,
     )
+
+
+def _said(
+    query: str, language: str, numbers: dict[str, int]
+) -> Iterator[tuple[frozenset[int], re.Pattern[str]]]:
+    """Yield terms of the question, and what means the same in a passage.
+
+    A relation whose words are all stop words, as in `taken out`, becomes a term of its own.
+    """
+    for one in equivalents(query, language):
+        found = {numbers[own] for own in one.stems if own in numbers}
+        yield frozenset(found or {numbers.setdefault(one.words, len(numbers))}), one.said
 
 
 def _counted(query: str) -> re.Pattern[str] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rag_kit.languages import COMPOUNDING, ENGLISH
@@ -19,7 +19,9 @@ from rag_kit.text import comparable
 from rag_kit.words import compound_parts
 
 from .extremes import Measure, extreme_rows, measure
+from .inventory import VERSIONED, heading_lists, version_of
 from .json_values import json_key_value
+from .notes import find_notes
 from .questions import EXTREME, Question, is_negated
 from .structure import FIELD, MARKUP, REFERENCE, REFERENCES, Part, passage_parts
 from .table_rows import WORD_BREAKS, TableRow, column_words, named, table_rows
@@ -60,9 +62,9 @@ class Features(NamedTuple):
     reference: float  # 1 for a reference to a source, unless one is asked for
     listing: float  # 1 for a list where one is asked for
     plain_list: float  # 1 for a list where none is asked for
-    asked_above: (
-        float  # 1 right below a question that asks the same; less, the less near its cosine
-    )
+    # 1 right below a question that asks the same; less, the less near its cosine; also where all there is of
+    # a thing is asked for and a column is called so
+    asked_above: float
     extreme: float  # 1 for the row with the highest or lowest value asked for, -1 for the others
 
 
@@ -159,8 +161,11 @@ class _Row(NamedTuple):
     lacking: float  # share of the numbers asked for that neither it nor its titles hold
     negated: bool
     asked_above: float = 0.0  # how surely a question right above asks the same
-    is_named: bool = False  # a row of a table, one of whose cells stands in the question
+    is_named: bool = (
+        False  # a row of a table, one of whose cells, or whose thing, stands in the question
+    )
     table: TableRow | None = None
+    is_asked: bool = False  # of a table, or a list of headings, of what all are asked for
 
 
 def score_sentences(
@@ -171,8 +176,11 @@ def score_sentences(
     Returns:
         The sentences in order of passage and place, and the evidence for an answer.
     """
+    noted = {(one.note_context, one.start): one.line for one in find_notes(contexts)}
     rows = [
-        row for number, context in enumerate(contexts) for row in _rows(question, number, context)
+        row
+        for number, context in enumerate(contexts)
+        for row in _rows(question, number, context, noted)
     ]
     rows, extremes = _compared(question, rows)
     idf = _idf(question.size, rows)
@@ -187,14 +195,23 @@ def score_sentences(
     return candidates, _evidence(question, contexts, rows, candidates)
 
 
-def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
-    """Yield the parts of a passage with the terms of the question in them and in what names them."""
+def _rows(
+    question: Question, number: int, context: Context, noted: Mapping[tuple[int, int], str]
+) -> Iterator[_Row]:
+    """Yield the parts of a passage with the terms of the question in them and in what names them.
+
+    Args:
+        question: The question.
+        number: Index of the passage.
+        context: The passage.
+        noted: By passage and start of a note the line that refers to it.
+    """
     above = " ".join([context.title, *context.headings])
     around = f"{above} {PATH_MARKS.sub(' ', context.source)}"
     language = context.language or ENGLISH
 
     def shared(text: str) -> frozenset[int]:
-        return _shared(question, words(text, language), language)
+        return _shared(question, words(text, language), language) | _meant(question, text)
 
     title = shared(around)
     table = table_rows(context)
@@ -203,23 +220,31 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
     def echoes(text: str) -> bool:
         own = [word for word in words(text, language) if not is_function_word(word, language)]
         stems = {stem(word, language) for word in own}
-        return bool(own) and len(_shared(question, own, language)) == len(stems)
+        found = _shared(question, own, language) | _meant(question, text)
+        return bool(own) and len(found) == len(stems)
 
     def asks_the_same(title: str) -> bool:
         text = QUESTION_MARK.sub("", title)
         asks = text.endswith(("?", "？"))
         return asks and echoes(text) and len(shared(text)) == question.size
 
+    asks_for_all = bool(question.thing) and len(shared(question.thing)) == question.size
     headed: frozenset[int] = frozenset()
     alike = 0.0  # how near the last question in the passage is to the one asked
-    for part in passage_parts(context, table, echoes):
+    parts = passage_parts(context, table, echoes)
+    if question.thing:
+        parts += heading_lists(parts, context.text, question.thing, echoes)
+    for part in parts:
         own = context.text[part.sentence.start : part.sentence.end]
-        tokens = words(_said(part, own), language)
-        terms = _shared(question, tokens, language)
+        row = by_sentence.get(part.sentence)
+        said = _said(part, own, row)
+        tokens = words(said, language)
+        terms = _shared(question, tokens, language) | _meant(question, said)
         if part.sentence.kind == "header":
             headed = terms
-        row = by_sentence.get(part.sentence)
-        columns = _shared(question, column_words(row), language) if row else headed
+        columns = shared(" ".join(column_words(row))) if row else headed
+        is_listed = row is not None or (bool(part.items) and part.near == (question.thing,))
+        is_asked = asks_for_all and is_listed and (row is None or len(columns) == question.size)
         names = " ".join(part.titles)
         similarity = _similarity(context, part) if question.by_cosine else 0.0
         if part.is_title:
@@ -229,7 +254,13 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
         near = [one for one in part.near if one[-1:] in tuple(":：?？") or echoes(one)]
         if part.before:  # a pronoun stands for what the sentence before is about
             near.append(context.text[slice(*part.before[:2])])
+        near += [
+            line
+            for start in range(*_opening(context.text, part))
+            if (line := noted.get((number, start)))
+        ]
         handed = shared(" ".join(near)) if not part.is_title else frozenset()
+        handed |= columns if is_asked and row else frozenset()
         singled = "" if part.items else f"{own} {part.mark}"  # a number in an item is the item's
         whole = f"{singled} {names} {around}"
         yield _Row(
@@ -237,10 +268,19 @@ def _rows(question: Question, number: int, context: Context) -> Iterator[_Row]:
             similarity,
             _lacking(question, whole),
             _is_negated(question, part, own),
-            _asked_above(part, alike, asks_the_same),
-            row is not None and part.sentence.kind == "table" and bool(named(question.text, row)),
+            1.0 if is_asked else _asked_above(part, alike, asks_the_same),
+            row is not None
+            and part.sentence.kind == "table"
+            and (is_asked or bool(named(question.text, row))),
             row,
+            is_asked,
         )  # fmt: skip
+
+
+def _opening(text: str, part: Part) -> tuple[int, int]:
+    """Return between which offsets a part begins as a note: with its line, or where its words do."""
+    start = part.sentence.start
+    return text.rfind("\n", 0, start) + 1, start + 1
 
 
 def _is_negated(question: Question, part: Part, text: str) -> bool:
@@ -268,11 +308,14 @@ def _asked_above(part: Part, alike: float, asks_the_same: Callable[[str], bool])
     return 1.0 if any(map(asks_the_same, part.near)) else alike
 
 
-def _said(part: Part, text: str) -> str:
-    """Return the words that count of a sentence: of code without the texts it quotes."""
+def _said(part: Part, text: str, row: TableRow | None) -> str:
+    """Return the words that count: of code without the texts it quotes, of a row its cells."""
     if part.sentence.kind == "code":
         return QUOTED.sub(" ", text)
-    return WORD_BREAKS.sub(" ", text) if part.sentence.kind == "value" else text
+    if row is not None:  # `,6` behind a word of CSV would be a part of it
+        return " ".join(cell for _, cell in row.cells)
+    is_value = part.sentence.kind == "value" or FIELD.match(text)
+    return WORD_BREAKS.sub(" ", text) if is_value else text
 
 
 def _similarity(context: Context, part: Part) -> float:
@@ -328,6 +371,8 @@ def _measures(at: int, row: _Row) -> Iterator[Measure]:
         cells = list(row.table.cells)
     elif row.part.sentence.kind == "value":
         cells = [json_key_value(row.text)]
+    elif row.part.sentence.kind == "heading" and (version := version_of(row.text)):
+        yield Measure(at, ("version",), version)
     elif FIELD.match(row.text):
         name, _, value = row.text.partition(":")
         cells = [(name, value)]
@@ -355,6 +400,11 @@ def _shared_abroad(question: Question, tokens: list[str], language: str) -> froz
             if term in parts or stems & own or any(len(one) >= LONG_PART for one in parts & own):
                 found.add(number)
     return frozenset(found)
+
+
+def _meant(question: Question, text: str) -> frozenset[int]:
+    """Return the question's terms that a text says in other words."""
+    return frozenset[int]().union(*(terms for terms, said in question.said if said.search(text)))
 
 
 def _idf(terms: int, rows: list[_Row]) -> list[float]:
@@ -386,9 +436,12 @@ def _features(
         or row.is_named
         or row.part.name
         or kind in ("value", "list")
+        or _tells(question, row)
     )
     return Features(
-        coverage=_share(said if kind == "list" or row.terms - row.handed else row.terms, idf),
+        coverage=_share(
+            said if kind == "list" or row.is_asked or row.terms - row.handed else row.terms, idf
+        ),
         coverage_with_head=_share(said | row.head, idf),
         similarity=row.similarity,
         dense_gap=gap,
@@ -396,7 +449,7 @@ def _features(
         log_length=math.log(1 + min(row.length, LONG_WORDS)),
         short=float(row.length < SHORT_WORDS and not is_value),
         asked_kind=float(any(kind.answer.search(row.text) for kind in question.asked)),
-        title=float(row.part.is_title),
+        title=float(row.part.is_title and not _tells(question, row)),
         code=float(kind == "code" and not row.handed),
         table=float(kind == "table" and not row.is_named),
         lacks_number=float(
@@ -407,11 +460,25 @@ def _features(
         affirms=float(question.negated and not row.negated),
         negates=float(question.open and not question.negated and row.negated),
         reference=float(_is_reference(row) and not question.wants_source),
-        listing=float(kind == "list" and question.wants_items),
+        listing=float((kind == "list" and question.wants_items) or row.is_asked),
         plain_list=float(kind == "list" and not question.wants_items),
         asked_above=row.asked_above,
         extreme=0.0,
     )
+
+
+def _tells(question: Question, row: _Row) -> bool:
+    """Whether a heading answers: with the date or the version asked for."""
+    if row.part.sentence.kind != "heading" or row.lacking:
+        return False
+    if VERSIONED.search(question.text) and EXTREME.search(question.text):
+        return version_of(row.text) is not None
+    rest = comparable(row.text)
+    for anchor in question.anchors:
+        rest = anchor.sub(" ", rest)
+    told = any(kind.answer.search(rest) for kind in question.asked if not kind.is_number)
+    is_about = bool(question.anchors) or 2 * len(row.terms | row.head) > question.size
+    return bool(row.terms) and is_about and told and any(map(str.isdigit, rest))
 
 
 def _counts(thing: re.Pattern[str], row: _Row) -> bool:
@@ -459,7 +526,7 @@ def _evidence(
     judged = [
         (_plain_score(row, candidate.features, count), row, candidate.score)
         for row, candidate in zip(rows, candidates, strict=True)
-        if not candidate.part.is_title
+        if not candidate.features.title
     ]
     top = max(judged, key=lambda one: one[2], default=None)
     has_sentences = any(context.similarities for context in contexts)
@@ -476,12 +543,14 @@ def _evidence(
 
 
 def _is_exact(question: Question, row: _Row) -> bool:
-    """Whether words say more than cosines: a named value, or a number that was asked for.
+    """Whether words say more than cosines: a named value, a number, or a relation in other words.
 
     Embedding models are trained on prose: a row, a field or a code has a low cosine with its question.
     """
     is_value = row.part.sentence.kind in STRUCTURED or bool(row.part.name)
-    return not row.lacking and (is_value or bool(question.anchors))
+    in_words = bool(question.said) or bool(FIELD.match(row.text)) or _tells(question, row)
+    says_all = in_words and len(row.terms | row.handed) == question.size
+    return not row.lacking and (is_value or says_all or bool(question.anchors))
 
 
 def _plain_score(row: _Row, features: Features, count: int) -> float:
@@ -501,7 +570,7 @@ def answering(question: Question, candidates: Sequence[Candidate]) -> list[Candi
     Titles do not, but headings where there is nothing else. Where the number of something is asked
     for, an answer holds a number and the thing.
     """
-    texts = [one for one in candidates if not one.part.is_title]
+    texts = [one for one in candidates if not one.features.title]
     found = (
         [one for one in texts if not one.features.reference]
         or texts

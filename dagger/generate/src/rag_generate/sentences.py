@@ -42,9 +42,9 @@ ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 ENDING_ABBREVIATIONS = frozenset({"etc", "inc", "co", "jr", "sr", "no"})
 STARTERS = frozenset(_STARTERS.split())
 
-# a full stop, closing quotes and footnote marks like [3]; a question in bold type
+# a full stop, closing quotes and marks of notes like [3] and *; a question in bold type
 _END = re.compile(
-    r"[.!?…]+[\"'”’)\]]*(?:\[[0-9a-z]{1,3}\])*(?=\s)|\?(?:\*\*|__)(?=\s)|[。！？]+[」』”’]*"
+    r"[.!?…]+[\"'”’)\]]*(?:\[\^?[0-9a-z]{1,3}\]|\*(?!\*)|[†‡¹²³⁴-⁹])*(?=\s)|\?(?:\*\*|__)(?=\s)|[。！？]+[」』”’]*"
 )
 # a space between phrases of which the first is long; numbers and other scripts stand between spaces, too
 _SPACE_OF_THAI = re.compile(r"(?<=[\u0e01-\u0ecd]{20})[ \t\n]+(?=[\u0e01-\u0ecd]{8})")
@@ -54,6 +54,7 @@ _HEADING = re.compile(r"\s*#{1,6}\s+")
 _ITEM = re.compile(r"\s*(?:[-*+•]|[0-9]{1,3}[.)])\s+")
 _RULE = re.compile(r"\s*(?:[-=*_|:]\s*){3,}$")
 _FIELD = re.compile(r"\s*[^\W\d_][\w /()&-]{0,30}:[ \t]+\S")  # `Phone: 4472`
+_KEY = re.compile(r"\s*[\w.-]{1,40}:[ \t]*(?:#.*)?$")  # `server:`, above its settings
 _STAMP = re.compile(  # the time a line of a log begins with
     r"\s*[\[<(]?(?:[0-9]{4}[-/.][0-9]{2}[-/.][0-9]{2}[T ,]|[0-9]{2}[-/.][0-9]{2}[-/.][0-9]{4}[T ,]"
     r"|[0-9]{1,2}/[A-Z][a-z]{2}/[0-9]{4}:|[A-Z][a-z]{2} {1,2}[0-9]{1,2} )?[0-9]{2}:[0-9]{2}:[0-9]{2}\b"
@@ -225,7 +226,7 @@ def _breaks(previous: str, line: str) -> bool:
     """Whether a new line also starts a new sentence, though no full stop ended the one before."""
     if CELL_BAR in previous or CELL_BAR in line or _STAMP.match(line):
         return True
-    if _FIELD.match(line) and _FIELD.match(previous):
+    if all(_FIELD.match(one) or _KEY.match(one.rstrip()) for one in (previous, line)):
         return True
     before, after = previous.rstrip(), line.strip()
     if before.startswith(">") and after.startswith(">"):  # a quotation goes on

@@ -57,6 +57,7 @@ class Part(NamedTuple):
     name: str = ""  # of the record whose field it is
     before: Sentence | None = None  # the sentence before it, when it begins with a pronoun
     items: tuple[Sentence, ...] = ()  # of a list
+    is_note: bool = False  # a note below the text, with its mark
 
 
 def passage_parts(

@@ -23,10 +23,19 @@ __all__ = [
 
 MEANT = 6  # letters; an answer that takes a shorter word for another one is wrong too often
 
-# Phrases that only specify the kind of answer: "how long", "what year", "which kind of".
+# Phrases that only specify the kind of answer: "how long", "what year", "list all", "take place".
 _ASKING = re.compile(
     r"\bhow (?:many|much|long|far|tall|big|high|old|often|fast|large|deep|wide|soon|late|early)\b"
-    r"|\b(?:what|which) (?:kind|type|sort|year|date|day|month|time|number)s?\b(?: of\b)?",
+    r"|\b(?:what|which) (?:kind|type|sort|year|date|day|month|time|number)s?\b(?: of\b)?"
+    r"|^\W*(?:please )?(?:list|name|enumerate|show|give|tell)(?: (?:me|us|all|every|each|the|some|any))+\b"
+    r"|\b(?:take[sn]?|took|taking) place\b",
+    re.IGNORECASE,
+)
+# What asks for all there is of a thing: "which plans are there", "what sizes do you have".
+_EXISTING = re.compile(
+    r"^(\W*(?:what|which)\b.*?) (?:exist|(?:is|are) (?:there|available|offered|used|listed)"
+    r"|(?:do|can|could|may) (?:you|we|i|they) "
+    r"(?:have|offer|sell|choose|get|buy|hire|rent|order|book|reserve|pick))\W*$",
     re.IGNORECASE,
 )
 
@@ -56,7 +65,7 @@ def question_words(query: str, language: str = ENGLISH) -> list[str]:
     """Return the words of a question that tell its topic, without the phrases for the kind of answer."""
     if language != ENGLISH or is_unspaced(query):
         return list(dict.fromkeys(content_words(query, language)))
-    found = words(_ASKING.sub(" ", query))
+    found = words(_ASKING.sub(" ", _EXISTING.sub(r"\1", query)))
     return _content(" ".join(word for word in found if word not in STOP_WORDS) or query)
 
 

@@ -1,0 +1,67 @@
+"""Words that mean the same: which relation a question asks, and which texts say it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_kit.equivalents import equivalents, meant_stems
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("Who owns the mill?", "The mill is the property of the parish."),
+        ("Whose is the proprietor's share?", "It belongs to the heirs."),
+        ("Who is in charge of the archive?", "Ada Byron heads the archive."),
+        ("Who runs the shop?", "The manager is Olu Bello."),
+        ("Who takes care of the bees?", "The bees are Iva's job."),
+        ("How much does a copy cost?", "A copy is 0.10 EUR."),
+        ("What is the fee for a locker?", "Members pay 4 dollars."),
+        ("How can I terminate the contract?", "Cancellation takes four weeks."),
+        ("When can I end my lease?", "Three months' notice is needed."),
+        ("Where do I sign up?", "Register at the desk."),
+        ("Will the deposit be refunded?", "It is returned after ten days."),
+        ("What is prohibited?", "Bottles are not allowed."),
+        ("Are drones allowed?", "Drones need the consent of the warden."),
+        ("How many guests are permitted?", "At most four guests."),
+    ],
+)
+def test_a_text_says_what_a_question_asks_in_other_words(query: str, text: str) -> None:
+    """Each stem of the relation counts as said."""
+    (found,) = equivalents(query)
+    assert found.said.search(text)
+    assert meant_stems(query, text) == found.stems
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "language"),
+    [
+        ("Wem gehört der Garten?", "Eigentümer ist die Gemeinde.", "german"),
+        ("Wer ist für die Kasse zuständig?", "Frau Lang leitet die Kasse.", "german"),
+        ("Wie kann ich das Abo kündigen?", "Eine Stornierung ist möglich.", "german"),
+        ("Qui est le propriétaire ?", "Le jardin appartient à la ville.", "french"),
+        ("Quel est le prix ?", "Il coûte 3 euros.", "french"),
+    ],
+)
+def test_german_and_french_have_a_list_too(query: str, text: str, language: str) -> None:
+    """Each language has its own words."""
+    assert meant_stems(query, text, language)
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("Where is the head office?", "The manager is Olu Bello."),
+        ("When does the contract end?", "Notice must be given by May."),
+        ("What is electric charge?", "The shop is managed by Olu."),
+        ("Why did the war end?", "The treaty was cancelled."),
+    ],
+)
+def test_other_meanings_of_the_words_are_left_alone(query: str, text: str) -> None:
+    """`head`, `end` and `charge` count only in questions of the relation's form."""
+    assert not meant_stems(query, text)
+
+
+def test_a_language_without_a_list_has_no_equivalents() -> None:
+    """Nothing is guessed."""
+    assert equivalents("Chi è il proprietario?", "italian") == []
