@@ -363,6 +363,18 @@ def test_near_words_are_looked_for_while_the_question_is_embedded(
     assert found.results[0].document_id == "luna"
 
 
+def test_a_corrected_question_is_searched_once(
+    slow: tuple[Retriever, SlowWords], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own words and the corrected ones at once, when no passage is needed to correct it."""
+    retriever, _ = slow
+    searched, _ = watched(retriever, monkeypatch)
+    found = search(retriever, query="Which spacecraft reached the surfase?")
+    assert found.provenance["retrieve"]["corrected"] == {"surfase": "surface"}
+    assert sum(legs.count("dense") for legs in searched) == 2  # one for each wording
+    assert sum("dense" in legs for legs in searched) == 1
+
+
 def test_a_change_while_the_question_is_embedded_is_seen_by_both_legs(
     slow: tuple[Retriever, SlowWords], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from .index.sparse import sparse_of
 from .models import RetrieveOptions, RetrieveRequest, RetrieveResponse
 from .search.filters import Condition, parse_filters
 from .search.fusion import BY_WORDS, WEIGHTS, fuse_dbsf, fuse_queries, fuse_rrf
-from .search.spelling import MOST_CORRECTED, corrections, one_edit_away
+from .search.spelling import MOST_CORRECTED, certain, corrections, one_edit_away
 from .stores.base import Leg, Sparse
 
 __version__ = version("rag-retrieve")
@@ -56,12 +56,16 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     names = ["dense", "sparse"] if options.mode == "hybrid" else [str(options.mode)]
     condition = parse_filters(request.filters)
     queries = [request.query, *request.search_queries]
-    vectors, near, snapshot = _search(queries, names, request, collection, condition, look_up=True)
-    corrected = corrections(near, (payload for _, payload in snapshot.passages))
+    asked = _asked(queries, names, request, collection, condition, look_up=True)
+    corrected = certain(asked.words.near)
+    if not corrected:
+        near, snapshot = _search(asked, names, request, collection, condition)
+        corrected = corrections(near, (payload for _, payload in snapshot.passages))
     if corrected:
         queries = list(dict.fromkeys([*queries, *(replaced(one, corrected) for one in queries)]))
-        vectors, _, snapshot = _search(queries, names, request, collection, condition)
-    results = [result_of(ranked, payload, vectors) for ranked, payload in snapshot.passages]
+        asked = _asked(queries, names, request, collection, condition)
+        _, snapshot = _search(asked, names, request, collection, condition)
+    results = [result_of(ranked, payload, asked.vectors) for ranked, payload in snapshot.passages]
     warnings = _unknown(collection.unknown_fields(condition)) if condition else []
     warnings += map(_spelling, corrected, corrected.values())
     if "dense" in names and any(map(collection.analyzer.is_unfit, queries)):
@@ -72,7 +76,7 @@ def retrieve(request: RetrieveRequest, *, collection: Collection, version: str) 
     return respond(request, results, snapshot.manifest, provenance, warnings)
 
 
-def _search(
+def _asked(
     queries: Sequence[str],
     names: Sequence[str],
     request: RetrieveRequest,
@@ -80,14 +84,9 @@ def _search(
     condition: Condition | None,
     *,
     look_up: bool = False,
-) -> tuple[list[Vectors], dict[str, str | None], Snapshot]:
-    """Search each leg for each query; the words are searched while the queries are embedded.
-
-    Returns:
-        The vectors of the queries; the words that no passage has, where they were looked up, with the
-        words one edit away from them; and the passages chosen.
-    """
-    limit = max(request.retrieve.candidates, request.top_k)
+) -> _Asked:
+    """Embed the queries for each leg; meanwhile the words are searched, and with `look_up` looked up."""
+    limit = _limit(request)
     look_near = partial(one_edit_away, request.query, collection=collection, condition=condition)
 
     def search_words() -> _Words:
@@ -101,7 +100,24 @@ def _search(
 
     at_once = len(names) > 1
     words, vectors = side_by_side(search_words, embed) if at_once else (search_words(), embed())
-    dense: list[Leg] = [("dense", vector, limit) for vector in vectors]
+    return _Asked(queries, vectors, words, look_near)
+
+
+def _search(
+    asked: _Asked,
+    names: Sequence[str],
+    request: RetrieveRequest,
+    collection: Collection,
+    condition: Condition | None,
+) -> tuple[dict[str, str | None], Snapshot]:
+    """Search each leg for each query.
+
+    Returns:
+        The words that no passage has, where they were looked up, with the words one edit away from
+        them; and the passages chosen.
+    """
+    queries, vectors, words, look_near = asked
+    dense: list[Leg] = [("dense", vector, _limit(request)) for vector in vectors]
     by_query = zip(*filter(None, (dense, words.legs)), strict=True)
     weights = BY_WORDS if any(map(collection.analyzer.is_unfit, queries)) else WEIGHTS
     snapshot = collection.search(
@@ -116,7 +132,12 @@ def _search(
     )
     absent = [list(words.lookup)[at] for at in snapshot.absent][:MOST_CORRECTED]
     late = look_near([word for word in absent if word not in words.near])
-    return vectors, {word: (words.near | late)[word] for word in absent}, snapshot
+    return {word: (words.near | late)[word] for word in absent}, snapshot
+
+
+def _limit(request: RetrieveRequest) -> int:
+    """Return how many passages each leg finds."""
+    return max(request.retrieve.candidates, request.top_k)
 
 
 class _Words(NamedTuple):
@@ -126,6 +147,15 @@ class _Words(NamedTuple):
     lookup: dict[str, Sparse]
     ahead: Ahead | None
     near: dict[str, str | None]
+
+
+class _Asked(NamedTuple):
+    """What is searched: the queries, their vectors, their words, and what looks for near words."""
+
+    queries: Sequence[str]
+    vectors: list[Vectors]
+    words: _Words
+    look_near: Callable[[Sequence[str]], dict[str, str | None]]
 
 
 def _search_words(

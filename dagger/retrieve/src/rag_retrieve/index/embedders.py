@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import hashlib
 import importlib.util
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -155,10 +157,20 @@ def _load(model: Path, tokenizer: Path, digests: Sequence[str]) -> Loaded:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    _return_freed_memory()
     words = load_tokenizer(tokenizer)
     words.enable_truncation(MAX_TOKENS)
     identity = hashlib.sha256(f"{':'.join(digests)}:{MAX_TOKENS}".encode()).hexdigest()
     return Loaded(words, session, f"sha256:{identity[:16]}")
+
+
+def _return_freed_memory() -> None:
+    """Give the memory that was freed back to the system, where the C library can (glibc).
+
+    It keeps what reading a model took, 65 of 240 MB for the packaged one.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class MiniLM:

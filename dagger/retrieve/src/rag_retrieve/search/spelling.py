@@ -59,6 +59,17 @@ def corrections(
     return {word: found[word] for word in near if word in found}
 
 
+def certain(near: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the `corrections` if no passages are needed for them, else none.
+
+    Args:
+        near: From `one_edit_away`.
+    """
+    if any(other is None and len(word) >= LONG for word, other in near.items()):
+        return {}
+    return corrections(near, ())
+
+
 def _one_edit_away(
     word: str, languages: Sequence[str], collection: Collection, condition: Condition | None
 ) -> str | None:
