@@ -113,3 +113,9 @@ def test_versions_compare_by_their_parts() -> None:
     assert (version_of("v1.10") or 0) > (version_of("Version 1.9.9") or 0)
     assert version_of("2024 in review") is None
     assert version_of("1. Property") is None
+
+
+def test_what_is_not_in_the_table_has_no_price_there() -> None:
+    """The columns are those of other things."""
+    assert ask_table("How many seats does the Larch have?").answer == "Not found."
+    assert "Seats: 30" in ask_table("How many seats does the Elm have?").answer

@@ -423,3 +423,27 @@ def test_an_answer_is_shown_as_people_write(text: str, expected: str) -> None:
 def test_a_long_line_is_told_from_json_in_one_pass(text: str, expected: bool) -> None:
     """Also when only its end is no JSON."""
     assert is_json(text) is expected
+
+
+def test_a_line_above_lines_without_bullets_names_them() -> None:
+    """Word keeps the bullets of a list to itself."""
+    text = "Lockers are upstairs.\n\nNon-refundable costs\n\nLost keys\nFines\n\nContact\n\nWrite to Ana."
+    assert ask("Which costs are not refunded?", text).answer == "- Lost keys [1].\n- Fines [1]."
+
+
+@pytest.mark.parametrize(
+    "query", ["Who pays for the roof?", "Who paid for the roof?", "By whom is the roof paid for?"]
+)
+def test_a_verb_is_known_in_each_of_its_forms(query: str) -> None:
+    """`paid` has another stem than `pays`."""
+    assert ask(query, "The roof was paid for by Elsa Berg. The door is blue.").answer == (
+        "The roof was paid for by Elsa Berg [1]."
+    )
+
+
+def test_the_author_of_a_document_is_known_by_its_field() -> None:
+    """What was written stands in the heading."""
+    text = "# Tide tables\n\n**Author:** Ida Moen\n\nHigh water is at noon."
+    assert ask("Who wrote the tide tables?", text, dense=0.2).answer.startswith(
+        "**Author:** Ida Moen [1]"
+    )

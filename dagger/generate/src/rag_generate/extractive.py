@@ -92,7 +92,7 @@ class _Answer:
         self.question = read_question(replaced(query, misspelt(query, contexts)), languages)
         scored, evidence = score_sentences(self.question, contexts)
         others = _not_asked_for(query, scored)
-        found = of_asked_year(query, answering(self.question, scored), contexts)
+        found = of_asked_year(query, answering(self.question, scored, evidence.unknown), contexts)
         found = not_of_another_year(query, found, contexts)
         self.scored = scored
         self.candidates = [one for one in found if (one.context, one.start) not in others]

@@ -12,7 +12,7 @@ from .questions import EXTREME, extreme
 from .terms import stem, words
 
 VALUE = re.compile(
-    r"\W{0,4}(?:[A-Za-z]{1,3}\s?)?(-?[0-9]+(?:[., ][0-9]+)*)\s?(?:[%\w€$£/°²³]{0,12})\W*$"
+    r"\W{0,4}(?:[A-Za-z]{1,3}\s?)?(-?[0-9]+(?:[., ][0-9]+)*)\s?([%\w€$£/°²³]{0,12})\W*$"
 )
 DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\b")
 # what a superlative measures, when it does not name it: stems of column names
@@ -33,6 +33,21 @@ MEASURED = (
     (re.compile(r"\b(?:larg|bigg|small)(?:est)\b", re.I), "size area population volume"),
 )
 
+TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})\W*$")
+# how many of a base unit one is, by what is measured: litres, grams, metres, seconds, bytes
+UNITS = {
+    comparable(unit): (dimension, factor)
+    for dimension, row in {
+        "volume": "µl 1e-6 ul 1e-6 ml 1e-3 cl 1e-2 dl 0.1 l 1 litre 1 litres 1",
+        "mass": "µg 1e-6 mg 1e-3 g 1 kg 1e3 t 1e6",
+        "length": "µm 1e-6 mm 1e-3 cm 1e-2 km 1e3 metres 1",
+        "time": "ms 1e-3 s 1 sec 1 min 60 minutes 60 h 3600 hours 3600 hour 3600 days 86400 day 86400 "
+        "weeks 604800 week 604800 months 2.63e6 month 2.63e6 years 3.156e7 year 3.156e7",
+        "data": "kb 1e3 mb 1e6 gb 1e9 tb 1e12 pb 1e15",
+    }.items()
+    for unit, factor in zip(row.split()[::2], map(float, row.split()[1::2]), strict=True)
+}
+
 BY = re.compile(r"\bby (?:the |its |their )?", re.IGNORECASE)
 AGES = re.compile(r"\b(?:oldest|youngest)\b", re.I)
 SPEEDS = re.compile(r"\b(?:fastest|slowest)\b", re.I)
@@ -44,18 +59,26 @@ class Measure(NamedTuple):
 
     row: int
     name: tuple[str, ...]  # stems of the column's or the key's name
-    value: float
+    value: float  # in the base unit, where the cell names a unit
+    dimension: str = ""  # of the unit
 
 
 def measure(row: int, name: str, cell: str) -> Measure | None:
     """Return the measure in a cell; None when it holds no single number or day."""
     day = DAY.match(cell.strip())
+    time = TIME.match(cell.strip())
     number = VALUE.match(comparable(cell.strip()))
-    if not day and not number:
+    dimension, factor = UNITS.get(number[2].lower(), ("", 1.0)) if number else ("", 1.0)
+    if day:
+        value = float("".join(day.groups()))
+    elif time:
+        value = int(time[1]) * 60.0 + int(time[2])
+    elif number:
+        value = _number(number[1]) * factor
+    else:
         return None
-    value = float("".join(day.groups())) if day else _number(number[1]) if number else 0.0
     spaced = re.sub(r"_+|(?<=[a-z])(?=[A-Z])", " ", name)
-    return Measure(row, tuple(stem(word) for word in words(spaced)), value)
+    return Measure(row, tuple(stem(word) for word in words(spaced)), value, dimension)
 
 
 def _number(text: str) -> float:
@@ -83,7 +106,7 @@ def extreme_rows(query: str, measures: Iterable[Measure]) -> tuple[set[int], set
         return set(), set()
     best = max(chosen, key=lambda name: len(asked.intersection(name)))
     compared = [one for one in found if one.name == best]
-    if len(compared) < 2:
+    if len(compared) < 2 or len({one.dimension for one in compared}) > 1:
         return set(), set()
     sign = -sign if _is_turned(query, best) else sign
     top = max(one.value * sign for one in compared)

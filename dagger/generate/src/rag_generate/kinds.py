@@ -66,6 +66,10 @@ KINDS: dict[str, tuple[Kind, ...]] = {
         ),
         Kind(_words("who(?:se|m)?"), _NAME),
         Kind(
+            _words("what happens|what if"),
+            _words("if|when|unless|in case|in the event|late|failure|otherwise"),
+        ),
+        Kind(
             _words("where"), re.compile(r"\b(?:in|at|near|on|under|from|to|of) (?:the )?[A-Z`$/~]")
         ),
     ),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rag_kit.equivalents import equivalents
+from rag_kit.equivalents import equivalents, verb_forms
 from rag_kit.languages import ENGLISH
 from rag_kit.text import comparable
 
@@ -17,7 +17,7 @@ from .terms import question_language, question_words, stem
 NEGATION = re.compile(
     r"\b(?:not|no|never|none|nobody|nothing|neither|nor|without|except|excluding|excludes?|excluded"
     r"|exclusions?|exempt\w*|cannot|forbidden|prohibited|banned|unless|uncovered|uninsured|refus\w+"
-    r"|ineligible|unsupported|unavailable|disallowed)\b|n['’]t\b",
+    r"|non-?\w+(?:ble|ed)|ineligible|unsupported|unavailable|disallowed)\b|n['’]t\b",
     re.IGNORECASE,
 )
 _REASON = re.compile(r"\s*(?:why|what (?:if|happens|should i do|can i do|to do))\b", re.IGNORECASE)
@@ -135,6 +135,9 @@ def read_question(query: str, languages: Sequence[str] = (ENGLISH,)) -> Question
     said = tuple(_said(query, language, numbers))
     thing = thing_asked(query) if language == ENGLISH else ""
     lists = bool(_LIST.search(query) or thing)
+    for one, number in numbers.items():
+        for form in verb_forms(one, language):
+            terms.setdefault(form, number)
     for other in dict.fromkeys(languages):
         for word in asked:
             terms.setdefault(stem(word, other), numbers[stem(word, language)])

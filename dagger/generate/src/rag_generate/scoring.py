@@ -548,8 +548,15 @@ def _is_exact(question: Question, row: _Row) -> bool:
     Embedding models are trained on prose: a row, a field or a code has a low cosine with its question.
     """
     is_value = row.part.sentence.kind in STRUCTURED or bool(row.part.name)
+    if row.table is not None and not question.wants_rows and not EXTREME.search(question.text):
+        is_value = bool(
+            row.terms
+        )  # a column alone is no answer: `What does a saw cost?` names a row
+    said = row.terms | row.handed
+    if any(said >= terms for terms, _ in question.said):  # what it is said of may stand in a title
+        said |= row.head
     in_words = bool(question.said) or bool(FIELD.match(row.text)) or _tells(question, row)
-    says_all = in_words and len(row.terms | row.handed) == question.size
+    says_all = in_words and len(said) == question.size
     return not row.lacking and (is_value or says_all or bool(question.anchors))
 
 
@@ -564,13 +571,23 @@ def _plain_score(row: _Row, features: Features, count: int) -> float:
     return sentence_score(shares)
 
 
-def answering(question: Question, candidates: Sequence[Candidate]) -> list[Candidate]:
+def answering(
+    question: Question, candidates: Sequence[Candidate], unknown: float
+) -> list[Candidate]:
     """Return the candidates that can answer.
 
     Titles do not, but headings where there is nothing else. Where the number of something is asked
-    for, an answer holds a number and the thing.
+    for, an answer holds a number and the thing. Where no passage has what is asked about, a row does not
+    answer by its columns alone: the price of something else.
+
+    Args:
+        question: The question.
+        candidates: All parts of the passages.
+        unknown: Share of the question's terms that no passage holds.
     """
     texts = [one for one in candidates if not one.features.title]
+    if unknown and not question.wants_rows and not EXTREME.search(question.text):
+        texts = [one for one in texts if not one.table or one.features.coverage]
     found = (
         [one for one in texts if not one.features.reference]
         or texts

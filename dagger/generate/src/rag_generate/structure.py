@@ -21,7 +21,7 @@ ENDS = ".!?…。！？"
 ITEM = re.compile(r"[\s>]*(?:[-*+•–·]|\(?[0-9]{1,3}[.)]|\(?[a-zA-Z][.)]|\[[ xX]\])\s")
 HASHES = re.compile(r"\s*(#{1,6})\s")
 IN_BOLD = re.compile(r"(\*\*|__)(?!\s).*\1", re.DOTALL)
-FIELD = re.compile(r"[^\W\d_][\w /()&-]{0,30}: +\S")
+FIELD = re.compile(r"[^\W\d_][\w /()&-]{0,30}:(?:\*\*|__)? +\S")
 COMMENT = re.compile(r"\s*(?:#(?!!)|//|--\s|;|/\*)\s*\S")
 MARKUP = "*_\"'`“”„‚‘’ >"
 BLANK_LINE = re.compile(r"\n[ \t>]*(?:\r?\n)")
@@ -231,6 +231,18 @@ class _Outline:
             or following.text.endswith(":")
             or following.sentence.kind in ("code", "header", "table")
             or len(following.text.split()) > LABEL_WORDS
+            or self._are_lines(at + 1)
+        )
+
+    def _are_lines(self, at: int) -> bool:
+        """Whether a paragraph of several lines without a full stop begins, as a list from Word does."""
+        lines = self._lines[at : at + 2]
+        return (
+            len(lines) > 1
+            and all(
+                line.is_open and not line.is_field and CELL_BAR not in line.text for line in lines
+            )
+            and [line.new for line in lines] == [True, False]
         )
 
     def _following(self, at: int) -> _Line | None:

@@ -28,6 +28,7 @@ _ASKING = re.compile(
     r"\bhow (?:many|much|long|far|tall|big|high|old|often|fast|large|deep|wide|soon|late|early)\b"
     r"|\b(?:what|which) (?:kind|type|sort|year|date|day|month|time|number)s?\b(?: of\b)?"
     r"|^\W*(?:please )?(?:list|name|enumerate|show|give|tell)(?: (?:me|us|all|every|each|the|some|any))+\b"
+    r"|\b(?:is|are|was|were|do|does|did|has|have|had|ca|wo|would|could|should|must|need)n['’]t\b"
     r"|\b(?:take[sn]?|took|taking) place\b",
     re.IGNORECASE,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 from .languages import ENGLISH
@@ -99,6 +100,31 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
         _relation("what|which", "bugs|defects", "problems?|issues"),
         _relation("what|which|is|was|are|were", "tak(?:en?|ing) out|removed|dropped", "deleted|no longer"),
         _relation("what|which|does|how", "includes?|included|comes? with|covers?|covered", "part of|with"),
+        _relation(
+            "what|which|is|are",
+            r"(?:not|never|\w+n['’]t) (?:be )?(?:included?|covered|reimbursed)|excluded|left out",
+            r"exclu(?:ded|des?|sions?)|not (?:included|covered|reimbursed|part)|non-?\w+ble|uncovered",
+        ),
+        _relation(
+            ".+", "free(?: of charge)?|without (?:paying|charge|cost)|at no (?:cost|charge)|gratis",
+            "no charge",
+        ),
+        _relation("who|whom", "wrote|written|authors?|authored"),
+        _relation(
+            "when|how long|within|by|until",
+            "due|hand(?:ed)? in|submit(?:ted)?|turn(?:ed)? in|deadline",
+            "within|payable|no later than|at the latest",
+        ),
+        _relation("what|which", "take along|bring(?: along)?|pack", "with you|equipment"),
+        _relation(
+            "(?:do|must|should) (?:i|we|you|one)",
+            "wear|bring|carry|show",
+            "mandatory|compulsory|obligatory|required?|must|needs?",
+        ),
+        _relation(
+            "cancel|terminate|quit|leave|end (?:my|the|our|this|a)",
+            "contract|membership|subscription|agreement|plan",
+        ),
     ),
     "german": (
         _relation(
@@ -123,6 +149,11 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
             "dürfen nicht|darf nicht|unzulässig",
         ),
         _relation(
+            "was|welche[rnms]?|ist|sind",
+            "nicht (?:enthalten|inbegriffen|versichert|abgedeckt|gedeckt)|ausgeschlossen",
+            "ausgenommen|ausschlüsse?",
+        ),
+        _relation(
             "wie|wann|wo|bis|kann", "anmelden|registrieren|einschreiben", "anmeldung(?:en)?|angemeldet"
         ),
     ),
@@ -145,8 +176,36 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
             "interdite?s?|défendue?s?|(?:pas|non) (?:autorisée?s?|permise?s?)",
             "ne (?:peut|doit|peuvent|doivent) pas",
         ),
+        _relation(
+            "qu['’]est-ce|quoi|quels?|quelles?|que",
+            "(?:pas|non) (?:inclu(?:se?|ses)|comprise?s?|couverte?s?)|exclue?s?",
+            "exclusions?|en sus",
+        ),
     ),
 }  # fmt: skip
+# Forms of English verbs that share no stem.
+_VERBS = """
+become became, begin began begun, break broke broken, bring brought, build built, buy bought, catch caught,
+choose chose chosen, draw drew drawn, drive drove driven, eat ate eaten, fall fell fallen, fight fought,
+find found, fly flew flown, give gave given, grow grew grown, hold held, keep kept, know knew known, lead led,
+leave left, lose lost, meet met, pay paid, ride rode ridden, rise rose risen, run ran, see saw seen,
+sell sold, send sent, shoot shot, sing sang sung, speak spoke spoken, spend spent, stand stood,
+steal stole stolen, swear swore sworn, teach taught, think thought, throw threw thrown, understand understood,
+wear wore worn, win won, write wrote written
+"""
+
+
+@cache
+def _forms() -> dict[str, tuple[str, ...]]:
+    """Return by each stem of a verb's forms the stems of all of them."""
+    verbs = [tuple(map(stem, line.split())) for line in _VERBS.split(",")]
+    return {form: forms for forms in verbs for form in forms}
+
+
+def verb_forms(stemmed: str, language: str = ENGLISH) -> list[str]:
+    """Return the stems of the other forms of a verb that has several: of `pay` that of `paid`."""
+    forms = _forms().get(stemmed, ()) if language == ENGLISH else ()
+    return [form for form in forms if form != stemmed]
 
 
 def equivalents(query: str, language: str = ENGLISH) -> list[Equivalent]:
