@@ -28,6 +28,11 @@ from rag_kit.passages import Context
             "The warranty lasts two years.¹ [1]. ¹ Batteries: six months [1].",
         ),
         (
+            "Der Kurs kostet 48 Euro.* Er beginnt im Mai.\n\n* Studierende zahlen die Hälfte.",
+            "Was kostet der Kurs?",
+            "Der Kurs kostet 48 Euro.* [1]. * Studierende zahlen die Hälfte [1].",
+        ),
+        (
             "The boat leaves daily at nine.†\n\n† Not in January.",
             "When does the boat leave?",
             "The boat leaves daily at nine.† [1]. † Not in January [1].",

@@ -81,7 +81,7 @@ def _noted(one: Candidate, notes: Sequence[Note], scored: Sequence[Candidate]) -
     ]
     if own:
         return [*_referring(own[0], scored), _as_candidate(own[0], one)]
-    behind = [n for n in notes if n.context == one.context and one.start <= n.at < one.end]
+    behind = [n for n in notes if n.context == one.context and one.start <= n.at <= one.end]
     return [one, *(_as_candidate(note, one) for note in behind)]
 
 

@@ -54,9 +54,9 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
         _relation("who|whom|whose", "own(?:s|ed|ers?)?|belongs? to|proprietors?", "property of"),
         _relation(
             "who|whom",
-            r"in charge|responsible|accountable|tak(?:es?|ing) care|look(?:s|ing)? after|leads?|leaders?"
+            r"in charge|responsible|accountable|tak(?:es?|ing) care|look(?:s|ed|ing)? after|leads?|leaders?"
             r"|heads?|runs?|manag(?:es?|ers?|ing)|directors?|organi[sz](?:es?|ers?|ing)|handles?"
-            r"|coordinat(?:es?|ors?)|oversees?",
+            r"|coordinat(?:es?|ors?)|oversees?|chair(?:s|ed|man|woman|person)?|presid(?:es?|ents?)",
             r"responsibility|led|headed|run|managed|organi[sz]ed|handled?|coordinated|(?:\w+['’]s|the) job",
         ),
         _relation(
@@ -91,11 +91,18 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
             "|max(?:imum)?|at most|up to|limit(?:ed)?",
         ),
         _relation(
-            "do|does|must|is|are|what|which", "required?|needed|mandatory|compulsory|obligatory",
-            "must|needs?",
+            "do|does|must|is|are|what|which",
+            "requires?|required|needs?|needed|mandatory|compulsory|obligatory",
+            "must",
         ),
         _relation(".+", "phones?|telephones?"),
         _relation(".+", "RAM|memory"),
+        _relation(".+", "photos?|photograph(?:s|y|ing)?|pictures?"),
+        _relation(
+            "what|which|when|since",
+            "versions?|releases?",
+            r"v(?:ersion)?[ .]?[0-9]+(?:\.[0-9]+)+|[0-9]+(?:\.[0-9]+){2}",
+        ),
         _relation(".+", "discounts?|reductions?|rebates?", "reduced|half price|pays? half"),
         _relation("what|which", "bugs|defects", "problems?|issues"),
         _relation("what|which|is|was|are|were", "tak(?:en?|ing) out|removed|dropped", "deleted|no longer"),
