@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -251,6 +252,21 @@ def test_a_table_is_read_by_the_fields_of_records(tmp_path: Path) -> None:
     assert load_file("t.parquet", path).expected == 3
     assert without_warnings(load("t.parquet", path.read_bytes())) == without_warnings(documents)
     assert any("have the same id 'a'" in warning for warning in told(documents))
+
+
+def test_a_table_is_never_in_memory_whole(tmp_path: Path) -> None:
+    """One row group of 30 MB, as pyarrow writes it, takes less than a third of that at once."""
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    texts = [random.Random(row).randbytes(500).hex() for row in range(30_000)]
+    parquet.write_table(pa.table({"text": texts}), path, compression=None, use_dictionary=False)
+    del texts
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in load_file("t.parquet", path).documents:
+        most = max(most, pa.total_allocated_bytes() - before)
+
+    assert 0 < most < path.stat().st_size / 3
 
 
 @pytest.mark.parametrize("damage", [slice(0, 40), slice(8, None), slice(0, -9)])

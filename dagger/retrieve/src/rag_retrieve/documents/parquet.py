@@ -19,7 +19,7 @@ from .streams import Reading
 PARQUET = "application/vnd.apache.parquet"
 HINT = "install the extra with: pip install 'rag-retrieve[parquet]'"
 ROWS = 256  # read at once
-BUFFER_BYTES = 2**20  # of a column; without a buffer all of it is in memory
+BUFFER_BYTES = 2**20  # of a column; without a buffer, or read ahead, all of it is in memory
 
 
 def is_available() -> bool:
@@ -48,7 +48,7 @@ def _reading(name: str, source: Any) -> Reading:
     from pyarrow.parquet import ParquetFile
 
     try:
-        table = ParquetFile(source, buffer_size=BUFFER_BYTES)
+        table = ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except pyarrow.ArrowException as error:
         unreadable(name, f"it is no Parquet table, or damaged ({tidy(str(error))})")
     warnings: list[str] = []
