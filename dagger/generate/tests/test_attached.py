@@ -62,6 +62,8 @@ def test_a_note_is_found_by_what_refers_to_it() -> None:
     [
         "Take the *blue* line.*\n\n* apples\n* pears\n* plums",
         "It was first described in 1906.[1]\n\n[1] Alzheimer et al. (1907). Allgemeine Zeitschrift.",
+        "It was first described in 1906.[1]\n\n[1] Moen, I. Tides of the north. 1907.",
+        "It was first described in 1906.[1]\n\n## References\n\n[1] Tides of the north",
         "The *whole* text.\n\n* A single item",
         "The hall has 390 m².\n\nTwo doors.",
         "See above.†\n\nNo note follows.",
@@ -109,6 +111,15 @@ def test_a_mark_used_twice_refers_to_the_next_note_below() -> None:
 def test_a_sentence_brings_the_one_that_limits_it(text: str, query: str, expected: str) -> None:
     """What holds afterwards, otherwise, and for all others."""
     assert ask(query, text).answer == expected
+
+
+def test_one_sentence_at_most_is_one_sentence() -> None:
+    """What limits it is a second one."""
+    text = "Lockers are free for the first day. After that they cost 2 EUR a day."
+    assert (
+        ask("How much is a locker?", text, most=1).answer
+        == "Lockers are free for the first day [1]."
+    )
 
 
 def test_a_limit_in_another_paragraph_stays_out() -> None:

@@ -19,7 +19,12 @@ NONE = "Not found."
 
 
 def ask(
-    query: str, *texts: str, source: str = "doc.md", dense: float = 0.6, least: float = MIN_SUPPORT
+    query: str,
+    *texts: str,
+    source: str = "doc.md",
+    dense: float = 0.6,
+    least: float = MIN_SUPPORT,
+    most: int = 2,
 ) -> GenerateResponse:
     contexts = [
         Context(
@@ -29,7 +34,7 @@ def ask(
         for n, text in enumerate(texts, 1)
     ]  # fmt: skip
     return generate(
-        GenerateRequest(query=query, contexts=contexts),
+        GenerateRequest(query=query, contexts=contexts, generate={"max_sentences": most}),
         generators={"extractive": Extractive(min_support=least)},
         default="extractive",
         no_context_text=NONE,

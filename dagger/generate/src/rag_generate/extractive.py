@@ -125,7 +125,7 @@ def _chosen(answers: Sequence[_Answer], contexts: Sequence[Context], most: int) 
             found = rows
         elif found and not found[0].part.items:
             found = newer_first(one.query, found, one.candidates, contexts, limit)
-            found = with_limits(found, one.scored, contexts)[: max(limit, 2)]
+            found = with_limits(found, one.scored, contexts)[: max(limit, min(most, 2))]
         for candidate in found:
             chosen.setdefault((candidate.context, candidate.start, candidate.end), candidate)
     return list(chosen.values())

@@ -20,9 +20,14 @@ BRACKETED = re.compile(r"\[\^?[\w-]{1,20}\]:?")
 PARAGRAPH_END = re.compile(r"\n[ \t]*\n|\Z")
 # a note that only names a source says nothing about what refers to it
 SOURCE = re.compile(
-    r"\bet al\b|\bpp?\. ?[0-9]|\bvol\. ?[0-9]|\bdoi\b|\bISBN\b|https?://|\b(?:journal|press|proceedings|ibid|cf\.)"
-    r"|\((?:19|20)[0-9]{2}[a-z]?\)|\b(?:retrieved|accessed) ",
+    r"\bet al\b|\bpp?\. ?[0-9]|\bvol\. ?[0-9]|\bdoi\b|\bISBN\b|https?://"
+    r"|\b(?:journal|press|proceedings|ibid|cf\.)|\((?:19|20)[0-9]{2}[a-z]?\)|\b(?:retrieved|accessed) "
+    r"|\b[A-Z][\w-]+, (?-i:[A-Z])\.|, (?:19|20)[0-9]{2}\.?$",
     re.IGNORECASE,
+)
+SOURCES = re.compile(
+    r"^\W*(?:references?|sources?|bibliography|further reading|literature|works cited|citations)\W*$",
+    re.IGNORECASE | re.MULTILINE,
 )
 LONGEST = 400  # characters; a longer text is no note
 
@@ -96,7 +101,7 @@ def _is_note(place: _Place) -> bool:
     """Whether a line that begins with a mark is a note: no item of a list, no source."""
     start, end = _span(place.match)
     text = place.match.string
-    if end - start > LONGEST or SOURCE.search(text[start:end]):
+    if end - start > LONGEST or SOURCE.search(text[start:end]) or SOURCES.search(text, 0, start):
         return False
     return place.match[1] != "*" or not _is_item(text, start, end)
 
