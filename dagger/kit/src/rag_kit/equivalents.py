@@ -67,7 +67,8 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
             "cancel(?:s|l?ed|l?ing|lation)?|terminat(?:es?|ed|ing|ion)|withdraw(?:al|n)?|quit"
             r"|end(?:ing)?(?= (?:the|my|our|this|that|an?|it)\b)"
             "|unsubscrib(?:e|ing)|give notice",
-            "cancellations?|notice|withdrawals?|resign",
+            "cancellations?|notice(?= (?:of|must|is|by|period))|(?:days?|weeks?|months?)['’]? notice"
+            "|withdrawals?|resign",
         ),
         _relation(
             "how|when|where|until|till|by|can|may|do|must",
@@ -106,7 +107,7 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
         _relation(".+", "discounts?|reductions?|rebates?", "reduced|half price|pays? half"),
         _relation("what|which", "bugs|defects", "problems?|issues"),
         _relation("what|which|is|was|are|were", "tak(?:en?|ing) out|removed|dropped", "deleted|no longer"),
-        _relation("what|which|does|how", "includes?|included|comes? with|covers?|covered", "part of|with"),
+        _relation("what|which|does|how", "includes?|included|comes? with|covers?|covered", "part of"),
         _relation(
             "what|which|is|are",
             r"(?:not|never|\w+n['’]t) (?:be )?(?:included?|covered|reimbursed)|excluded|left out",
@@ -120,7 +121,7 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
         _relation(
             "when|how long|within|by|until",
             "due|hand(?:ed)? in|submit(?:ted)?|turn(?:ed)? in|deadline",
-            "within|payable|no later than|at the latest",
+            "within \\w+ (?:\\w+ )?(?:hours?|days?|weeks?|months?)|payable|no later than|at the latest",
         ),
         _relation("what|which", "take along|bring(?: along)?|pack", "with you|equipment"),
         _relation(
