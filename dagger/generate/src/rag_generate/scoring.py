@@ -323,13 +323,13 @@ def _similarity(context: Context, part: Part) -> float:
 
     A list is as near as its nearest item.
     """
-    start, end = part.sentence[:2]
-    origin = context.span[0]
-    shares = [
-        (min(end, one.span[1] - origin) - max(start, one.span[0] - origin), one.cosine)
+    start, end = (context.span[0] + at for at in part.sentence[:2])
+    shared = [
+        (length, one.cosine)
         for one in context.similarities
+        if one.span[0] < end  # most are elsewhere, and this is the cheaper test
+        and (length := min(end, one.span[1]) - max(start, one.span[0])) > 0
     ]
-    shared = [(length, cosine) for length, cosine in shares if length > 0]
     if not shared:
         return context.scores.get("dense", 0.0)
     if part.items:

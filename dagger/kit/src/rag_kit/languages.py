@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# ISO 639-1 code of a language -> its name. Snowball stems those of `snowballstemmer.algorithms()`.
+# ISO 639-1 code of a language -> its name. Snowball stems those of `Stemmer.algorithms()`.
 LANGUAGES = {
     "ar": "arabic", "bg": "bulgarian", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german",
     "el": "greek", "en": "english", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian",

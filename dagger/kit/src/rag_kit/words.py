@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-import snowballstemmer  # type: ignore[import-untyped]
+import Stemmer  # type: ignore[import-not-found]
 
 from .languages import COMPOUNDING, ENGLISH, ENGLISH_STOPS, QUESTION_WORDS, UNSPACED_STOPS
 from .text import comparable
@@ -216,7 +216,7 @@ _local = threading.local()  # a stemmer keeps the word it works on
 def _stemmer(language: str) -> Callable[[str], str]:
     loaded: dict[str, Any] = _local.__dict__.setdefault("stemmers", {})
     if language not in loaded:
-        known = language in snowballstemmer.algorithms()
-        loaded[language] = snowballstemmer.stemmer(language).stemWord if known else str
+        known = language in Stemmer.algorithms()
+        loaded[language] = Stemmer.Stemmer(language, 0).stemWord if known else str  # 0: no cache
     stem_word: Callable[[str], str] = loaded[language]
     return stem_word
