@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 
 import pytest
 
+from rag_kit.languages import LANGUAGES
 from rag_kit.words import (
     compound_parts,
     content_words,
@@ -111,3 +113,13 @@ def test_stems_of_threads_do_not_mix() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_stems_are_those_that_stored_terms_were_made_of() -> None:
+    """Of every stop word of every language; a collection with other stems has to be reindexed."""
+    known = [
+        f"{language} {word} {stem(word, language)}"
+        for language in sorted(LANGUAGES.values())
+        for word in sorted(stop_words(language))
+    ]
+    assert hashlib.sha256("\n".join(known).encode()).hexdigest()[:16] == "3b4d646bbe833d79"
