@@ -339,6 +339,10 @@ def measure_filters(size: int) -> dict:
 
     retriever = filled(size, CACHE / f"store-{size}-metadata", metadata)
     found = {}
+    for text in queries()[:120]:
+        retriever.retrieve(
+            RetrieveRequest(query=text, top_k=10)
+        )  # embeds them, once for all filters
     for name, filters in FILTERS.items():
 
         def find(query: str, filters: dict | None = filters) -> object:
@@ -564,7 +568,7 @@ def tables(quick: bool) -> list[Rows]:
         throughput_table(base),
         growth_table(grown),
         (
-            "Hybrid search with a filter, 20,000 passages",
+            "Hybrid search with a filter, 20,000 passages; the questions were embedded before",
             ["filter", "p50 ms", "p95 ms"],
             [[name, r["p50"], r["p95"]] for name, r in filters.items()],
         ),
