@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+
 import pytest
 from test_structure import ask
 
@@ -128,3 +131,24 @@ def test_a_limit_in_another_paragraph_stays_out() -> None:
     assert ask("How much are lockers on the first day?", text).answer == (
         "Lockers are free on the first day [1]."
     )
+
+
+def test_many_marks_cost_no_more_than_their_number() -> None:
+    """Each place looks for its note among those of its mark, not at all of them."""
+    text = "fee[1]\n[1] b\n" * 1000
+    context = Context(
+        marker=1, chunk_id="1", document_id="1", source="a.md", text=text, span=[0, len(text)],
+        score=1.0,
+    )  # fmt: skip
+    steps = 0
+
+    def counting(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal steps
+        steps += event == "call"
+
+    sys.setprofile(counting)
+    try:
+        find_notes([context])
+    finally:
+        sys.setprofile(None)
+    assert steps < 50 * 2000

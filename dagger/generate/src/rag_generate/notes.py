@@ -7,7 +7,9 @@ line brings it along.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rag_kit.passages import Context
@@ -26,10 +28,11 @@ SOURCE = re.compile(
     re.IGNORECASE,
 )
 SOURCES = re.compile(
-    r"^\W*(?:references?|sources?|bibliography|further reading|literature|works cited|citations)\W*$",
+    r"^[^\w\n]*(references?|sources?|bibliography|further reading|literature|works cited|citations)[^\w\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 LONGEST = 400  # characters; a longer text is no note
+READ = 4 * LONGEST  # characters in which the end of a note is looked for
 
 
 class Note(NamedTuple):
@@ -54,28 +57,30 @@ def find_notes(contexts: Sequence[Context]) -> list[Note]:
 
     A mark refers to the next note below it in the document that begins with the same mark.
     """
-    notes = [one for one in _places(NOTE, contexts) if _is_note(one)]
-    if not notes:
-        return []
+    notes: dict[tuple[str, str], list[_Place]] = defaultdict(list)
+    for note in sorted(_notes(contexts), key=_position):
+        notes[contexts[note.context].document_id, note.match[1]].append(note)
     found = []
-    for place in _places(REFERENCE, contexts):
-        below = [
-            one
-            for one in notes
-            if _is_below(one, place, contexts) and one.match[1] == place.match[1]
-        ]
-        if below and _is_single(place):
-            note = min(below, key=lambda one: one.position)
-            found.append(
-                Note(
-                    place.context,
-                    place.match.start(),
-                    _line(place),
-                    note.context,
-                    *_span(note.match),
-                )
-            )
+    for place in _places(REFERENCE, contexts) if notes else ():
+        alike = notes.get((contexts[place.context].document_id, place.match[1]), [])
+        following = bisect_right(alike, place.position, key=_position)
+        if following < len(alike) and _is_single(place):
+            note = alike[following]
+            at = place.match.start()
+            found.append(Note(place.context, at, _line(place), note.context, *_span(note.match)))
     return found
+
+
+def _notes(contexts: Sequence[Context]) -> Iterator[_Place]:
+    sources = [found.start(1) if (found := SOURCES.search(c.text)) else None for c in contexts]
+    for place in _places(NOTE, contexts):
+        heading = sources[place.context]
+        if (heading is None or place.match.start(1) < heading) and _is_note(place):
+            yield place
+
+
+def _position(place: _Place) -> int:
+    return place.position
 
 
 def without_mark(text: str) -> str:
@@ -92,16 +97,11 @@ def _places(pattern: re.Pattern[str], contexts: Sequence[Context]) -> list[_Plac
     ]
 
 
-def _is_below(note: _Place, place: _Place, contexts: Sequence[Context]) -> bool:
-    same = contexts[note.context].document_id == contexts[place.context].document_id
-    return same and note.position > place.position
-
-
 def _is_note(place: _Place) -> bool:
     """Whether a line that begins with a mark is a note: no item of a list, no source."""
     start, end = _span(place.match)
     text = place.match.string
-    if end - start > LONGEST or SOURCE.search(text[start:end]) or SOURCES.search(text, 0, start):
+    if end - start > LONGEST or SOURCE.search(text[start:end]):
         return False
     return place.match[1] != "*" or not _is_item(text, start, end)
 
@@ -125,9 +125,12 @@ def _line(place: _Place) -> str:
 
 def _span(match: re.Match[str]) -> tuple[int, int]:
     """Return where a note starts, with its mark, and ends: before the next one, or with its paragraph."""
-    text = match.string
-    stops = [found.start() for p in (NOTE, PARAGRAPH_END) if (found := p.search(text, match.end()))]
-    end = min(stops)
-    return match.start(1) - (text[match.start(1) - 1 : match.start(1)] == "\\"), len(
-        text[:end].rstrip()
+    text, begin = match.string, match.start(1)
+    begin -= text[begin - 1 : begin] == "\\"
+    limit = match.end() + READ
+    ends = (
+        found.start()
+        for p in (NOTE, PARAGRAPH_END)
+        if (found := p.search(text, match.end(), limit))
     )
+    return begin, begin + len(text[begin : min(ends)].rstrip())
