@@ -86,3 +86,10 @@ def test_a_verb_has_all_of_its_forms() -> None:
     assert set(verb_forms("paid")) == {"pay"}
     assert set(verb_forms("write")) == {"wrote", "written"}
     assert verb_forms("walk") == verb_forms("pay", "german") == []
+
+
+def test_a_price_stands_at_the_end_of_a_line_of_numbers() -> None:
+    """Where each of them could begin a price."""
+    numbers = "1,2," * 5000
+    assert not meant_stems("How much does it cost?", f"{numbers} km")
+    assert meant_stems("How much does it cost?", f"{numbers}12 EUR")

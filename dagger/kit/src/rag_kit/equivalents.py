@@ -41,9 +41,9 @@ def _relation(question: str, asked: str, said: str = "") -> Relation:
     )
 
 
-_MONEY = (
-    r"[€$£] ?[0-9][0-9.,]*"
-    r"|[0-9][0-9.,]* ?(?:€|£|EUR|USD|GBP|CHF|euros?|dollars?|pounds?|francs?|Franken)"
+_MONEY = (  # digits of one number, not of a whole line of them: each would be tried to its end
+    r"[€$£] ?[0-9][0-9.,]{0,20}"
+    r"|[0-9][0-9.,]{0,20} ?(?:€|£|EUR|USD|GBP|CHF|euros?|dollars?|pounds?|francs?|Franken)"
 )
 _PRICE = (
     r"how (?:much|expensive|high)|what (?:\w+ ){0,6}(?:costs?|price|fee|charge|rate)s?"
